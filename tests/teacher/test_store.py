@@ -220,6 +220,14 @@ def test_a_batch_under_a_key_is_pending_until_it_is_settled(store: EmbeddingStor
     assert Ledger(store).queries() == 2  # what was refused was not asked
 
 
+@pytest.mark.parametrize(("cost", "spent"), [(None, 2), (Decimal("0.5"), Decimal("0.5")), (Decimal(0), 0)])
+def test_a_useless_response_costs_what_the_vendor_states(
+    store: EmbeddingStore, cost: Decimal | None, spent: Decimal
+) -> None:
+    store.write_off(store.open_entry(CARD, "run", "image", "training", 2, Decimal(2)), "another model", cost)
+    assert Ledger(store).spent() == spent
+
+
 def test_a_vendor_forgets_a_key_and_so_do_we(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.open_entry(CARD, "run", "text", "prompts", 1, Decimal(1), key="k", members=b'["a"]')
     now = time.time()

@@ -159,11 +159,7 @@ def _read(path: Path) -> Content:
 
 @contextmanager
 def _explaining(path: Path) -> Iterator[None]:
-    """Convert exceptions while a file is read.
-
-    Raises:
-        TeacherError: names the file and what it should contain.
-    """
+    """Convert exceptions while a file is read to errors that name the file and what it should contain."""
     expected = PARQUET if path.suffix == ".parquet" else NPZ
     try:
         yield

@@ -5,33 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    delete,
+    event,
+    insert,
+    inspect,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
 from vl2v.errors import ConfigError, MissingExtraError
 from vl2v.sqlite import check_kind, write_ahead
-
-try:
-    from sqlalchemy import (
-        BigInteger,
-        Column,
-        Connection,
-        Engine,
-        Float,
-        ForeignKey,
-        Index,
-        Integer,
-        LargeBinary,
-        MetaData,
-        String,
-        Table,
-        create_engine,
-        delete,
-        event,
-        insert,
-        inspect,
-    )
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-except ImportError as error:
-    raise MissingExtraError("The vendor service", "vendor", "sqlalchemy") from error
 
 metadata = MetaData()
 
@@ -157,8 +154,7 @@ def write_probe(engine: Engine) -> None:
 def _make_tables(engine: Engine) -> None:
     """Create missing tables and columns, under a lock, in case several servers start at once."""
     with engine.begin() as connection:
-        if lock := LOCKS.get(engine.dialect.name):
-            connection.exec_driver_sql(lock)
+        connection.exec_driver_sql(LOCKS[engine.dialect.name])
         known = inspect(connection)
         if engine.dialect.name == "sqlite":
             version, tables = connection.exec_driver_sql("PRAGMA user_version").scalar_one(), known.get_table_names()

@@ -224,11 +224,7 @@ class HttpTeacher:
         return self._exchange.send("POST", self.wire.url(order.kind), order)
 
     def _read(self, order: Order, answer: Any) -> Answer:
-        """Extract the embeddings from a response, and validate them.
-
-        Raises:
-            Failure: if the embeddings are unusable. They may have been charged.
-        """
+        """Extract the embeddings from a response, and validate them; unusable ones may have been charged."""
         rows, cost = self._exchange.rows(order, answer)
         origin = self._origin(answer)
         if (changed := other_revision(self._card, origin)) is not None:

@@ -126,11 +126,7 @@ class Exchange:
         return self._broken(f"a response in another format ({text})", spoilt=True)
 
     def _check_secrecy(self, url: str, headers: Mapping[str, str]) -> None:
-        """Raise an error if a request would send a key unencrypted to another machine.
-
-        Raises:
-            TeacherError: if it would; nothing has been sent then.
-        """
+        """Refuse to send a key unencrypted to another machine."""
         key = self.key.reveal()  # the adapter of another package may send it in any header
         secret = SECRET_HEADERS & set(map(str.lower, headers)) or (key and any(key in v for v in headers.values()))
         if secret and not url.startswith("https:") and not is_local(host_of(url)):

@@ -72,8 +72,7 @@ class BatchAccount(Account):
         """See `Account.lost`."""
         with self._lock:
             self._open = False
-            if self._entry is None:
-                return
+            assert self._entry is not None
             self._context.store.note(self._entry, why)
             if self._once:
                 self._doubt = True
@@ -84,8 +83,7 @@ class BatchAccount(Account):
         """See `Account.wasted`; the entry counts as spent, and its key is not used again."""
         with self._lock:
             self._open, self._doubt = False, True
-            if self._entry is None:
-                return
+            assert self._entry is not None
             self._context.store.write_off(self._entry, why, cost)
             if cost is not None and self._mine:
                 self._context.budget.correct(self._entry, cost, self._reserved_cost)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import partial
 
 from vl2v.errors import BudgetError, ConfigError
 from vl2v.sqlite import keys_of
@@ -224,9 +225,6 @@ class PurchaseContext:
         Raises:
             BudgetError: if the remaining budget does not cover the cost; nothing is recorded then.
         """
-
-        def write() -> int:
-            common = (self.card, self.run, kind, self.purpose, queries, cost)
-            return self.store.open_entry(*common, key=key, members=members, view=self.view)
-
+        common = (self.card, self.run, kind, self.purpose, queries, cost)
+        write = partial(self.store.open_entry, *common, key=key, members=members, view=self.view)
         return self.budget.reserve(cost, f"{queries} {kind} queries", write)

@@ -97,13 +97,11 @@ class LedgerTable(StoreFile):
 
     def sent_again(self, entry: int) -> None:
         """Count another attempt of an entry whose key the vendor charges only once."""
-        with self._lock:
-            self._db.execute("UPDATE ledger SET attempts = attempts + 1 WHERE id = ?", (entry,))
+        self._execute("UPDATE ledger SET attempts = attempts + 1 WHERE id = ?", entry)
 
     def set_key(self, entry: int, key: str) -> None:
         """Replace the key of an entry, for a job that now has a name."""
-        with self._lock:
-            self._db.execute("UPDATE ledger SET key = ? WHERE id = ?", (key, entry))
+        self._execute("UPDATE ledger SET key = ? WHERE id = ?", key, entry)
 
     def note(self, entry: int, why: str, *, refused: bool = False) -> None:
         """Record why an attempt failed.
@@ -113,14 +111,12 @@ class LedgerTable(StoreFile):
             refused: whether the vendor certainly charged nothing; the cost of the entry is then set to 0.
         """
         change = ", state = 'refused', cost = '0', members = NULL" if refused else ""
-        with self._lock:
-            self._db.execute(f"UPDATE ledger SET note = ?{change} WHERE id = ?", (why, entry))
+        self._execute(f"UPDATE ledger SET note = ?{change} WHERE id = ?", why, entry)
 
     def write_off(self, entry: int, why: str, cost: Decimal | None) -> None:
         """Count an entry as spent, at `cost` if that is known, and never send its batch again with its key."""
-        with self._lock:
-            change = "note = ?, members = NULL, cost = coalesce(?, cost)"
-            self._db.execute(f"UPDATE ledger SET {change} WHERE id = ?", (why, cost and str(cost), entry))
+        change = "note = ?, members = NULL, cost = coalesce(?, cost)"
+        self._execute(f"UPDATE ledger SET {change} WHERE id = ?", why, None if cost is None else str(cost), entry)
 
     def settle(self, entry: int, cost: Decimal | None) -> None:
         """Confirm an entry whose embeddings are not saved, at the charged cost; None confirms the reserved cost."""
@@ -141,9 +137,8 @@ class LedgerTable(StoreFile):
             " AND members IS NOT NULL AND teacher = ? AND time > ? - CASE WHEN key LIKE ? THEN ? ELSE ? END"
             " AND (? IS NULL OR kind = ?) AND (? IS NULL OR view = ?) ORDER BY id"
         )
-        with self._lock:
-            values = (self.teacher_id(card), time.time(), f"{JOB}%", JOB_LIFE, KEY_LIFE, kind, kind, view, view)
-            rows = self._db.execute(query, values).fetchall()
+        life = (f"{JOB}%", JOB_LIFE, KEY_LIFE)
+        rows = self._execute(query, self.teacher_id(card), time.time(), *life, kind, kind, view, view)
         return [Pending(entry, key, members, run, Decimal(cost), at) for entry, key, members, run, cost, at in rows]
 
     def entries(self, run: str | None = None) -> list[LedgerEntry]:
@@ -152,8 +147,7 @@ class LedgerTable(StoreFile):
             "SELECT time, run, identity, kind, purpose, queries, cost, currency, attempts, state FROM ledger"
             " JOIN teachers ON teachers.id = ledger.teacher WHERE ? IS NULL OR run = ? ORDER BY ledger.id"
         )
-        with self._lock:
-            rows = self._db.execute(query, (run, run)).fetchall()
+        rows = self._execute(query, run, run)
         return [
             LedgerEntry(datetime.fromtimestamp(at, UTC), name, teacher, kind, purpose, queries, Decimal(cost), *rest)
             for at, name, teacher, kind, purpose, queries, cost, *rest in rows
@@ -161,21 +155,19 @@ class LedgerTable(StoreFile):
 
     def costs(self) -> list[tuple[str, str, Decimal]]:
         """Return the label, the run and the actual or maximum cost of every ledger entry."""
-        with self._lock:
-            rows = self._db.execute("SELECT id, time, run, cost FROM ledger ORDER BY id").fetchall()
+        rows = self._execute("SELECT id, time, run, cost FROM ledger ORDER BY id")
         return [(_label(entry, time), run, Decimal(cost)) for entry, time, run, cost in rows]
 
     def label(self, entry: int) -> str:
         """Return a name of a ledger entry that is unique across stores."""
-        with self._lock:
-            (at,) = self._db.execute("SELECT time FROM ledger WHERE id = ?", (entry,)).fetchone()
+        ((at,),) = self._execute("SELECT time FROM ledger WHERE id = ?", entry)
         return _label(entry, at)
 
     def _settle(self, entry: int | None, cost: Decimal | None, queries: int | None = None) -> None:
         if entry is not None:
             change = "state = 'kept', members = NULL, cost = coalesce(?, cost), queries = coalesce(?, queries)"
             charged = None if cost is None else str(cost)
-            self._db.execute(f"UPDATE ledger SET {change} WHERE id = ?", (charged, queries, entry))
+            self._execute(f"UPDATE ledger SET {change} WHERE id = ?", charged, queries, entry)
 
 
 def _label(entry: int, at: float) -> str:

@@ -190,11 +190,7 @@ class Purchase:
 
     @staticmethod
     def _reserved(request: PendingRequest, others: bool) -> bool:
-        """Reserve the cost of a request.
-
-        Returns:
-            False if the budget is too small now. Requests in flight may still cost less than reserved.
-        """
+        """Reserve the cost of a request; False if the budget is too small until those in flight cost less."""
         try:
             request.account.reserve()
         except BudgetError:

@@ -94,8 +94,7 @@ class EmbeddingStore(LedgerTable):
     def lengths(self, card: TeacherCard, kind: str, count: int) -> NDArray[np.float64]:
         """Return the norms of at most `count` stored embeddings of a kind, ``image`` or ``text``."""
         query = f"SELECT vector FROM {kind}s WHERE teacher = ? LIMIT ?"
-        with self._lock:
-            rows = self._db.execute(query, (self.teacher_id(card), count)).fetchall()
+        rows = self._execute(query, self.teacher_id(card), count)
         return np.array([np.linalg.norm(np.frombuffer(row[0], np.float32)) for row in rows], np.float64)
 
     def keep_images(

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from vl2v.errors import AccessError
 from vl2v.locking import file_lock
@@ -94,9 +94,15 @@ class StoreFile:
     def teacher_id(self, card: TeacherCard) -> int:
         """Return the row number of a teacher, which is added if it is new."""
         key = (card.identity, card.revision, card.dimension)
-        self._db.execute("INSERT OR IGNORE INTO teachers (identity, revision, dimension) VALUES (?, ?, ?)", key)
+        self._execute("INSERT OR IGNORE INTO teachers (identity, revision, dimension) VALUES (?, ?, ?)", *key)
         query = "SELECT id FROM teachers WHERE identity = ? AND revision = ? AND dimension = ?"
-        return int(self._db.execute(query, key).fetchone()[0])
+        return int(self._execute(query, *key)[0][0])
+
+    def _execute(self, statement: str, *values: Any) -> list[Any]:
+        """Execute a statement in any thread, and return its rows."""
+        with self._lock:
+            rows: list[Any] = self._db.execute(statement, values).fetchall()
+        return rows
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

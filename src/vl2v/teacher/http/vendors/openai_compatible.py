@@ -117,11 +117,7 @@ class OpenAICompatible(Wire):
             )
 
     def _price_of_another(self) -> Price:
-        """Return the price of a server other than vl2v's.
-
-        Raises:
-            TeacherError: if the server is on another machine and the user neither states a price nor declares it free.
-        """
+        """Return the price of a server other than vl2v's. Only one on this machine is free by default."""
         if self.own_price is None and not is_local(host_of(self.base)):
             raise TeacherError(
                 f"The price of {self.base} is unknown.",
