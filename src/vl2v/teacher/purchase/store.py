@@ -36,9 +36,12 @@ class EmbeddingStore(LedgerTable):
         """Return which images have a stored embedding, [N] bool."""
         teacher = self.teacher_id(card)
         query = "SELECT digest FROM images WHERE teacher = ? AND view = ? AND digest IN"
-        keys = keys_of(digests)
-        found = {row[0] for row in rows_of(self._db, query, keys, teacher, view)}
-        return np.array([key in found for key in keys], np.bool_)
+        known = np.zeros(len(digests), np.bool_)
+        for start in range(0, len(digests), VARIABLES):
+            keys = keys_of(digests[start : start + VARIABLES])
+            found = {row[0] for row in rows_of(self._db, query, keys, teacher, view)}
+            known[start : start + len(keys)] = [key in found for key in keys]
+        return known
 
     def lacks(self, card: TeacherCard, digests: Digests, view: int = 0) -> list[int]:
         """Return the indices of the distinct images without a stored embedding, shuffled by content."""
