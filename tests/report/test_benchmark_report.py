@@ -99,6 +99,15 @@ def test_the_page_and_its_values_are_those_of_the_jobs(tmp_path: Path) -> None:
     assert "worth 0.080 USD" in text
 
 
+def test_the_baseline_is_not_compared_with_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vl2v.benchmark.report.page.LEADING", "another")
+    monkeypatch.setitem(ACCURACY, "erm", 0.9)
+    make_grid(tmp_path)
+    _, text = read(make_report(tmp_path, tmp_path / "none.sqlite"))
+    assert "ERM reaches 92.5%" in text
+    assert "ompared with ERM" not in text
+
+
 def test_an_unfinished_grid_is_shown_as_far_as_it_is_whole(tmp_path: Path) -> None:
     make_grid(tmp_path, finished=3)
     _, text = read(make_report(tmp_path, tmp_path / "none.sqlite"))

@@ -150,7 +150,6 @@ class _Driver:
         self._bought, self._assignment = bought, self._ray.put(assignment)
 
     def _collect(self, ref: Any) -> None:
-        """Process the outcome of a job."""
         job = self._pending.pop(ref)
         try:
             outcome: Outcome = self._ray.get(ref)
@@ -207,7 +206,6 @@ class _Driver:
 
 
 def _lost(ray: Any, job: Job, error: Exception) -> Vl2vError:
-    """Return the error for a job without an outcome."""
     problem = f"The job '{job.describe()}' was not finished."
     if isinstance(error, ray.exceptions.RayTaskError):
         step = "this is a bug in vl2v; please report it with the output above"

@@ -91,7 +91,6 @@ def make_variants(methods: tuple[str, ...], more: Mapping[str, Variant]) -> dict
 
 
 def _variant(name: str) -> Variant:
-    """Return a method with the settings of the grid."""
     method, settings = METHODS[name], dict[str, Any](method=name)
     if method.forbids_first_stage:  # even if the other methods of the grid have one
         settings["align"] = {"steps": 0}

@@ -13,7 +13,6 @@ from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.records import ZERO_SHOT, Record, candidate_key
 from vl2v.benchmark.results import JOBS
 from vl2v.benchmark.selection import select
-from vl2v.benchmark.statistics import Difference, paired
 from vl2v.benchmark.sweep import Sweep
 from vl2v.benchmark.tables import Row, Table
 from vl2v.benchmark.tabulate import tabulate
@@ -98,16 +97,6 @@ def differences(found: GridResults) -> dict[str, Mapping[tuple[str, int], float]
         for method, pairs in found.pairs.items()
         if method != found.baseline
     }
-
-
-def difference_of(found: GridResults, method: str) -> Difference | None:
-    """Return the paired difference to the baseline, with a test if scipy is installed; None without a baseline."""
-    row = found.row(method)
-    if row is not None and row.against is not None:
-        return row.against
-    if found.baseline is None or found.note:
-        return None
-    return paired(found.pairs[method], found.pairs[found.baseline])
 
 
 def _key(of: Record | Job) -> tuple[str, str, int, str]:

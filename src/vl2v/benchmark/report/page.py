@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
 
 from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.render.html import to_tables
 from vl2v.benchmark.report.figures import difference_panel, expense_panel, reliability_panel, target_panels, trade_panel
-from vl2v.benchmark.report.grid import GridResults, difference_of, pair_sheet, read_grid, reliability_sheet, table_sheet
+from vl2v.benchmark.report.grid import GridResults, pair_sheet, read_grid, reliability_sheet, table_sheet
 from vl2v.benchmark.statistics import Spread
 from vl2v.benchmark.tables import Row
 from vl2v.reports.page import Figure, Page, Section, Tile
@@ -52,6 +51,10 @@ def _with_error(spread: Spread) -> str:
     return percent(spread.mean) + ("" if math.isnan(spread.error) else f" ± {100 * spread.error:.1f}")
 
 
+def _signed(points: float) -> str:
+    return f"{points:+.1f}".replace("-", "−")
+
+
 def _lead(found: GridResults) -> str:
     row, table = _leading(found), found.table
     targets, seeds = len(table.targets), len(table.seeds)
@@ -62,10 +65,10 @@ def _lead(found: GridResults) -> str:
     text = f"On {where}, {row.title} reaches {_with_error(row.average.accuracy)} {over}"
     if row.average.in_domain:
         text += f" ({_with_error(row.average.in_domain)} in-domain)"
-    against, base = difference_of(found, row.method), found.row(found.baseline or "")
-    if against is not None and base is not None:
-        ahead = f"{100 * against.spread.mean:+.1f}".replace("-", "−")
-        text += f", {ahead} ± {100 * against.spread.error:.1f} points compared with {base.title}"
+    base = found.row(found.baseline or "")
+    if row.against is not None and base is not None:
+        gap = row.against.spread.percent
+        text += f", {_signed(gap.mean)} ± {gap.error:.1f} points compared with {base.title}"
     teacher = found.row(ZERO_SHOT)
     if teacher is not None and teacher.average is not None:
         text += f"; the zero-shot teacher reaches {_with_error(teacher.average.accuracy)}"
@@ -83,11 +86,11 @@ def _tiles(found: GridResults) -> list[Tile]:
     tiles, row, teacher = [], _leading(found), found.row(ZERO_SHOT)
     if row is not None and row.average is not None:
         tiles.append(Tile(f"{row.title}, unseen", _with_error(row.average.accuracy), "mean and standard error"))
-        against, base = difference_of(found, row.method), found.row(found.baseline or "")
+        base, against = found.row(found.baseline or ""), row.against
         if against is not None and base is not None:
             p = "" if math.isnan(against.p) else f", p {'< 0.001' if against.p < 0.001 else f'= {against.p:.3f}'}"
-            ahead = f"{100 * against.spread.mean:+.1f}".replace("-", "−")
-            tiles.append(Tile(f"Compared with {base.title}", ahead, f"points, {against.spread.count} pairs{p}"))
+            gap = against.spread.percent
+            tiles.append(Tile(f"Compared with {base.title}", _signed(gap.mean), f"points, {gap.count} pairs{p}"))
     if teacher is not None and teacher.average is not None:
         tiles.append(Tile("Zero-shot teacher", _with_error(teacher.average.accuracy), "on unseen domains"))
     if row is not None and row.expense is not None:
@@ -119,18 +122,19 @@ def _pairs(found: GridResults) -> Section:
 
 def _expense(found: GridResults) -> Section:
     name, title = "expense", "In-domain accuracy, queries, cost, time"
-    rows = [row for row in found.table.rows if row.expense and row.average and row.method != ZERO_SHOT]
-    if not rows:
+    rows = [row for row in found.table.rows if row.average and row.method != ZERO_SHOT]
+    expenses = [row.expense for row in rows if row.expense]
+    if not expenses:
         return Section(name, title, missing=["No method has finished runs on all targets yet."])
     panels = [trade_panel(found)]
-    if any(row.expense.image_queries for row in rows if row.expense):
+    if any(expense.image_queries for expense in expenses):
         panels.append(expense_panel(found, "queries", "Queries", "image queries per run", lambda e: e.image_queries))
-    if any(row.expense.cost for row in rows if row.expense):
-        currency = listed(sorted({row.expense.currency for row in rows if row.expense and row.expense.currency}))
+    charged = any(expense.cost for expense in expenses)
+    if charged:
+        currency = listed(sorted({expense.currency for expense in expenses if expense.currency}))
         panels.append(expense_panel(found, "money", "Cost", f"{currency} per run", lambda e: float(e.cost)))
     panels.append(expense_panel(found, "time", "Time", "hours per run", lambda e: e.hours))
-    total = sum((row.expense.cost for row in rows if row.expense), Decimal(0))
-    paid = "Nothing was charged. " if not total else ""
+    paid = "" if charged else "Nothing was charged. "
     caption = (
         f"Means over targets. Lines: standard error over seeds. {paid}Queries, cost and time are means per run with an "
         "empty store."
