@@ -64,8 +64,6 @@ def test_weights_are_copied() -> None:
 
 
 def test_misuse_is_refused() -> None:
-    with pytest.raises(ValueError, match="n_converge"):
-        LossValley(n_converge=0)
     with pytest.raises(ValueError, match="update"):
         LossValley().end_segment(0, 1.0)
     with pytest.raises(ValueError, match="segment"):

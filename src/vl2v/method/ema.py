@@ -17,14 +17,9 @@ class Ema:
 
     Args:
         decay: in (0, 1). The average covers about the last 1 / (1 - decay) steps.
-
-    Raises:
-        ValueError: if the decay is outside (0, 1).
     """
 
     def __init__(self, decay: float = 0.999) -> None:
-        if not 0 < decay < 1:
-            raise ValueError(f"expected a decay in (0, 1), found {decay}")
         self.decay = decay
         self._mean: Weights = {}
 

@@ -86,8 +86,6 @@ class LossValley:
         tolerance_ratio: float = 0.3,
         segments: Literal["reset", "accumulate"] = "reset",
     ) -> None:
-        if n_converge < 1 or n_tolerance < 1:
-            raise ValueError(f"expected n_converge and n_tolerance >= 1, found {n_converge} and {n_tolerance}")
         self.n_converge, self.n_tolerance, self.tolerance_ratio = n_converge, n_tolerance, tolerance_ratio
         self.segments = segments
         self.converged_at: int | None = None

@@ -67,14 +67,8 @@ class OpenClipOptions(_Options):
 OPTIONS: dict[str, type[_Options]] = {"timm": TimmOptions, "open_clip": OpenClipOptions}
 
 
-def check_recipe(recipe: Recipe) -> dict[str, Any]:
-    """Check that a recipe describes a model of an installed package, and return its options.
-
-    Raises:
-        StudentError: if the backbone is a custom module, the kind is unknown, the name has a scheme or is a path, or an
-            option is not allowed.
-        MissingExtraError: if the recipe needs a package that is not installed.
-    """
+def _checked_options(recipe: Recipe) -> dict[str, Any]:
+    """Check that a recipe describes a model of an installed package, and return its options."""
     if recipe.kind == "module":
         raise StudentError(
             f"{CUSTOM_MODULE} ({recipe.name[:200]}).",
@@ -100,15 +94,15 @@ def build(recipe: Recipe, weights: Shapes | None = None) -> nn.Module:
     """Build the architecture of a recipe, with random weights.
 
     Args:
-        recipe: the recipe. It is checked with `check_recipe`.
         weights: shape of every tensor that will be loaded into the architecture. The shapes are compared before memory
             for the architecture is allocated. None skips the comparison.
 
     Raises:
-        StudentError: if the recipe is not allowed, the model cannot be built, or the shapes differ.
+        StudentError: if the backbone is a custom module, the kind is unknown, the name has a scheme or is a path, an
+            option is not allowed, the model cannot be built, or the shapes differ.
         MissingExtraError: if the recipe needs a package that is not installed.
     """
-    options = check_recipe(recipe)
+    options = _checked_options(recipe)
     if weights is not None and (outline := _outline(recipe, options)) is not None:
         compare_shapes(f"{recipe.kind}:{recipe.name}", outline, weights)
     return _construct(recipe, options)

@@ -11,6 +11,7 @@ import torch
 from vl2v.data.digest_sample import sample_of
 from vl2v.evaluation.reference import TEACHER
 from vl2v.method.distill import trainable
+from vl2v.method.swad import Weights
 from vl2v.planning.plan import RunPlan
 from vl2v.planning.split import match_domains
 from vl2v.runs.folder import RunFolder
@@ -20,7 +21,6 @@ from vl2v.student.model import Student
 from vl2v.teacher.prompts import load_templates
 from vl2v.training.data import TrainingData
 from vl2v.training.train import TrainingResult
-from vl2v.training.weights import Weights
 from vl2v_runtime.names import printable
 
 

@@ -9,11 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from vl2v.method.evaluation import Score
-from vl2v.method.swad import LossValley
+from vl2v.method.swad import LossValley, Weights
 from vl2v.runs.folder import State
 from vl2v.schema import DistillConfig, MeasureConfig
-
-Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)

@@ -106,16 +106,12 @@ class Workers(Generic[Key]):
         except BrokenProcessPool as error:
             if self._stop_requested():
                 raise Interrupted("Stopped.") from error
-            raise _died(title) from error
-
-
-def _died(title: str) -> RunError:
-    return RunError(
-        f"The process of the job '{title}' died or could not start.",
-        expected="a process that runs until its job is finished",
-        found="it was killed, perhaps because memory ran out; or a script without `if __name__ == '__main__':`",
-        next_step="run fewer jobs at once (vl2v benchmark run --jobs 1); the same command continues",
-    )
+            raise RunError(
+                f"The process of the job '{title}' died or could not start.",
+                expected="a process that runs until its job is finished",
+                found="it was killed, perhaps because memory ran out; or a script without `if __name__ == '__main__':`",
+                next_step="run fewer jobs at once (vl2v benchmark run --jobs 1); the same command continues",
+            ) from error
 
 
 _stop: Event | None = None
