@@ -8,7 +8,6 @@ from vl2v.config import RunConfig
 from vl2v.errors import ConfigError, StudentError
 from vl2v.teacher.base import Price, Teacher
 from vl2v.teacher.file import FileTeacher
-from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.prompts import load_templates
 from vl2v.teacher.registry import is_remote, open_teacher
 
@@ -95,6 +94,8 @@ def ensure_fresh_views_possible(config: RunConfig, teacher: Teacher) -> None:
     """
     if config.teacher.views != "fresh":
         return
+    from vl2v.teacher.http.client import HttpTeacher  # imports httpx
+
     spec, kind = config.teacher.spec, ""
     if is_remote(spec) or isinstance(teacher, HttpTeacher):  # describe() may query a vendor
         kind = "is behind a network"

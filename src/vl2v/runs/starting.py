@@ -20,7 +20,6 @@ from vl2v.runs.relative import base_of
 from vl2v.runs.storage import remember, teacher_signature
 from vl2v.student.files import CARD, read_described
 from vl2v.teacher.base import Teacher
-from vl2v.teacher.http.client import HttpTeacher
 from vl2v_runtime.names import printable
 
 
@@ -142,6 +141,8 @@ def ensure_same_model(folder: RunFolder, teacher: Teacher, *, record: bool = Tru
     Raises:
         TeacherError: if the vendor has another model or revision now.
     """
+    from vl2v.teacher.http.client import HttpTeacher  # imports httpx
+
     if not isinstance(teacher, HttpTeacher):  # files and local models can be queried again for free
         return
     card, known = teacher.describe(), folder.teacher()
