@@ -44,21 +44,12 @@ if TYPE_CHECKING:
     from vl2v.teacher.purchase.store import EmbeddingStore
     from vl2v.teacher.registry import open_teacher
 
-_HOMES = {
-    "add_classes": "vl2v.api",
-    "distill": "vl2v.api",
-    "evaluate": "vl2v.api",
+_HOMES = {  # of names that are not in vl2v.api
     "expect": "vl2v.commands.expect",
-    "export": "vl2v.api",
     "label": "vl2v.commands.label",
-    "list_classes": "vl2v.api",
-    "load": "vl2v.api",
     "plan_repair": "vl2v.commands.repair_plan",
     "quote": "vl2v.api_quote",
-    "quote_classes": "vl2v.api",
-    "remove_classes": "vl2v.api",
     "repair": "vl2v.commands.repair",
-    "report": "vl2v.api",
     "DomainFolder": "vl2v.data.folder",
     "EmbeddingStore": "vl2v.teacher.purchase.store",
     "Student": "vl2v.student.model",
@@ -94,6 +85,6 @@ _install()
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'vl2v' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_HOMES.get(name, "vl2v.api")), name)

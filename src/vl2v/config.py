@@ -128,16 +128,14 @@ class RunConfig(RunSettings, _WithMethods):
 
     def _options(self) -> list[str]:
         """Return the faults of options that the method or the student does not support."""
-        align, faults = self.align, []
-        if self.teacher.views == "fresh" and not METHODS[self.method].queries_teacher:
-            faults.append(f"teacher.views fresh does not apply to the method {self.method}: it uses no teacher")
-        if not METHODS[self.method].free_image_weight:
-            if align.solver == "ridge":
-                faults.append(
-                    f"align.solver ridge solves the loss of VL2V-ADiP, which the method {self.method} does not use"
-                )
-            if self.image_weight_end is not None:
-                faults.append(f"image_weight_end does not apply to the method {self.method}; drop it")
+        name, align, faults = self.method, self.align, []
+        free_weight = METHODS[name].free_image_weight
+        if self.teacher.views == "fresh" and not METHODS[name].queries_teacher:
+            faults.append(f"teacher.views fresh does not apply to the method {name}: it uses no teacher")
+        if align.solver == "ridge" and not free_weight:
+            faults.append(f"align.solver ridge solves the loss of VL2V-ADiP, which the method {name} does not use")
+        if self.image_weight_end is not None and not free_weight:
+            faults.append(f"image_weight_end does not apply to the method {name}; drop it")
         augment = self.distill.augment
         if augment.style + augment.corrupt > 1:
             found = f"{augment.style:g} and {augment.corrupt:g}"

@@ -75,7 +75,7 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
         del recipe["distill"]["passes"], recipe["distill"]["minutes"]
         if isinstance(steps := own["steps"], int):
             recipe["distill"]["checkpoint_every"] = validation_interval(steps, recipe["distill"]["checkpoint_every"])
-    if _given(settings, "batch_per_domain") or _given(settings, "unlabelled_per_batch"):
+    if any(settings.get(key) is not None for key in ("batch_per_domain", "unlabelled_per_batch")):
         del recipe["batch"]
     student = settings.get("student")
     if isinstance(student, Mapping) and student.get("size") is not None:
@@ -87,7 +87,3 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     if method is not None and not method.first_stage:
         del recipe["align"]["steps"]
     return merge(recipe, settings)
-
-
-def _given(settings: Any, key: str) -> bool:
-    return isinstance(settings, Mapping) and settings.get(key) is not None

@@ -45,7 +45,6 @@ class NamedCursor(sqlite3.Cursor):
 
     execute = _named(sqlite3.Cursor.execute)
     executemany = _named(sqlite3.Cursor.executemany)
-    executescript = _named(sqlite3.Cursor.executescript)
     fetchone = _named(sqlite3.Cursor.fetchone)
     fetchall = _named(sqlite3.Cursor.fetchall)
     __next__ = _named(sqlite3.Cursor.__next__)
@@ -67,10 +66,6 @@ class NamedConnection(sqlite3.Connection):
     def executemany(self, *args: Any) -> Any:
         """See `sqlite3.Connection.executemany`."""
         return self.cursor().executemany(*args)
-
-    def executescript(self, *args: Any) -> Any:
-        """See `sqlite3.Connection.executescript`."""
-        return self.cursor().executescript(*args)
 
 
 def open_file(
@@ -109,17 +104,14 @@ def open_file(
 
 def _connect(path: Path, check_same_thread: bool, read_only: bool) -> NamedConnection:
     more: dict[str, Any] = {"isolation_level": None, "check_same_thread": check_same_thread, "factory": NamedConnection}
-    if not read_only:
-        db: NamedConnection = sqlite3.connect(path, PATIENCE, **more)
-        db.file = str(path)
-        return db
-    address = path.absolute().as_uri()
-    db = sqlite3.connect(f"{address}?mode=ro", PATIENCE, uri=True, **more)
+    address = f"{path.absolute().as_uri()}?mode=ro" if read_only else path
+    db: NamedConnection = sqlite3.connect(address, PATIENCE, uri=read_only, **more)
     try:
-        db.execute("PRAGMA schema_version")
+        if read_only:
+            db.execute("PRAGMA schema_version")
     except sqlite3.OperationalError:  # write-ahead logging needs a second file, which cannot be created
         db.close()
-        db = sqlite3.connect(f"{address}?immutable=1", PATIENCE, uri=True, **more)
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", PATIENCE, uri=True, **more)
     db.file = str(path)
     return db
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from vl2v.commands.moved import locate_images
-from vl2v.commands.new_classes import KnownClass, NewClasses, known_classes, need_head, new_classes
+from vl2v.commands.new_classes import KnownClass, TeacherTexts, known_classes, need_head, new_classes
 from vl2v.commands.reject import KnownImages, logits_of
 from vl2v.commands.run_images import embed_images, sample_rows
 from vl2v.commands.trust import read_answers
@@ -35,7 +35,6 @@ from vl2v.student.model import Student
 from vl2v.student.provenance import check_provenance
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.prompts import text_head
-from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote, parse_budget
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.purchase.watch import SAME
@@ -181,7 +180,7 @@ def _check_share(share: float) -> None:
         )
 
 
-def _head_rows(added: NewClasses, store: EmbeddingStore) -> dict[str, torch.Tensor]:
+def _head_rows(added: TeacherTexts, store: EmbeddingStore) -> dict[str, torch.Tensor]:
     """Return the row [D] of the text head for each new class."""
     card = added.teacher.describe()
     embeddings = torch.from_numpy(store.texts(card, added.texts)).reshape(len(added.prompts), -1, card.dimension)
@@ -189,14 +188,12 @@ def _head_rows(added: NewClasses, store: EmbeddingStore) -> dict[str, torch.Tens
 
 
 def _buy(
-    added: NewClasses, store: EmbeddingStore, limit: Decimal | None, run: str, progress: Progress | None
+    added: TeacherTexts, store: EmbeddingStore, limit: Decimal | None, run: str, progress: Progress | None
 ) -> dict[str, Any]:
     """Buy the embeddings that the store lacks; without a limit, only free ones. Return what the student records."""
     currency, ledger = added.teacher.describe().price.currency, Ledger(store)
     budget, before = Budget(limit, currency=currency, less="fewer classes"), ledger.spent(run)
-    quote = added.quote(store)
-    budget.check(quote.cost, f"{quote.text_queries:,} text quer{'y' if quote.text_queries == 1 else 'ies'}")
-    queries = Buyer(added.teacher, store, budget, run, progress).texts(added.texts, PURPOSE)
+    queries = added.buy(store, budget, run, progress, PURPOSE)
     prompts = {key: list(texts) for key, texts in added.prompts.items()}
     return {"added": prompts, "text_queries": queries, "cost": f"{ledger.spent(run) - before:f}", "currency": currency}
 

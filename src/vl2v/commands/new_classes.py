@@ -1,4 +1,4 @@
-"""Checks before a class is added: its name, its prompts, and the identity of the teacher."""
+"""The texts of new classes: checks of names, prompts and teacher before they are bought, and the purchase."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vl2v.data.images import spelling
 from vl2v.errors import ConfigError, StudentError, TeacherError
 from vl2v.planning.models import local_device, stated_price
 from vl2v.planning.requirements import ROW_OVERHEAD, Requirements, make_quote
+from vl2v.progress import Progress
 from vl2v.runs.made_here import MARK, check_prompts, check_teacher
 from vl2v.runs.relative import located
 from vl2v.student.files import CHANGES
@@ -23,7 +24,8 @@ from vl2v.student.provenance import check_provenance
 from vl2v.teacher.base import Teacher, unit_rows
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.prompts import load_templates, render
-from vl2v.teacher.purchase.ledger import Quote
+from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.ledger import Budget, Quote
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.registry import open_teacher
 from vl2v_runtime.metadata import MAX_NAME
@@ -46,11 +48,11 @@ class KnownClass:
 
 
 @dataclass(frozen=True)
-class NewClasses:
-    """New classes that have been checked, and the teacher of their text embeddings.
+class TeacherTexts:
+    """Texts of new classes, or negative texts, that have been checked, and the teacher that embeds them.
 
     Attributes:
-        prompts: the texts of each new class, by its name; the same number for each class.
+        prompts: the texts of each class or noun, by its name; the same number for each.
     """
 
     prompts: dict[str, tuple[str, ...]]
@@ -58,19 +60,26 @@ class NewClasses:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All prompts, class by class."""
+        """All prompts, name by name."""
         return tuple(text for texts in self.prompts.values() for text in texts)
 
     def quote(self, store: EmbeddingStore) -> Quote:
-        """Return the queries for texts that the store lacks, and their cost."""
-        return text_quote(self.texts, len(self.texts) // len(self.prompts), self.teacher, store)
+        """Return the queries for texts that the store lacks, their cost, and their disk usage."""
+        required = Requirements({}, self.texts, len(self.texts) // len(self.prompts))
+        found = make_quote(required, self.teacher, store, 0, 0, None)
+        row = 4 * self.teacher.describe().dimension + ROW_OVERHEAD
+        return replace(found, disk_bytes={"purchased embeddings": found.text_queries * row})
 
+    def buy(self, store: EmbeddingStore, budget: Budget, run: str, progress: Progress | None, purpose: str) -> int:
+        """Buy the embeddings that the store lacks, and return their number.
 
-def text_quote(texts: tuple[str, ...], templates: int, teacher: Teacher, store: EmbeddingStore) -> Quote:
-    """Return the queries for those texts that the store lacks, their cost, and their disk usage."""
-    found = make_quote(Requirements({}, texts, templates), teacher, store, 0, 0, None)
-    row = 4 * teacher.describe().dimension + ROW_OVERHEAD
-    return replace(found, disk_bytes={"purchased embeddings": found.text_queries * row})
+        Raises:
+            BudgetError: before anything is sent that would exceed the budget.
+            TeacherError: if a response is not usable.
+        """
+        quote = self.quote(store)
+        budget.check(quote.cost, f"{quote.text_queries:,} text quer{'y' if quote.text_queries == 1 else 'ies'}")
+        return Buyer(self.teacher, store, budget, run, progress).texts(self.texts, purpose)
 
 
 def known_classes(student: Student) -> tuple[KnownClass, ...]:
@@ -93,7 +102,7 @@ def new_classes(
     templates: Sequence[str],
     teacher: str | Teacher | None,
     run: Path,
-) -> NewClasses:
+) -> TeacherTexts:
     """Check names, prompts and teacher of new classes; see `vl2v.commands.classes.add_classes`.
 
     `run` is the folder of the student's run, from which relative paths of its settings are resolved.
@@ -111,7 +120,7 @@ def new_classes(
     phrased = [checked_phrase(phrase, name) for phrase, name in zip(phrases or new, new, strict=True)]
     prompts = {name: tuple(render(t, phrase) for t in chosen) for name, phrase in zip(new, phrased, strict=True)}
     _check_prompts(student, prompts)
-    return NewClasses(prompts, opened_teacher(student, config, teacher))
+    return TeacherTexts(prompts, opened_teacher(student, config, teacher))
 
 
 def checked_phrase(phrase: str, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -31,7 +32,8 @@ from vl2v.runs.storage import made_here, storage_of
 from vl2v.student.files import CHANGES, load
 from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
-from vl2v.teacher.purchase.ledger import Quote
+from vl2v.teacher.purchase.ledger import Budget, Quote
+from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.trust import files
 from vl2v.trust.drift import MAX_IMAGES, fit_reference, share_unusual
 from vl2v.trust.fit import fit
@@ -94,17 +96,12 @@ class Refitted:
         trust = {key: value for key, value in self.trust.to_dict().items() if key not in omitted}
         if self.trust.negatives is not None:
             trust["negative_texts"] = list(self.trust.negatives.texts)
-        answered = [
-            {f"{c:g}": {"answered": share, "wrong": wrong} for c, (share, wrong) in domain.answered.items()}
-            for domain in self.domains
-        ]
-        rows = [
-            asdict(domain.row) | {"coverages": part, "unusual": {str(n): share for n, share in domain.unusual.items()}}
-            for domain, part in zip(self.domains, answered, strict=True)
-        ]
-        for row, domain in zip(rows, self.domains, strict=True):
-            if domain.known:
-                row["negatives"] = {f"{c:g}": share for c, share in domain.known.items()}
+        rows = []
+        for domain in self.domains:
+            answered = {f"{c:g}": {"answered": part, "wrong": wrong} for c, (part, wrong) in domain.answered.items()}
+            unusual = {str(n): share for n, share in domain.unusual.items()}
+            negatives = {"negatives": {f"{c:g}": share for c, share in domain.known.items()}} if domain.known else {}
+            rows.append(asdict(domain.row) | {"coverages": answered, "unusual": unusual} | negatives)
         measure = {} if self.reference is LABELS else {"measure": self.reference.measure}
         return measure | {"trust": trust, "domains": rows}
 
@@ -135,7 +132,8 @@ def refit(path: Path, progress: Progress, reject: Reject | None = None, data: st
 def quote_reject(path: Path, reject: Reject) -> Quote:
     """Compute what adding negative texts would cost, without spending anything; see `refit`."""
     texts = negative_texts(Student.load(RunFolder(path).student), reject.texts, reject.teacher, path)
-    return texts.quote(reject.storage or storage_of(path))
+    with closing(EmbeddingStore((reject.storage or storage_of(path)).store)) as store:
+        return texts.quote(store)
 
 
 def _refit(path: Path, progress: Progress, reject: Reject | None) -> Refitted:
@@ -157,8 +155,12 @@ def _refit(path: Path, progress: Progress, reject: Reject | None) -> Refitted:
         if reject is None and student.trust is not None:
             trust = images.with_negatives(trust, student.trust.negatives)
         elif reject is not None and texts is not None:
-            bought = texts.buy(reject.storage or storage_of(path), reject.budget, str(path.resolve()), progress)
-            trust = images.with_negatives(trust, images.select(texts.nouns, bought))
+            card = texts.teacher.describe()
+            budget = Budget(reject.budget, currency=card.price.currency, less="fewer --reject-texts")
+            with closing(EmbeddingStore((reject.storage or storage_of(path)).store)) as store:
+                texts.buy(store, budget, str(path.resolve()), progress, "negative texts")
+                bought = store.texts(card, texts.texts)
+            trust = images.with_negatives(trust, images.select(list(texts.prompts), bought))
     elif texts is not None:
         raise RunError(
             "The threshold of negative texts is fitted on the run's validation images.",
@@ -257,11 +259,10 @@ def _domain(
     marks = apply_thresholds(trust, part.student, part.answers == part.label)
     answered = {mark.target: (mark.coverage, mark.risk if mark.coverage else None) for mark in marks}
     unusual, known = {}, {}
-    if trust.reference is not None and embeddings is not None:
-        rows = embeddings[chosen[sampled]]
+    rows = None if embeddings is None else embeddings[chosen[sampled]]
+    if trust.reference is not None and rows is not None:
         unusual = {size: share_unusual(trust.reference, rows, size) for size in SIZES}
-    if trust.negatives is not None and embeddings is not None:
-        rows = embeddings[chosen[sampled]]
+    if trust.negatives is not None and rows is not None:
         found = trust.scores(logits_of(student, rows), NEGATIVES, rows)
         known = {c: float((found >= trust.threshold(NEGATIVES, c)).mean()) for c in trust.coverages}
     row = row_of(name, str(part.role[0]), part.student, part.label, trust.temperature)

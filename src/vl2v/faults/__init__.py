@@ -128,10 +128,11 @@ def explain(error: BaseException, locations: Sequence[Location] = ()) -> Vl2vErr
     if isinstance(lite, sqlite3.Error):
         return database(lite, locations)
     if isinstance(error, RuntimeError) and ("shared memory" in str(error) or "</torch_" in str(error)):
-        step = "load in one process: --workers 0; or give the container more: docker run --shm-size 2g"
-        found = " ".join(str(error).split())[:200]
         return AccessError(
-            "There is not enough shared memory.", expected="space in /dev/shm", found=found, next_step=step
+            "There is not enough shared memory.",
+            expected="space in /dev/shm",
+            found=" ".join(str(error).split())[:200],
+            next_step="load in one process: --workers 0; or give the container more: docker run --shm-size 2g",
         )
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # from Path.resolve before 3.13
         error = OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(error).partition("'")[2].rpartition("'")[0])

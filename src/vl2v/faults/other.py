@@ -24,33 +24,25 @@ def network(error: BaseException) -> Vl2vError | None:
     if isinstance(error, ImportError) and "socks" in message.lower():
         return MissingExtraError(f"The proxy {_proxy()}", "socks", "socksio")
     if isinstance(error, ValueError) and "proxy" in message.lower() and _proxy():
-        step = "correct it, or unset it: env -u ALL_PROXY -u HTTPS_PROXY -u HTTP_PROXY vl2v ..."
         return ConfigError(
             "The proxy cannot be used.",
             expected="http://host:port, or socks5://host:port",
             found=_proxy(),
-            next_step=step,
+            next_step="correct it, or unset it: env -u ALL_PROXY -u HTTPS_PROXY -u HTTP_PROXY vl2v ...",
         )
-    unnamed = isinstance(error, OSError) and error.filename is None
-    missing = [f"{n}={v}" for n in CERTIFICATES if (v := os.environ.get(n)) and not Path(v).exists()]
-    if unnamed and missing and ("CA certificate" in message or getattr(error, "errno", 0) == errno.ENOENT):
+    if not isinstance(error, OSError) or error.filename is not None:
+        return None
+    named = {f"{n}={v}": v for n in CERTIFICATES if (v := os.environ.get(n))}
+    missing = [name for name, path in named.items() if not Path(path).exists()]
+    if missing and ("CA certificate" in message or error.errno == errno.ENOENT):
+        problem, found = "The certificate file is missing.", f"{', '.join(missing)}, which does not exist"
         step = "correct the variable, or unset it to use the default certificates"
-        return ConfigError(
-            "The certificate file is missing.",
-            expected="certificates in PEM",
-            found=f"{', '.join(missing)}, which does not exist",
-            next_step=step,
-        )
-    if isinstance(error, ssl.SSLError) and unnamed:
-        named = [f"{n}={v}" for n in CERTIFICATES if (v := os.environ.get(n))]
+    elif isinstance(error, ssl.SSLError):
+        problem, found = "The certificate file cannot be read.", ", ".join([*named, message])
         step = "correct the file" + (", or unset the variable to use the default certificates" if named else "")
-        return ConfigError(
-            "The certificate file cannot be read.",
-            expected="certificates in PEM",
-            found=", ".join([*named, message]),
-            next_step=step,
-        )
-    return None
+    else:
+        return None
+    return ConfigError(problem, expected="certificates in PEM", found=found, next_step=step)
 
 
 def _proxy() -> str:
@@ -69,26 +61,22 @@ def content(error: BaseException, locations: Sequence[Location]) -> Vl2vError | 
     step = "write it again, or restore a backup" + (
         f"; it belongs to {location.purpose} ({location.option})" if location else ""
     )
-    if isinstance(error, RecursionError):
-        return DamagedError(
-            f"{name} cannot be read.", expected="plain values", found="values nested too deeply", next_step=step
-        )
-    if isinstance(error, json.JSONDecodeError):
-        return DamagedError(f"{name} cannot be read.", expected="JSON", found=message, next_step=step)
-    if isinstance(error, UnicodeDecodeError):
-        return DamagedError(f"{name} cannot be read.", expected="text in UTF-8", found=message, next_step=step)
-    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+    parsing = {RecursionError: "plain values", json.JSONDecodeError: "JSON", UnicodeDecodeError: "text in UTF-8"}
+    if expected := next((words for kind, words in parsing.items() if isinstance(error, kind)), ""):
+        found = "values nested too deeply" if isinstance(error, RecursionError) else message
+        return DamagedError(f"{name} cannot be read.", expected=expected, found=found, next_step=step)
+    if not isinstance(error, UnicodeEncodeError):
+        return None
+    if "surrogates" in error.reason:
         return AccessError(
             "A name is not UTF-8.",
             expected="files and folders with names in UTF-8",
             found=shown(error.object)[:200],
             next_step="rename it; convmv renames many",
         )
-    if isinstance(error, UnicodeEncodeError):
-        return AccessError(
-            "A name or text cannot be written.",
-            expected=f"characters of the encoding {error.encoding}",
-            found=repr(error.object[error.start : error.end])[:60],
-            next_step="rename the file, or use a UTF-8 locale: PYTHONUTF8=1, or LANG=C.UTF-8",
-        )
-    return None
+    return AccessError(
+        "A name or text cannot be written.",
+        expected=f"characters of the encoding {error.encoding}",
+        found=repr(error.object[error.start : error.end])[:60],
+        next_step="rename the file, or use a UTF-8 locale: PYTHONUTF8=1, or LANG=C.UTF-8",
+    )

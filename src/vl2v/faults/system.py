@@ -49,21 +49,15 @@ def system(error: BaseException, locations: Sequence[Location]) -> Vl2vError | N
         return None
     path = path_of(error)
     location = location_of(path, locations)
-    shown = f"{path}" if path else location.option if location else "A file"
-    reason = (
-        (dangling(path) if error.errno != errno.ELOOP else "")
-        or _own_words(error)
-        or FOUND.get(error.errno or 0)
-        or error.strerror
-        or str(error)
-    )
-    step = location.advice if location else "correct the path, or its permissions"
-    expected = (
-        f"{location.purpose} ({location.option}) where this user may read and write"
-        if location
-        else "a path that this user may read and write"
-    )
-    return AccessError(f"{shown} cannot be used.", expected=expected, found=reason, next_step=step)
+    reason = dangling(path) if error.errno != errno.ELOOP else ""
+    if not reason and (not error.errno or error.strerror in (None, "", os.strerror(error.errno))):  # not words of vl2v
+        reason = FOUND.get(error.errno or 0, "")
+    reason = reason or error.strerror or str(error)
+    shown, expected, step = "A file", "a path that this user may read and write", "correct the path, or its permissions"
+    if location:
+        expected = f"{location.purpose} ({location.option}) where this user may read and write"
+        shown, step = location.option, location.advice
+    return AccessError(f"{path or shown} cannot be used.", expected=expected, found=reason, next_step=step)
 
 
 def _of_resources(error: BaseException) -> AccessError | None:
@@ -88,20 +82,13 @@ def _of_resources(error: BaseException) -> AccessError | None:
             "Too many files are open.", expected="a higher limit", found=str(error.strerror), next_step=step
         )
     if error.errno == errno.ENOENT and "temporary directory" in str(error):
-        step = "make one of them writable, or choose another folder: TMPDIR=/path"
-        found = str(error.strerror or error)[:200]
         return AccessError(
             "There is no folder for temporary files.",
             expected="a writable folder",
-            found=found,
-            next_step=step,
+            found=str(error.strerror or error)[:200],
+            next_step="make one of them writable, or choose another folder: TMPDIR=/path",
         )
     return None
-
-
-def _own_words(error: OSError) -> str:
-    """Return what vl2v says of a file, e.g. that it is a named pipe; empty if the words are those of the system."""
-    return error.strerror if error.errno and error.strerror and error.strerror != os.strerror(error.errno) else ""
 
 
 def dangling(path: Path | None) -> str:

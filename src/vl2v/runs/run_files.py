@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,7 +21,6 @@ Count = Annotated[int, Field(ge=0, le=10**15)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Money = Annotated[str, Field(pattern=r"^[0-9]{1,15}(\.[0-9]{1,18})?$")]
 Role = Literal["in-domain", "test", "out-of-domain", "all images"]
-File = TypeVar("File", bound=BaseModel)
 Part = TypeVar("Part", bound=BaseModel)
 
 
@@ -228,31 +228,18 @@ class MetricsLine(_Part):
         return _either(self, self.val_accuracy, self.val_agreement)
 
 
-def read_evaluation(path: Path) -> dict[str, Any]:
-    """Read `evaluation.json`.
+def _read(model: type[BaseModel], path: Path) -> dict[str, Any]:
+    """Read a JSON file.
 
     Raises:
         RunError: if the file cannot be read or has invalid content.
     """
-    return check(EvaluationFile, read_json(path), path)
+    return check(model, read_json(path), path)
 
 
-def read_export(path: Path) -> dict[str, Any]:
-    """Read `export/export.json`.
-
-    Raises:
-        RunError: if the file cannot be read or has invalid content.
-    """
-    return check(ExportFile, read_json(path), path)
-
-
-def read_job(path: Path) -> dict[str, Any]:
-    """Read `job.json` of a benchmark job.
-
-    Raises:
-        RunError: if the file cannot be read or has invalid content.
-    """
-    return check(JobFile, read_json(path), path)
+read_evaluation = partial(_read, EvaluationFile)
+read_export = partial(_read, ExportFile)
+read_job = partial(_read, JobFile)
 
 
 def read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
@@ -269,7 +256,7 @@ def read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
     return tuple(check(MetricsLine, strict_json.parse(line, allow_nan=True), path) for line in lines if line.strip())
 
 
-def check(model: type[File], content: Any, path: Path) -> dict[str, Any]:
+def check(model: type[BaseModel], content: Any, path: Path) -> dict[str, Any]:
     """Validate content and return it unchanged.
 
     Args:

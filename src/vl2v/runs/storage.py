@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vl2v.errors import RunError
 from vl2v.json_files import write_json
@@ -47,21 +48,15 @@ def remember(run: Path, storage: StoragePaths, folder: Path | None = None, teach
 
 def teacher_signature(run: Path) -> object:
     """Return the signature of the teacher of a run, which is not checked; None if there is none."""
-    try:
-        return strict_json.read(run / FILE).get(TEACHER_MARK)
-    except (OSError, ValueError, AttributeError):
-        return None
+    return _record(run).get(TEACHER_MARK)
 
 
 def started_in(run: Path) -> Started | None:
     """Return where a run was started; None if it was made elsewhere or by an earlier version."""
-    try:
-        found = strict_json.read(run / FILE)
-        folder, path = str(found[FOLDER]), str(found[PATH])
-        is_own = is_signed(found.get(FOLDER_MARK), "folder", folder, path)
-        return Started(Path(folder), Path(path)) if is_own else None
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
-        return None
+    found = _record(run)
+    folder, path = str(found.get(FOLDER)), str(found.get(PATH))
+    is_own = is_signed(found.get(FOLDER_MARK), "folder", folder, path)
+    return Started(Path(folder), Path(path)) if is_own else None
 
 
 def storage_of(
@@ -112,9 +107,17 @@ def _remembered(run: Path) -> tuple[dict[str, Path], bool]:
 
     The paths are empty for a run of an older version, or for a student without its run.
     """
+    found = _record(run)
+    paths = {name: str(found[name]) for name in ("cache", "store") if name in found}
+    if len(paths) < 2:
+        return {}, False
+    return {name: Path(path) for name, path in paths.items()}, is_signed(found.get(MARK), "places", *paths.values())
+
+
+def _record(run: Path) -> dict[str, Any]:
+    """Return the content of `FILE`; empty if it is missing or damaged."""
     try:
         found = strict_json.read(run / FILE)
-        cache, store = str(found["cache"]), str(found["store"])
-        return {"cache": Path(cache), "store": Path(store)}, is_signed(found.get(MARK), "places", cache, store)
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
-        return {}, False
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
