@@ -129,9 +129,6 @@ def run(
         account: whose purchases count against the budget; None for this run alone.
         named: the teacher of a resumed run that was made elsewhere, as the user names it to allow its use.
         cluster: whose workers query a free teacher on their machine, which has to have a name; None for this process.
-
-    Raises:
-        Vl2vError: states what was expected, what was found, and what to do next.
     """
     check_installed(config.tracking)
     ensure_named(cluster, teacher)
