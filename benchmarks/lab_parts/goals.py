@@ -82,6 +82,8 @@ def make_goals(job: Job, data: Dataset) -> Goals:
     wrong = labelled & (zero_shot.argmax(-1) != labels)
     weight = torch.full_like(labels, v.image_weight, dtype=torch.float32)
     targets = _centred(teacher.images, teacher.images[rows.to(device)].mean(0), v.centre)
+    targets = _domain_centred(targets, train, v.centre_domains)
+    targets = _drawn_to_prototypes(targets, train, labels, labelled, v.prototypes)
     middle = raw_head.mean(0)
     full_head = _centred(raw_head, middle, v.centre)
     groups, shares = _groups(train, known, v)
@@ -143,6 +145,32 @@ def _groups(train: dict[str, Ints], known: np.ndarray, v: Variant) -> tuple[tupl
 
 def _centred(rows: Tensor, mean: Tensor, strength: float) -> Tensor:
     return F.normalize(rows - strength * mean, dim=-1) if strength else rows
+
+
+def _domain_centred(targets: Tensor, train: dict[str, Ints], strength: float) -> Tensor:
+    """Without a part of what the images of a source domain have in common beyond those of all."""
+    if not strength:
+        return targets
+    means = torch.stack([targets[torch.from_numpy(rows)].mean(0) for rows in train.values()])
+    moved = targets.clone()
+    for mean, rows in zip(means, train.values(), strict=True):
+        moved[torch.from_numpy(rows)] -= strength * (mean - means.mean(0))
+    return F.normalize(moved, dim=-1)
+
+
+def _drawn_to_prototypes(
+    targets: Tensor, train: dict[str, Ints], labels: Tensor, labelled: Tensor, strength: float
+) -> Tensor:
+    """Labelled targets drawn to their class's mean image, the mean over the source domains' means."""
+    if not strength:
+        return targets
+    moved = targets.clone()
+    for k in labels.unique():
+        parts = [rows[((labels == k) & labelled)[rows]] for rows in map(torch.from_numpy, train.values())]
+        prototype = torch.stack([targets[rows].mean(0) for rows in parts if len(rows)] or [targets[0]]).mean(0)
+        for rows in parts:
+            moved[rows] = F.normalize((1 - strength) * targets[rows] + strength * F.normalize(prototype, dim=0), dim=-1)
+    return moved
 
 
 def _steering(teacher: Teacher, data: Dataset, seen: Ints, v: Variant) -> Tensor:

@@ -1,6 +1,6 @@
 """The bench's one loss, made of terms whose weights are tensors, so that one captured graph serves every variant.
 
-Its terms are the product's: `tests/benchmarks/test_lab.py` compares them with `dual_loss` and `softened_divergence`.
+Its terms are the product's: `tests/benchmark/test_lab.py` compares them with `dual_loss` and `softened_divergence`.
 """
 
 from __future__ import annotations

@@ -46,6 +46,8 @@ class Variant:
         bank_top: texts of the bank compared per image, the teacher's nearest; 0 is all of them.
         bank_scale: logit scale over the bank; 0 is the teacher's.
         centre: part of the mean image (of the sources) and mean class text taken away from the targets.
+        centre_domains: part of the mean image of a source domain, less that of all, taken away from its targets.
+        prototypes: part of a labelled image's target that is the mean image of its class, all source domains alike.
         steer: alpha of targets moved by a class's text in a style, for images changed to that style.
         trust_low: lambda of images whose label the teacher's zero-shot answer contradicts; -1 is off.
         adapt: strength that ties an adapted text head to the zero-shot one; 0 is off. The KL's teacher uses it.
@@ -97,6 +99,8 @@ class Variant:
     bank_top: int = 0
     bank_scale: float = 0.0
     centre: float = 0.0
+    centre_domains: float = 0.0
+    prototypes: float = 0.0
     steer: float = 0.0
     trust_low: float = -1.0
     adapt: float = 0.0
