@@ -154,7 +154,7 @@ def test_the_limits_of_a_number_are_in_words() -> None:
     for words in ("serve", "distill", "vendor serve", "vendor keys edit", "teacher check", "repair", "data draw"):
         limited = [flag for flag, p in parameters(*words.split()).items() if getattr(p, "min", None) is not None]
         assert limited == []
-    assert parameters("teacher", "check")["--images"].help == "Number of images to query, 2 or more."
+    assert parameters("teacher", "check")["--images"].help == "Number of images to query (default: 24), 2 or more."
     assert parameters("vendor", "serve")["--port"].help == "TCP port, from 1 to 65,535."
     assert parameters("distill")["--cpus-per-worker"].help == "With --ray: cores per worker that runs a teacher."
 

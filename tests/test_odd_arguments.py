@@ -70,6 +70,21 @@ def test_what_is_no_repository_is_not_looked_up(tmp_path: Path, name: str) -> No
     assert "licen" not in text
 
 
+def test_a_missing_run_is_named_before_a_token_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vl2v.hub.push.get_token", lambda: None)
+    code, text = run("push", tmp_path / "no", "me/student")
+    assert code == 8
+    assert "contains no run" in text
+
+
+def test_the_runtime_says_what_is_in_place_of_a_model_or_an_image(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["/dev/zero", str(Path(__file__))]) != 0
+    assert "/dev/zero is not a file" in capsys.readouterr().err
+    for words in (["https://a.org/m.onnx", str(Path(__file__))], ["m.onnx", "https://a.org/m.onnx"]):
+        assert main(words) != 0
+        assert "https://a.org/m.onnx" in capsys.readouterr().err
+
+
 def test_a_file_in_place_of_a_student(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     code, text = run("export", tmp_path / "file")

@@ -165,7 +165,7 @@ def _drawn_to_prototypes(
     if not strength:
         return targets
     moved = targets.clone()
-    for k in labels.unique():
+    for k in torch.arange(int(labels.max()) + 1):
         parts = [rows[((labels == k) & labelled)[rows]] for rows in map(torch.from_numpy, train.values())]
         prototype = torch.stack([targets[rows].mean(0) for rows in parts if len(rows)] or [targets[0]]).mean(0)
         for rows in parts:

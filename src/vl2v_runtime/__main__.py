@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     flags = parser.parse_args(arguments)
     paths = _find(flags.images)
-    if missing := [str(path) for path in flags.images if not path.exists()]:
+    if missing := [path for path in flags.images if not path.exists()]:
         return _fail(f"no such file or folder: {', '.join(map(shown, missing))}", UNREADABLE)
     if not paths:
         return _fail("no image in the given folders", UNREADABLE)

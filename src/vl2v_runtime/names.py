@@ -8,6 +8,7 @@ import unicodedata
 from pathlib import PurePath
 
 _HIDDEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs"})  # control, format (right-to-left too), separators, stray bytes
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/(?=[^/])")  # a drive of Windows has one letter
 _NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?")
 
 
@@ -23,9 +24,12 @@ def printable(name: str | PurePath) -> str:
 def shown(name: str | PurePath) -> str:
     r"""Return a name on one line, without characters that move the cursor or change the direction of text.
 
-    They become escapes such as ``\n``, ``\x1b`` and ``\u202e``. Characters that join emoji are unchanged.
+    They become escapes such as ``\n``, ``\x1b`` and ``\u202e``. Characters that join emoji are unchanged. An address in
+    place of a path has both slashes again, of which `pathlib` drops one.
     """
     text = printable(name)
+    if isinstance(name, PurePath):
+        text = _ADDRESS.sub(r"\1//", text, count=1) if _ADDRESS.match(text) else text
     if text.isprintable():
         return text
     return "".join(

@@ -35,7 +35,8 @@ def open_session(path: Path, threads: int | None, spinning: bool = True) -> Infe
         ModelError: if the file is missing, is not an ONNX model, or must not be run, or onnxruntime is not installed.
     """
     if not path.is_file():
-        raise ModelError(f"{path} is missing.", expected="an exported model", found="no such file", next_step=AGAIN)
+        problem, found = ("is not a file", "a device or a pipe") if path.exists() else ("is missing", "no such file")
+        raise ModelError(f"{shown(path)} {problem}.", expected="an exported model", found=found, next_step=AGAIN)
     if printable(path) != str(path):
         step = "rename the file or its folder"
         raise ModelError(

@@ -12,6 +12,7 @@ from fork_server import fork_vl2v
 from once import Once
 from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.sweep import records_in
+from vl2v.errors import RunError
 
 QUICK = ("student.size=32", "align.steps=20", "align.learning_rate=1e-2", "distill.steps=8", "device=cpu", "workers=0")
 MORE = ("distill.checkpoint_every=4", "distill.learning_rate=1e-3", "batch_per_domain=4")
@@ -124,3 +125,12 @@ def test_a_plan_spends_nothing_and_says_what_will_be_bought(bench: Bench, tmp_pa
     assert done.returncode == 0, done.stderr
     spent = json.loads(vl2v("ledger", *store, "--json").stdout)
     assert sum(entry["queries"] for entry in spent if entry["kind"] == "image") == 90
+
+
+def test_a_table_of_unfinished_jobs_names_them(grid: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(grid, tmp_path / "unfinished"))
+    for file in out.glob("jobs/*/job.json"):
+        file.unlink()
+    done = vl2v("benchmark", "table", str(out))
+    assert done.returncode == RunError.exit_code
+    assert "12 unfinished jobs, such as" in done.stderr

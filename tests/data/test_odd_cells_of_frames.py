@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,19 @@ def test_paths_and_numbers_are_texts(tmp_path: Path) -> None:
     row = json.loads(write_frame(frame, tmp_path, {}).read_text())
     assert (Path(row["image"]).name, row["label"], row["domain"]) == ("a.png", "3", None)
     assert plain(None) is None
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [Decimal("sNaN"), Decimal("NaN"), np.datetime64("NaT"), np.timedelta64("NaT"), complex("nan"), np.float32("nan")],
+    ids=repr,
+)
+@pytest.mark.parametrize("role", ["image", "label", "domain"])
+def test_what_is_not_a_number_is_a_missing_cell(tmp_path: Path, photos: list[str], role: str, missing: object) -> None:
+    columns = {"image": photos, "label": ["cat", "dog"] * 4, "domain": ["a"] * 8}
+    frame = Columns(columns | {role: [missing, *columns[role][1:]]})
+    with pytest.raises(vl2v.Vl2vError, match=f"no {role} in the column {role}"):
+        quote(tmp_path, frame)
 
 
 def test_numbers_as_names_of_columns(tmp_path: Path) -> None:

@@ -104,6 +104,24 @@ def test_a_student_without_data_is_refused_before_anything_is_sent(places: Stora
     assert not places.store.exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--images", "100"], "--images has no effect"),
+        (["--set", "teacher.prompts=['a {}']"], "teacher.prompts has no effect"),
+        (["--set", "seed=3", "--student", "timm:resnet18"], "have no effect"),
+        ([], ""),
+        (["--price-per-1000-images", "2"], ""),
+    ],
+)
+def test_settings_that_need_labelled_images(places: StoragePaths, more: list[str], named: str) -> None:
+    paths = ["--cache", str(places.cache), "--store", str(places.store)]
+    done = CliRunner().invoke(app, ["teacher", "check", "file:missing.npz", *paths, *more])
+    assert done.exit_code
+    assert named in done.stderr
+    assert ("no effect" in done.stderr) == bool(named)
+
+
 def test_a_teacher_of_two_spaces_and_one_of_moods_are_told(data: Path, places: StoragePaths) -> None:
     blind = check_teacher(Eye(blind=True), data, budget=Decimal(1), storage=places)
     assert not blind.one_space

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -10,11 +10,13 @@ from typing import Any
 
 from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.records import ZERO_SHOT, DomainResult, Record
+from vl2v.errors import RunError
 from vl2v.evaluation.evaluation import IN_DOMAIN, Evaluation, Row
 from vl2v.faults import reading
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.run_files import read_evaluation, read_job
 from vl2v.training.weights import wise_ft_name
+from vl2v_runtime.names import shown
 
 JOBS = "jobs"
 
@@ -111,3 +113,15 @@ def once(records: Iterable[Record]) -> Iterator[Record]:
             yield record
         if record.method == ZERO_SHOT:
             seen.add(key)
+
+
+def nothing_finished(out: Sequence[Path]) -> RunError:
+    """Return the error of benchmarks without a finished job, which says how many jobs were begun."""
+    begun = [folder for base in out if (base / JOBS).is_dir() for folder in (base / JOBS).iterdir() if folder.is_dir()]
+    names = ", ".join(shown(folder.name) for folder in sorted(begun)[:3])
+    return RunError(
+        f"There are no results in {', '.join(map(shown, out))}.",
+        expected="finished jobs, with job.json",
+        found=f"{len(begun):,} unfinished jobs, such as {names}" if begun else "no job",
+        next_step="continue the grid: repeat its vl2v benchmark run; jobs continue where they were stopped",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -71,8 +72,12 @@ def _setup(
 ) -> None:
     """Silence warnings and log messages of other packages."""
     warnings.filterwarnings("ignore", module=r"(torch|timm|open_clip|transformers|huggingface_hub)(\.|$)")
+    for package in ("HF_HUB", "TRANSFORMERS"):  # they set the level of their loggers when they are imported
+        os.environ.setdefault(f"{package}_VERBOSITY", "error")
     for name in ("huggingface_hub", "timm", "transformers", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # open_clip logs with the root logger, which would be configured to print; errors are also raised.
+    logging.getLogger().addHandler(logging.NullHandler())
 
 
 SECTIONS: dict[str, tuple[typer.Typer | Callable[..., None], ...]] = {

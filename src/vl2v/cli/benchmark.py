@@ -171,14 +171,17 @@ def _tabulated(
     out: Sequence[Path], name: str | None, select: str, weights: Sequence[str], partial: bool, **more: Any
 ) -> Table:
     from vl2v.benchmark.protocol import load_grid
-    from vl2v.benchmark.results import once
+    from vl2v.benchmark.results import nothing_finished, once
     from vl2v.benchmark.sweep import records_in
     from vl2v.benchmark.tabulate import tabulate
     from vl2v.data.tables.imported import name_of
 
     grids = [load_grid(folder)[0] for folder in out]
+    records = list(once(record for folder in out for record in records_in(folder)))
+    if not records:
+        raise nothing_finished(out)
     return tabulate(
-        list(once(record for folder in out for record in records_in(folder))),
+        records,
         name or name_of(Path(grids[0].settings["data"]["root"])),
         rule=select,
         weights=[None if choice in SAVED else choice for choice in weights],

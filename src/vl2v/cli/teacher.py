@@ -34,7 +34,7 @@ def check(
         str | None, typer.Option(help="Labelled images, as for vl2v distill (default: images of plain colours).")
     ] = None,
     budget: BudgetOpt = None,
-    images: Annotated[int, typer.Option(**within("Number of images to query.", 2))] = 24,
+    images: Annotated[int | None, typer.Option(**within("Number of images to query (default: 24).", 2))] = None,
     cache: CacheOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,

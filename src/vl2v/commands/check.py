@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -36,6 +37,8 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.registry import open_teacher
 from vl2v.teacher.zero_shot import zero_shot_logits
 
+IMAGES = 24  # that are queried by default
+PRICES = {"teacher.price_per_1000_images", "teacher.price_per_1000_texts", "teacher.free"}  # these need no data
 SAME = 0.999  # minimum cosine of two embeddings of the same image
 LUCK = 0.01  # maximum probability of reaching the accuracy by guessing
 SWATCHES = {"red": (220, 30, 30), "green": (30, 160, 50), "blue": (30, 60, 210), "yellow": (240, 220, 40)}
@@ -86,7 +89,7 @@ def check_teacher(
     data: str | Path | None = None,
     *,
     budget: Decimal | None = None,
-    images: int = 24,
+    images: int | None = None,
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
     settings: dict[str, Any] | None = None,
@@ -99,12 +102,12 @@ def check_teacher(
         teacher: name of the teacher (see `vl2v.teacher.registry.open_teacher`), or an open one.
         data: labelled images: a folder, a table, or a dataset of another tool. None uses images of plain colours.
         budget: maximum amount to spend; required if the teacher charges.
-        images: number of images to query, spread over the classes.
+        images: number of images to query, spread over the classes; None queries `IMAGES`.
         settings: nested settings of a run, e.g. the price of a vendor whose price is unknown. With ``student.spec``,
             the check compares the teacher with a linear probe on the features of that student.
 
     Raises:
-        ConfigError: if there is a student and no data.
+        ConfigError: if a setting or the number of images has no effect without data.
         BudgetError: before anything is sent that would exceed the budget.
         TeacherError: if a response cannot be used: another dimension, NaN, a missing row.
     """
@@ -112,13 +115,8 @@ def check_teacher(
     spec = teacher if isinstance(teacher, str) else teacher.describe().identity
     given = {"data": {"root": str(data or ".")}, "teacher": {"spec": spec}, "student": {}}
     config = make_config(None, with_sources(merge(settings or {}, given), storage, progress))
-    if data is None and config.student.spec:
-        raise ConfigError(
-            "The teacher is compared with a student on labelled images.",
-            expected="--data with --student",
-            found="--student alone",
-            next_step="add --data, or leave out --student",
-        )
+    if data is None:
+        _check_without_data(merge({}, settings or {}), images)
     opened = open_teacher(spec, price=stated_price(config)) if isinstance(teacher, str) else teacher
     if data is None:
         with closing(EmbeddingStore(storage.store)) as store:
@@ -129,7 +127,7 @@ def check_teacher(
             )
     plan = plan_run(config, storage, progress, teacher=opened, with_student=bool(config.student.spec))
     dataset = plan.dataset
-    rows = _spread(dataset.labels, images)
+    rows = _spread(dataset.labels, IMAGES if images is None else images)
     contents = [dataset.read(int(row)) for row in rows]
     with closing(EmbeddingStore(storage.store)) as store:
         checker = _Checker(opened, store, budget, progress)
@@ -137,6 +135,24 @@ def check_teacher(
         advice = worth_of(plan, store, progress)
         job = quote_again(plan, store)  # without the queries that the check has bought
         return replace(found, job=job, advice=advice)
+
+
+def _check_without_data(settings: Mapping[str, Any], images: int | None) -> None:
+    """Check that all settings have an effect on a check by images of plain colours, whose prompts are fixed.
+
+    Raises:
+        ConfigError: names those that have none.
+    """
+    parts = {name: part if isinstance(part, Mapping) else {"": part} for name, part in settings.items()}
+    given = [f"{name}.{key}".strip(".") for name, part in parts.items() for key in part]
+    idle = [key for key in given if key not in PRICES] + ([] if images is None else ["--images"])
+    if idle:
+        raise ConfigError(
+            f"{', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect on a check without labelled images.",
+            expected="--data with labelled images, or only prices",
+            found="no --data, so the teacher is checked on images of plain colours",
+            next_step="add --data DATA, or leave out what has no effect",
+        )
 
 
 class _Checker:

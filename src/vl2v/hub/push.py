@@ -59,11 +59,11 @@ def push(
     """
     check_repository(name)
     check_labels(licence, revision)
+    if dry_run is not None and dry_run.exists() and (not dry_run.is_dir() or any(dry_run.iterdir())):
+        problem, step = f"{dry_run} is not empty.", "choose another --out, or omit it"
+        raise RunError(problem, expected="a new or empty folder", found="other files", next_step=step)
+    files = make_package(run, name, licence)
     if dry_run is not None:
-        if dry_run.exists() and (not dry_run.is_dir() or any(dry_run.iterdir())):
-            problem, step = f"{dry_run} is not empty.", "choose another --out, or omit it"
-            raise RunError(problem, expected="a new or empty folder", found="other files", next_step=step)
-        files = make_package(run, name, licence)
         _write(files, dry_run)
         return Pushed(_sizes(files), dry_run)
     if get_token() is None:
@@ -71,7 +71,6 @@ def push(
         raise HubError(
             "There is no token for the hub.", expected="a token with write permission", found="none", next_step=step
         )
-    files = make_package(run, name, licence)
     with hub_errors(name):
         return Pushed(_sizes(files), url=_send(files, name, private, revision))
 

@@ -12,6 +12,7 @@ from vl2v.data.tables.paths import PLAIN, plain_path
 from vl2v_runtime.names import shown
 
 NOT_UTF8 = 'save the table in UTF-8 (Excel calls it "CSV UTF-8")'
+MISSING = frozenset({"NAType", "NaTType", "NoneType"})  # of pandas and Python; pandas.NA cannot be compared
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -66,9 +67,19 @@ _remembered = lru_cache(maxsize=4096)(_usable)
 
 def _text(value: object) -> str | None:
     """Convert a value to text: empty if it is missing, None if it is not text."""
-    if value is None or value != value:
+    if is_missing(value):
         return ""
     return None if isinstance(value, bytes | dict | list | tuple) else str(value).strip()
+
+
+def is_missing(value: object) -> bool:
+    """Return whether a cell has no value: None, NaN of any type (also the signalling NaN of `decimal`), NA, or NaT."""
+    if type(value).__name__ in MISSING:
+        return True
+    try:
+        return bool(value != value)
+    except ArithmeticError:  # of a signalling NaN
+        return True
 
 
 def _encodable(text: str) -> bool:

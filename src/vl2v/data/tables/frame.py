@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from vl2v.data.tables.cells import is_missing
 from vl2v.data.tables.columns import ROLES, find_columns
 from vl2v.data.tables.paths import plain_path
 from vl2v.errors import ConfigError
 from vl2v.writing import written_at_once
 
-MISSING = frozenset({"NAType", "NaTType", "NoneType"})
 LISTS = ("to_list", "tolist", "to_pylist")
 FOLDER = "tables"  # in the folder of the embedding store
 
@@ -95,13 +95,13 @@ def _values(series: Any) -> list[Any]:
 
 def plain(value: Any) -> Cell:
     """Convert a value to text. None if it is missing; {} for bytes and images, and [] for other containers."""
-    if isinstance(value, str) or type(value).__name__ in MISSING:
-        return str(value) if isinstance(value, str) else None
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, bytes | bytearray | memoryview | Mapping) or type(value).__module__.startswith("PIL."):
         return {}
     if isinstance(value, Iterable):
         return []
-    return None if value != value else str(value)
+    return None if is_missing(value) else str(value)
 
 
 def absolute(value: Any) -> Cell:
