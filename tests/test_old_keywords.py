@@ -46,7 +46,7 @@ def test_every_public_function_accepts_it(name: str, tmp_path: Path) -> None:
 
 
 def test_the_old_name_of_the_saved_weights_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vl2v.benchmark import protocol, sweep, tabulate
+    from vl2v.benchmark import protocol, results, sweep, tabulate
     from vl2v.cli.benchmark import _tabulated
 
     class Grid:
@@ -56,6 +56,7 @@ def test_the_old_name_of_the_saved_weights_works(monkeypatch: pytest.MonkeyPatch
     asked: list[list[str | None]] = []
     monkeypatch.setattr(protocol, "load_grid", lambda folder: (Grid, None))
     monkeypatch.setattr(sweep, "records_in", lambda folder: [])
+    monkeypatch.setattr(results, "once", lambda records: ["a record"])
     monkeypatch.setattr(tabulate, "tabulate", lambda *_, **named: asked.append(named["weights"]))
     _tabulated([Path("x")], None, "validation", ["saved", "kept", "last"], False)
     assert asked == [[None, None, "last"]]
