@@ -148,5 +148,11 @@ def _columns(part: DomainPredictions) -> dict[str, NDArray[Any]]:
 
 
 def _half(logits: Logits) -> NDArray[np.float16]:
+    """Round logits [N, K]; the most probable class of each image stays the same, although logits may become equal."""
     limit = np.finfo(np.float16).max  # logits of a baseline can be larger
-    return np.clip(logits, -limit, limit).astype(np.float16)
+    rounded = np.clip(logits, -limit, limit).astype(np.float16)
+    top = logits.argmax(axis=1)[:, None]
+    tied = rounded == np.take_along_axis(rounded, top, axis=1)
+    np.put_along_axis(tied, top, False, axis=1)
+    rounded[tied] = np.nextafter(rounded[tied], np.float16(-limit))
+    return rounded
