@@ -148,7 +148,7 @@ def _columns(part: DomainPredictions) -> dict[str, NDArray[Any]]:
 
 
 def _half(logits: Logits) -> NDArray[np.float16]:
-    """Round logits [N, K]; the most probable class of each image stays the same, although logits may become equal."""
+    """Round logits [N, K] to half precision without changing the most probable class of an image."""
     limit = np.finfo(np.float16).max  # logits of a baseline can be larger
     rounded = np.clip(logits, -limit, limit).astype(np.float16)
     top = logits.argmax(axis=1)[:, None]
