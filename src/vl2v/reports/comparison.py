@@ -124,12 +124,12 @@ def _once(student: Student, inputs: Sequence[torch.Tensor]) -> float:
 
 def machine() -> str:
     """Return the name of the processor, its number of cores, and the threads of PyTorch."""
-    name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     except OSError:  # other systems have none
-        pass
+        lines = []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.processor() or platform.machine()
     threads = torch.get_num_threads()
     used = f"{threads} thread{'' if threads == 1 else 's'}, PyTorch {torch.__version__}"
     return f"{name}, {os.cpu_count()} cores, {used}"
