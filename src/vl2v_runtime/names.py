@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import PurePath
 
 _HIDDEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs"})  # control, format (right-to-left too), separators, stray bytes
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/(?=[^/])")  # a drive of Windows has one letter
+_ADDRESS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+:)/(?=[^/])")  # a drive of Windows has one letter
 _NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?")
 
 
@@ -29,7 +29,7 @@ def shown(name: str | PurePath) -> str:
     """
     text = printable(name)
     if isinstance(name, PurePath):
-        text = _ADDRESS.sub(r"\1//", text, count=1) if _ADDRESS.match(text) else text
+        text = _ADDRESS.sub(r"\1//", text)
     if text.isprintable():
         return text
     return "".join(
