@@ -48,6 +48,10 @@ SHORT: dict[str, Any] = {
     "student": {"size": 96},
     "distill": {"steps": 150, "learning_rate": 3e-4, "checkpoint_every": 25, "augment": {"style": 0.5}},
 }
+RECIPE_VIEWS = {
+    f"recipe-views-{k}": Variant(title=title, settings={"method": "vl2v", "teacher": {"views": k}})
+    for k, title in ((1, "recipe, 1 view"), ("fresh", "recipe, fresh views"))
+}
 RATE = {"distill": {"learning_rate": 1e-4}}  # of the one-seed grids, the same for all their rows
 
 
@@ -133,6 +137,12 @@ GRIDS = {
     ),
     # Short runs of the recipe, for the benchmarks that start from a trained student.
     "students": Plan(("vl2v",), seeds=SEEDS, settings=SHORT, against=None),
+    "recipe-views": Plan(
+        variants=RECIPE_VIEWS,
+        vendor="asked",
+        settings=merge(SHORT, {"distill": {"steps": 300, "freeze": 0.03}}),
+        against="recipe-views-1",
+    ),
     "labels": Plan(
         variants=few_labels(4)
         | few_labels(16)
