@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from common import need_shared
+from lab_parts.cameras import CAMERAS, taken
 from lab_parts.dataset import Array, encoded
 from lab_parts.texts import bank
 from pacs_dataset import LOGIT_SCALE, SimulatedVendor
@@ -24,7 +25,7 @@ Ask = Callable[[list[bytes]], Array]
 
 
 def prepare(out: Path, size: int, quality: int, names: Sequence[str]) -> None:
-    """Write `out/<name>.npz` for each of `pacs` and `drawings`, and the student's weights.
+    """Write `out/<name>.npz` for each of `KINDS`, and the student's weights.
 
     Args:
         out: a folder.
@@ -38,7 +39,7 @@ def prepare(out: Path, size: int, quality: int, names: Sequence[str]) -> None:
     half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     save_file({name: value for name, value in half.items() if not name.startswith("classifier")}, out / WEIGHTS)
     for name in names:
-        (_pacs if name == "pacs" else _drawings)(folder, out / f"{name}.npz", size, quality)
+        KINDS[name](folder, out / f"{name}.npz", size, quality)
         print(name, (out / f"{name}.npz").stat().st_size / 1e6, "MB", flush=True)
 
 
@@ -62,6 +63,25 @@ def _drawings(_: Path, file: Path, size: int, quality: int) -> None:
     arrays = _pictures(images, size, quality)
     arrays |= _offline(images, arrays["classes"])
     np.savez(file, allow_pickle=False, teachers=np.array(["offline"]), **arrays)
+
+
+def _cameras(folder: Path, file: Path, size: int, quality: int) -> None:
+    """Divide the photos and paintings of PACS among four cameras; the teacher sees what they take."""
+    client = sorted(json.loads((folder / "teacher" / "split.json").read_text())["client"])
+    images = [folder / "data" / path for path in client if Path(path).parts[1] in ("art_painting", "photo")]
+    files, order = [], np.random.default_rng(0).permutation(len(images))
+    for position, i in enumerate(order):
+        camera = list(CAMERAS)[position % len(CAMERAS)]
+        files.append(file.parent / "cameras" / camera / images[i].parent.name / f"{images[i].stem}-{i}.png")
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(taken(square(decode(images[i]), size), camera, int(i))).save(files[-1])
+    files.sort()
+    arrays, vendor = _pictures(files, size, quality), SimulatedVendor(folder)
+    parts = (files[i : i + 32] for i in range(0, len(files), 32))
+    embeddings = np.concatenate([vendor.embed_images([path.read_bytes() for path in part]) for part in parts])
+    arrays |= _teacher("simulated", embeddings, "{}", LOGIT_SCALE)
+    arrays |= _texts("simulated", arrays["classes"], vendor.embed_texts)
+    np.savez(file, allow_pickle=False, teachers=np.array(["simulated"]), **arrays)
 
 
 def _pictures(files: Sequence[Path], size: int, quality: int) -> dict[str, Any]:
@@ -99,3 +119,6 @@ def _offline(files: Sequence[Path], classes: np.ndarray) -> dict[str, Any]:
     vectors = np.concatenate([vendor.embed_images([path.read_bytes() for path in part]) for part in data])
     arrays = _teacher("offline", vectors, "a photo of a {}", vendor.describe().logit_scale)
     return arrays | _texts("offline", classes, vendor.embed_texts)
+
+
+KINDS = {"pacs": _pacs, "drawings": _drawings, "cameras": _cameras}
