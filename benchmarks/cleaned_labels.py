@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import circumstances, keep, need_shared, scratch_option
-from pacs_dataset import DOMAINS, link_images, student, vectors_file
+from common import circumstances, keep, scratch_option
+from pacs_dataset import DOMAINS
+from pacs_runs import accuracies, short_settings
 from vl2v.allocator import keep_freed_memory
-from vl2v.api import distill, make_config
+from vl2v.api import make_config
 from vl2v.cli.console import LogLines
 from vl2v.commands.suspects import find_suspects
 from vl2v.locations import StoragePaths
-from vl2v.nested import merge
-from vl2v.runs.folder import RunFolder
 
 SEEDS, FLIPPED, METHODS = (0,), 0.05, ("vl2v", "erm")
 LABELS = ("flipped", "cleaned", "original")
-SETTINGS: dict[str, Any] = {
-    "student": {"size": 96},
-    "distill": {"steps": 300, "freeze": 0.03, "checkpoint_every": 25},
-    "device": "cpu",
-}
 
 
 def write_table(root: Path, target: str, seed: int, flipped: bool) -> Path:
@@ -57,31 +50,16 @@ def write_table(root: Path, target: str, seed: int, flipped: bool) -> Path:
 
 
 def train(scratch: Path, method: str, target: str, seed: int, labels: str) -> dict[str, float]:
-    """Train a student, unless its run is finished; return its accuracy on the left-out domain and in-domain."""
-    folder, storage = need_shared(), StoragePaths(scratch / "cache", scratch / "store.sqlite")
-    root, out = link_images(folder, scratch), scratch / "runs" / f"{method}-{labels}-{target}-{seed}"
-    table = write_table(root, target, seed, labels != "original")
-    settings = merge(
-        SETTINGS,
-        {
-            "method": method,
-            "seed": seed,
-            "data": {"root": str(table), "held_out": [target]},
-            "teacher": {"spec": f"file:{vectors_file(folder, scratch)}", "prompts": "name"},
-            "student": {"spec": student(folder)},
-        },
-    )
+    """Train a student on the flipped, the cleaned or the original labels, and return its accuracies."""
+    storage = StoragePaths(scratch / "cache", scratch / "store.sqlite")
+    settings = short_settings(scratch, target, seed, method)
+    settings["data"]["root"] = str(write_table(Path(settings["data"]["root"]), target, seed, labels != "original"))
     if labels == "cleaned":
         suspects = scratch / f"suspects-{target}-{seed}.csv"
         if not suspects.exists():
             find_suspects(make_config(None, settings), suspects, storage, LogLines())
         settings["data"]["drop"] = str(suspects)
-    run = RunFolder(out)
-    if not run.evaluation_file.exists():
-        distill(out=out, settings=settings, storage=storage, progress=LogLines(), resume=out.exists(), report=False)
-    domains = json.loads(run.evaluation_file.read_text())["domains"]
-    (unseen,) = (d["student"] for d in domains if d["domain"] == target)
-    return {"unseen": unseen, "in-domain": statistics.fmean(d["student"] for d in domains if d["domain"] != target)}
+    return accuracies(scratch / "runs" / f"{method}-{labels}-{target}-{seed}", settings, storage)
 
 
 def main() -> None:
