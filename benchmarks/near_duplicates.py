@@ -93,7 +93,7 @@ def vendor_of(folder: Path) -> Any:
 
 
 def of_copies(vendor: Any, pixels: NDArray[np.uint8], files: list[Path], chosen: NDArray[np.int64],
-              vectors: NDArray[np.float32]) -> dict[str, dict[str, float]]:  # fmt: skip
+              embeddings: NDArray[np.float32]) -> dict[str, dict[str, float]]:  # fmt: skip
     """Shares of the copies of chosen images that are found, by change."""
     found = {}
     for name, change in CHANGES.items():
@@ -106,14 +106,15 @@ def of_copies(vendor: Any, pixels: NDArray[np.uint8], files: list[Path], chosen:
         both = np.concatenate([pixels, np.stack([square(decode(part), SIZE) for part in data])])
         ours = np.arange(len(pixels), len(both))
         pairs, _ = near.neighbours(
-            near.Embeddings(copies, np.arange(len(copies))), near.Embeddings(vectors, np.arange(len(vectors)))
+            near.EmbeddingRows(copies, np.arange(len(copies))),
+            near.EmbeddingRows(embeddings, np.arange(len(embeddings))),
         )
         nearest = np.zeros(len(ours), bool)
         nearest[pairs[pairs[:, 1] == chosen[pairs[:, 0]], 0]] = True
         aligned = aligned_correlations(both, ours, chosen) >= CORRELATION
         hashed = near.near_duplicates(both, ours, np.arange(len(pixels))).pairs
         by_hash = np.mean(np.isin(np.arange(len(ours)), hashed[:, 0]))
-        cosines = (copies * vectors[chosen]).sum(1)
+        cosines = (copies * embeddings[chosen]).sum(1)
         found[name] = {
             "cosine of 0.98": float((cosines >= 0.98).mean()),
             "among the nearest": float(nearest.mean()),
@@ -125,14 +126,14 @@ def of_copies(vendor: Any, pixels: NDArray[np.uint8], files: list[Path], chosen:
 
 
 def of_others(
-    pixels: NDArray[np.uint8], files: list[Path], vectors: NDArray[np.float32], sheet: Path
+    pixels: NDArray[np.uint8], files: list[Path], embeddings: NDArray[np.float32], sheet: Path
 ) -> dict[str, Any]:
     """Number of images with a partner by cosine alone, and of pairs that are reported; draws these pairs."""
-    best = np.full(len(vectors), -1.0)
+    best = np.full(len(embeddings), -1.0)
     pairs = []
     contents = np.unique([file.read_bytes() for file in files], return_inverse=True)[1]
-    for start in range(0, len(vectors), 512):
-        cosines = vectors[start : start + 512] @ vectors.T
+    for start in range(0, len(embeddings), 512):
+        cosines = embeddings[start : start + 512] @ embeddings.T
         cosines[contents[start : start + 512, None] == contents] = -1  # the image itself, and copies of its file
         best[start : start + 512] = cosines.max(1)
         columns = np.argpartition(cosines, -near.PARTNERS, axis=1)[:, -near.PARTNERS :]
@@ -152,7 +153,7 @@ def of_others(
             page.paste(picture, (i % 8 * 220 + side * 100, i // 8 * 100))
     page.save(sheet)
     return {
-        "images": len(vectors),
+        "images": len(embeddings),
         "images with a neighbour of cosine": {str(least): int((best >= least).sum()) for least in COSINES},
         "pairs compared": len(distinct),
         "pairs reported": len(order),
@@ -166,16 +167,16 @@ def main() -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     saved = np.load(folder / "teacher" / "pacs_image_embeddings.npz")
     files = [folder / "data" / path for path in saved["paths"].tolist()]
-    vectors = saved["embeddings"].astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    embeddings = saved["embeddings"].astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     pixels = np.stack([square(decode(file.read_bytes()), SIZE) for file in files])
     domains, generator = np.array([file.parts[-3] for file in files]), np.random.default_rng(0)
     chosen = np.concatenate(
         [generator.choice(np.flatnonzero(domains == domain), COPIED, replace=False) for domain in np.unique(domains)]
     )
     figures = {
-        "copies": of_copies(vendor_of(folder), pixels, files, chosen, vectors),
-        "as they are": of_others(pixels, files, vectors, scratch / "pairs.png"),
+        "copies": of_copies(vendor_of(folder), pixels, files, chosen, embeddings),
+        "as they are": of_others(pixels, files, embeddings, scratch / "pairs.png"),
     }
     keep("near_duplicates", figures | {"circumstances": circumstances()})
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from common import circumstances, keep, shared
 from vl2v.demo.drawings import draw
-from vl2v.teacher.base import Teacher, Vectors, unit_rows
+from vl2v.teacher.base import Embeddings, Teacher, unit_rows
 from vl2v.teacher.prompts import render
 from vl2v.teacher.registry import open_teacher
 
@@ -23,11 +23,11 @@ PROMPTS = {"name": ("{}",), "photo": ("a photo of a {}",), "mean of five": TEMPL
 CHUNK = 256  # images read at a time
 
 
-def text_head(teacher: Teacher, classes: list[str], templates: tuple[str, ...]) -> Vectors:
+def text_head(teacher: Teacher, classes: list[str], templates: tuple[str, ...]) -> Embeddings:
     """Return class embeddings [K, D] of length one, averaged over the templates."""
     names = [name.replace("_", " ") for name in classes]
-    vectors = [teacher.embed_texts([render(template, name) for name in names]) for template in templates]
-    return unit_rows(np.mean([unit_rows(each) for each in vectors], axis=0))
+    embeddings = [teacher.embed_texts([render(template, name) for name in names]) for template in templates]
+    return unit_rows(np.mean([unit_rows(each) for each in embeddings], axis=0))
 
 
 def zero_shot(teacher: Teacher, folder: Path) -> dict[str, dict[str, float]]:
@@ -40,9 +40,9 @@ def zero_shot(teacher: Teacher, folder: Path) -> dict[str, dict[str, float]]:
         files = sorted(path for path in (folder / domain).glob("*/*") if path.is_file())
         labels = np.array([classes.index(path.parent.name) for path in files])
         parts = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
-        vectors = np.concatenate([teacher.embed_images([path.read_bytes() for path in part]) for part in parts])
+        embeddings = np.concatenate([teacher.embed_images([path.read_bytes() for path in part]) for part in parts])
         for name, head in heads.items():
-            right = (vectors @ head.T).argmax(axis=1) == labels
+            right = (embeddings @ head.T).argmax(axis=1) == labels
             table[name][domain] = round(100 * float(right.mean()), 2)
     return {name: row | {"mean": round(float(np.mean(list(row.values()))), 2)} for name, row in table.items()}
 

@@ -15,7 +15,7 @@ from vl2v.api import distill
 from vl2v.cli.console import LogLines
 from vl2v.locations import StoragePaths
 from vl2v.nested import merge
-from vl2v.teacher.base import TeacherCard, Vectors
+from vl2v.teacher.base import Embeddings, TeacherCard
 from vl2v.teacher.prompts import load_templates, render
 
 DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
@@ -101,12 +101,12 @@ class SimulatedVendor:
         """See `vl2v.teacher.base.Teacher`."""
         return TeacherCard("simulated vendor, asked", "1", DIMENSION, LOGIT_SCALE, batch_size=32)
 
-    def embed_images(self, images: list[bytes]) -> Vectors:
+    def embed_images(self, images: list[bytes]) -> Embeddings:
         """See `vl2v.teacher.base.Teacher`."""
-        vectors: Vectors = self._vendor.embed_images(images)
-        return vectors
+        embeddings: Embeddings = self._vendor.embed_images(images)
+        return embeddings
 
-    def embed_texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Embeddings:
         """See `vl2v.teacher.base.Teacher`."""
-        vectors: Vectors = self._vendor.embed_texts(texts)
-        return vectors
+        embeddings: Embeddings = self._vendor.embed_texts(texts)
+        return embeddings

@@ -2,7 +2,7 @@
 
 The research code asks the teacher for every augmented image of every step of both stages: 2 x 5001 x 96 = 960,192
 queries a run, 11,522,304 for the twelve runs. Here the real scan, split, quote and purchase run for all twelve on one
-store; the teacher counts what it is asked. Prompt vectors are random, since only counts matter.
+store; the teacher counts what it is asked. Prompt embeddings are random, since only counts matter.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vl2v.locations import StoragePaths
 from vl2v.planning.plan import plan_run
 from vl2v.progress import Silent
 from vl2v.purchase import purchase
-from vl2v.teacher.base import TeacherCard, Vectors
+from vl2v.teacher.base import Embeddings, TeacherCard
 from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.store import EmbeddingStore
 
@@ -38,12 +38,12 @@ class CountingTeacher:
         """See `vl2v.teacher.base.Teacher`."""
         return TeacherCard("counting", "1", 8, 20.0, batch_size=256)
 
-    def embed_images(self, images: list[bytes]) -> Vectors:
+    def embed_images(self, images: list[bytes]) -> Embeddings:
         """See `vl2v.teacher.base.Teacher`."""
         self.images += len(images)
         return np.stack([np.frombuffer(data[-16:], np.uint8)[:8].astype(np.float32) + 1 for data in images])
 
-    def embed_texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Embeddings:
         """See `vl2v.teacher.base.Teacher`."""
         self.texts += len(texts)
         return np.random.default_rng(0).normal(size=(len(texts), 8)).astype(np.float32)

@@ -130,7 +130,7 @@ def nouns_file(folder: Path, out: Path) -> dict[str, NDArray[np.float32]]:
     file = out / "nouns.npz"
     if not file.is_file():
         texts = list(dict.fromkeys((*read_nouns(), *CLASSES)))
-        np.savez(file, texts=np.array(texts), vectors=SimulatedVendor(folder).embed_texts(texts))
+        np.savez(file, texts=np.array(texts), embeddings=SimulatedVendor(folder).embed_texts(texts))
     with np.load(file) as arrays:
         return dict(zip(arrays["texts"].tolist(), arrays["vectors"], strict=True))
 
@@ -142,13 +142,15 @@ def auroc(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> float:
     return float((below + up_to).mean() / (2 * len(order)))
 
 
-def fitted(run: Path, out: Path, vectors: dict[str, NDArray[np.float32]], without: str = "") -> tuple[Trust, Student]:
+def fitted(
+    run: Path, out: Path, embeddings: dict[str, NDArray[np.float32]], without: str = ""
+) -> tuple[Trust, Student]:
     """Fit the trust data of a run with negative texts, on the validation images of its sources, as `vl2v trust` does.
 
     Args:
         run: its folder.
         out: folder of the embeddings.
-        vectors: of the texts.
+        embeddings: of the texts.
         without: a noun to leave out.
     """
     student, saved = Student.load(run), read_predictions(RunFolder(run).predictions_file)
@@ -157,18 +159,18 @@ def fitted(run: Path, out: Path, vectors: dict[str, NDArray[np.float32]], withou
     nouns = [noun for noun in read_nouns() if noun not in (*student.classes, without)]
     with np.load(out / f"{run.name}.npz") as arrays:
         images = KnownImages(student, arrays["sources"], saved.label[sources])
-    return images.with_negatives(student.trust, images.select(nouns, np.stack([vectors[n] for n in nouns]))), student
+    return images.with_negatives(student.trust, images.select(nouns, np.stack([embeddings[n] for n in nouns]))), student
 
 
-def measure_run(run: Path, out: Path, vectors: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
+def measure_run(run: Path, out: Path, embeddings: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
     """Return, by score, the AUROC and the FPR at 95% acceptance of every pair of known and unknown images."""
-    trust, student = fitted(run, out, vectors)
+    trust, student = fitted(run, out, embeddings)
     assert trust.negatives is not None
     with np.load(out / f"{run.name}.npz") as arrays:
         rows = {name: arrays[name] for name in arrays}
     logits = {name: logits_of(student, part) for name, part in rows.items()}
     found: dict[str, Any] = {"texts": len(trust.negatives.texts), "temperature": trust.temperature}
-    unnamed, _ = fitted(run, out, vectors, without=run.name)
+    unnamed, _ = fitted(run, out, embeddings, without=run.name)
     for name, fit, score in [(score, trust, score) for score in ALL_SCORES] + [(UNNAMED, unnamed, NEGATIVES)]:
         values = {group: fit.scores(logits[group], score, rows[group]) for group in rows}
         least = fit.threshold(score, 0.95)
@@ -185,8 +187,8 @@ def measure_run(run: Path, out: Path, vectors: dict[str, NDArray[np.float32]]) -
 
 def measure(folder: Path, out: Path) -> None:
     """Measure all finished runs, and save the figures with mean and standard error over runs."""
-    vectors = nouns_file(folder, out)
-    by_run = {run.name: measure_run(run, out, vectors) for run in runs(out) if (out / f"{run.name}.npz").is_file()}
+    embeddings = nouns_file(folder, out)
+    by_run = {run.name: measure_run(run, out, embeddings) for run in runs(out) if (out / f"{run.name}.npz").is_file()}
     means: dict[str, Any] = {}
     for score in (*ALL_SCORES, UNNAMED):
         for pair in (f"{known}: {unknown}" for known, unknown in PAIRS):

@@ -113,16 +113,16 @@ def write_teacher(root: Path, rows: int, dimension: int) -> Path:
     prompts = [render(t, f"class {i}") for i in range(CLASSES) for t in load_templates("photo")]
     path = root / f"{rows}.npz"
 
-    def vectors(count: int) -> Iterator[np.ndarray]:
+    def embeddings(count: int) -> Iterator[np.ndarray]:
         for start in range(0, count, WRITTEN):
             yield generator.normal(size=(min(WRITTEN, count - start), dimension)).astype(np.float32)
 
     np.savez(
         path,
         paths=np.array([path_of(i) for i in range(rows)]),
-        embeddings=np.concatenate(list(vectors(rows))),
+        embeddings=np.concatenate(list(embeddings(rows))),
         texts=np.array(prompts),
-        text_embeddings=np.concatenate(list(vectors(len(prompts)))),
+        text_embeddings=np.concatenate(list(embeddings(len(prompts)))),
     )
     return path
 

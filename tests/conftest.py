@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ __all__ = ["bench", "runs"]  # fixtures
 settings.register_profile("quick", max_examples=50, deadline=None, derandomize=True)
 settings.register_profile("full", max_examples=1000, deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+POSIX = re.compile(r"^import (fcntl|pwd|resource)$|os\.fork|fork_server|mkfifo|AF_UNIX|SIGKILL", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out test files with features of POSIX on a system without them (Windows)."""
+    if hasattr(os, "fork") or collection_path.suffix != ".py":
+        return None
+    return POSIX.search(collection_path.read_text(encoding="utf-8")) is not None or None
 
 
 def find_shared() -> Path | None:

@@ -52,9 +52,9 @@ def batch(seed: int, images: int = 8) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(CLASSES, (images,), generator=generator)
     pixels = torch.randn(images, 3, 8, 8, generator=generator)
-    vectors = torch.randn(images, DIMENSION, generator=generator)
+    embeddings = torch.randn(images, DIMENSION, generator=generator)
     labels[0] = -1
-    return Batch(pixels, vectors, torch.eye(CLASSES, DIMENSION)[labels.clamp(min=0)], labels >= 0, labels)
+    return Batch(pixels, embeddings, torch.eye(CLASSES, DIMENSION)[labels.clamp(min=0)], labels >= 0, labels)
 
 
 def gradients(model: nn.Module, loss: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[float, list[Tensor]]:

@@ -43,9 +43,9 @@ def table_and_teacher(folder: Path) -> tuple[Path, Path]:
     rows = [f"{name},{'cat' if i % 2 else 'dog'},{'a' if i < 6 else 'b'}" for i, name in enumerate(names)]
     table, teacher = folder / "images.csv", folder / "teacher.npz"
     table.write_text("\n".join(["path,label,domain", *rows]))
-    vectors = np.eye(12, dtype=np.float32)
+    embeddings = np.eye(12, dtype=np.float32)
     texts = np.array(["a photo of a cat", "a photo of a dog"])
-    np.savez(teacher, paths=np.array(names), embeddings=vectors, texts=texts, text_embeddings=vectors[:2])
+    np.savez(teacher, paths=np.array(names), embeddings=embeddings, texts=texts, text_embeddings=embeddings[:2])
     return table, teacher
 
 

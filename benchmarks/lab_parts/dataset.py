@@ -26,21 +26,21 @@ class Teacher:
     Attributes:
         images: [N, D] float32.
         texts: the texts asked about, each once.
-        vectors: [M, D] float32, of those texts.
+        embeddings: [M, D] float32, of those texts.
         scale: the logit scale.
         prompt: the template of the zero-shot head, with one {}.
     """
 
     images: Tensor
     texts: tuple[str, ...]
-    vectors: Tensor
+    embeddings: Tensor
     scale: float
     prompt: str
 
     def head(self, names: tuple[str, ...], template: str | None = None) -> Tensor:
         """[K, D] float32, the embeddings of a template filled with class names ("a {}" also matches "an ...")."""
         index = {text: row for row, text in enumerate(self.texts)}
-        return self.vectors[[index[filled(template or self.prompt, name)] for name in names]]
+        return self.embeddings[[index[filled(template or self.prompt, name)] for name in names]]
 
 
 def filled(template: str, name: str) -> str:

@@ -103,7 +103,7 @@ def make_goals(job: Job, data: Dataset) -> Goals:
         torch.where(wrong, v.trust_low, weight) if v.trust_low >= 0 else weight,
         logits,
         _steering(teacher, data, seen, v),
-        _centred(teacher.vectors, middle, v.centre),
+        _centred(teacher.embeddings, middle, v.centre),
         teacher.scale,
         {name: float(right[rows].mean()) for name, rows in test.items()},
     )
@@ -175,7 +175,7 @@ def _drawn_to_prototypes(
 
 def _steering(teacher: Teacher, data: Dataset, seen: Ints, v: Variant) -> Tensor:
     """[1 + styles, K, D]: alpha times what a style adds to a class's text."""
-    none = torch.zeros(len(seen), teacher.vectors.shape[1], device=data.pixels.device)
+    none = torch.zeros(len(seen), teacher.embeddings.shape[1], device=data.pixels.device)
     plain = teacher.head(data.classes, PLAIN)[seen]
     return torch.stack([none, *(v.steer * (teacher.head(data.classes, t)[seen] - plain) for t in STEERED.values())])
 

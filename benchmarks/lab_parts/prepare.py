@@ -109,15 +109,15 @@ def _teacher(name: str, images: np.ndarray, prompt: str, scale: float) -> dict[s
 
 def _texts(name: str, classes: np.ndarray, ask: Callable[[list[str]], Array]) -> dict[str, Any]:
     texts = bank(tuple(map(str, classes)))
-    vectors = np.concatenate([ask(list(texts[i : i + 64])) for i in range(0, len(texts), 64)])
-    return {f"{name}.texts": np.array(texts), f"{name}.vectors": vectors.astype(np.float16)}
+    embeddings = np.concatenate([ask(list(texts[i : i + 64])) for i in range(0, len(texts), 64)])
+    return {f"{name}.texts": np.array(texts), f"{name}.vectors": embeddings.astype(np.float16)}
 
 
 def _offline(files: Sequence[Path], classes: np.ndarray) -> dict[str, Any]:
     vendor = OfflineVendor()
     data = (files[i : i + 64] for i in range(0, len(files), 64))
-    vectors = np.concatenate([vendor.embed_images([path.read_bytes() for path in part]) for part in data])
-    arrays = _teacher("offline", vectors, "a photo of a {}", vendor.describe().logit_scale)
+    embeddings = np.concatenate([vendor.embed_images([path.read_bytes() for path in part]) for part in data])
+    arrays = _teacher("offline", embeddings, "a photo of a {}", vendor.describe().logit_scale)
     return arrays | _texts("offline", classes, vendor.embed_texts)
 
 

@@ -18,7 +18,7 @@ from vl2v.data.splits import Indices
 from vl2v.planning.plan import RunPlan
 from vl2v.planning.requirements import EVALUATION, TRAINING, UNSEEN, VALIDATION, check_disk
 from vl2v.progress import Progress
-from vl2v.teacher.base import Vectors
+from vl2v.teacher.base import Embeddings
 from vl2v.teacher.prompts import text_head
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget
@@ -152,7 +152,7 @@ def _show_stored(watch: TeacherWatch, plan: RunPlan, store: EmbeddingStore) -> N
         watch.look()
 
 
-def text_heads(embeddings: Vectors, templates: int) -> Tensor:
+def text_heads(embeddings: Embeddings, templates: int) -> Tensor:
     """Return the text head, [K, D] float32, of [K * T, D] embeddings of T prompts per class, class by class."""
     prompts = torch.from_numpy(embeddings)
     return text_head(prompts.reshape(-1, templates, prompts.shape[-1]))
@@ -172,9 +172,9 @@ class BoughtEmbeddings:
         logit_scale: s of the teacher.
     """
 
-    training: Vectors | None
-    evaluation: Vectors | None
-    unseen: Vectors | None
+    training: Embeddings | None
+    evaluation: Embeddings | None
+    unseen: Embeddings | None
     head: Tensor
     unseen_head: Tensor | None
     method_texts: Tensor | None
@@ -198,7 +198,7 @@ class BoughtEmbeddings:
             plan.card.logit_scale,
         )
 
-    def zero_shot(self, embeddings: Vectors, head: Tensor | None = None) -> NDArray[np.float32]:
+    def zero_shot(self, embeddings: Embeddings, head: Tensor | None = None) -> NDArray[np.float32]:
         """Return zero-shot logits, [N, K] float32, of [N, D] embeddings with `head` or else the text head."""
         return zero_shot_logits(embeddings, self.head if head is None else head, self.logit_scale)
 

@@ -99,7 +99,7 @@ class Model(Network):
                 f"{self.path} is not in the teacher's embedding space.",
                 expected="a student with a text head",
                 found="a baseline with a linear classifier",
-                next_step="export a student distilled with the method adip",
+                next_step="export a student with a text head, which the default method trains",
             )
         rows = [embedding for _, embedding in self._passed(images, batch_size) if embedding is not None]
         return np.concatenate(rows) if rows else np.zeros((0, self.dimension), np.float32)

@@ -26,14 +26,14 @@ class Negatives:
 
     Attributes:
         texts: M names, as in the list.
-        vectors: [M, D] float16, rows of length one up to rounding. M is at least 1.
+        embeddings: [M, D] float16, rows of length one up to rounding. M is at least 1.
         scale: logit scale of the student, above 0.
         limit: largest cosine between one of the texts and one of the classes that the student had when they were
             selected, in [-1, 1]. Texts that are more similar to a new class are removed.
     """
 
     texts: tuple[str, ...]
-    vectors: NDArray[np.float16]
+    embeddings: NDArray[np.float16]
     scale: float
     limit: float
 
@@ -55,10 +55,10 @@ class Negatives:
             ValueError: if the shapes do not fit.
         """
         known, rows = np.asarray(logits, np.float64), np.asarray(embeddings, np.float64)
-        expected = (len(known), self.vectors.shape[1])
+        expected = (len(known), self.embeddings.shape[1])
         if known.ndim != 2 or rows.shape != expected:
             raise ValueError(f"expected logits [N, K] and embeddings {list(expected)}, found {list(rows.shape)}")
-        others = self.scale * rows @ self.vectors.T.astype(np.float64)
+        others = self.scale * rows @ self.embeddings.T.astype(np.float64)
         return _log_sum_exp(known / temperature) - _log_sum_exp(others / temperature)
 
     def keep(self, chosen: NDArray[np.bool_]) -> Negatives | None:
@@ -66,7 +66,7 @@ class Negatives:
         if not chosen.any():
             return None
         texts = tuple(text for text, stays in zip(self.texts, chosen, strict=True) if stays)
-        return Negatives(texts, self.vectors[chosen], self.scale, self.limit)
+        return Negatives(texts, self.embeddings[chosen], self.scale, self.limit)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Negatives:
@@ -84,23 +84,23 @@ class Negatives:
         try:
             data = base64.b64decode(content["float16"], validate=True)
         except binascii.Error as error:
-            raise ValueError("vectors of the negative texts that are not base64") from error
+            raise ValueError("embeddings of the negative texts that are not base64") from error
         if len(data) != 2 * len(texts) * dimension:
-            raise ValueError(f"{len(data):,} bytes of vectors for {len(texts):,} texts of dimension {dimension:,}")
-        vectors = np.frombuffer(data, "<f2").astype(np.float16).reshape(len(texts), dimension)
-        if not np.isfinite(vectors).all():
-            raise ValueError("vectors of the negative texts that are not finite")
+            raise ValueError(f"{len(data):,} bytes of embeddings for {len(texts):,} texts of dimension {dimension:,}")
+        embeddings = np.frombuffer(data, "<f2").astype(np.float16).reshape(len(texts), dimension)
+        if not np.isfinite(embeddings).all():
+            raise ValueError("embeddings of the negative texts that are not finite")
         scale = number(content["scale"], "scale of the negative texts", LEAST, GREATEST)
-        return cls(tuple(texts), vectors, scale, number(content["limit"], "limit of the negative texts", -2, 2))
+        return cls(tuple(texts), embeddings, scale, number(content["limit"], "limit of the negative texts", -2, 2))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON. The vectors are little-endian float16, row by row, as base64."""
-        data = base64.b64encode(self.vectors.astype("<f2").tobytes()).decode("ascii")
+        """Return plain values for JSON. The embeddings are little-endian float16, row by row, as base64."""
+        data = base64.b64encode(self.embeddings.astype("<f2").tobytes()).decode("ascii")
         return {
             "texts": list(self.texts),
             "scale": self.scale,
             "limit": self.limit,
-            "dimension": self.vectors.shape[1],
+            "dimension": self.embeddings.shape[1],
             "float16": data,
         }
 

@@ -192,7 +192,7 @@ class Trust:
         """
         widths = {
             "centres": None if self.reference is None else self.reference.centres.shape[1],
-            "negative texts": None if self.negatives is None else self.negatives.vectors.shape[1],
+            "negative texts": None if self.negatives is None else self.negatives.embeddings.shape[1],
         }
         for what, width in widths.items():
             if width is not None and width != dimension:

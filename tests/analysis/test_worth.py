@@ -30,7 +30,7 @@ from vl2v.planning.plan import RunPlan, plan_run
 from vl2v.progress import Recorder, Silent
 from vl2v.purchase import BudgetAccount, Pilot, open_budget, purchase
 from vl2v.runs.run_files import EvaluationFile
-from vl2v.teacher.base import Price, TeacherCard, Vectors
+from vl2v.teacher.base import Embeddings, Price, TeacherCard
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.training.feature_cache import FeatureCache
 from vl2v_runtime.imaging import decode
@@ -50,13 +50,13 @@ class Eye:
     def describe(self) -> TeacherCard:
         return TeacherCard("test:eye", f"{self.wrong}", 3, 10.0, self.price, 16)
 
-    def embed_images(self, images: list[bytes]) -> Vectors:
+    def embed_images(self, images: list[bytes]) -> Embeddings:
         self.seen += images
         rows = [np.asarray(decode(image), np.float32).mean((0, 1)) - 100 for image in images]
         turned = [sum(image) % 100 < 100 * self.wrong for image in images]
         return np.array([np.roll(row, 1) if t else row for row, t in zip(rows, turned, strict=True)], np.float32)
 
-    def embed_texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Embeddings:
         return np.array([next(v for k, v in COLOURS.items() if k in text) for text in texts], np.float32) - 100
 
 

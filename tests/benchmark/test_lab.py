@@ -39,10 +39,10 @@ def dataset(each: int = 20, side: int = 20) -> Dataset:
     count = 4 * each
     labels = np.tile(np.sort(np.arange(each) % 3), 4)
     texts = [t.replace("{}", c).replace(" a owl", " an owl") for t in TEMPLATES for c in CLASSES]
-    vectors = F.normalize(torch.randn(len(texts), 8, generator=generator), dim=-1)
-    images = F.normalize(vectors[labels] + 0.3 * torch.randn(count, 8, generator=generator), dim=-1)
+    embeddings = F.normalize(torch.randn(len(texts), 8, generator=generator), dim=-1)
+    images = F.normalize(embeddings[labels] + 0.3 * torch.randn(count, 8, generator=generator), dim=-1)
     pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
-    teacher = Teacher(images, tuple(texts), vectors, 20.0, "{}")
+    teacher = Teacher(images, tuple(texts), embeddings, 20.0, "{}")
     domains = np.repeat(np.arange(4), each)
     return Dataset("tiny", pixels, labels, domains, CLASSES, ("a", "b", "c", "d"), {"t": teacher})
 

@@ -123,7 +123,7 @@ def test_neighbours_are_those_of_a_comparison_of_all(monkeypatch: pytest.MonkeyP
     rows, columns = generator.permutation(50)[:40], generator.permutation(90)[:70]
     monkeypatch.setattr(near, "ROWS", 16)
     monkeypatch.setattr(near, "COLUMNS", 20)
-    pairs, cosines = near.neighbours(near.Embeddings(ours, rows), near.Embeddings(theirs, columns))
+    pairs, cosines = near.neighbours(near.EmbeddingRows(ours, rows), near.EmbeddingRows(theirs, columns))
     a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (ours[rows], theirs[columns]))
     nearest = np.argsort(-(a @ b.T), axis=1)[:, : near.PARTNERS]
     expected = [(i, j) for i, row in enumerate(nearest.tolist()) for j in row if a[i] @ b[j] >= near.COSINE]
@@ -148,8 +148,8 @@ class Stages(Silent):
 def test_a_long_comparison_has_a_stage(
     monkeypatch: pytest.MonkeyPatch, brief: int, stages: list[tuple[str, int, int]]
 ) -> None:
-    pixels, vectors, progress = stacked([scene(seed) for seed in range(7)]), np.ones((7, 4), np.float32), Stages()
-    ours, theirs = near.Embeddings(vectors, np.array([6])), near.Embeddings(vectors, np.arange(6))
+    pixels, embeddings, progress = stacked([scene(seed) for seed in range(7)]), np.ones((7, 4), np.float32), Stages()
+    ours, theirs = near.EmbeddingRows(embeddings, np.array([6])), near.EmbeddingRows(embeddings, np.arange(6))
     monkeypatch.setattr(near, "BRIEF", brief)
     monkeypatch.setattr(alignment, "BLOCK", 4)
     near.near_duplicates_of_embeddings(pixels, np.array([6]), np.arange(6), ours, theirs, progress)
@@ -159,9 +159,9 @@ def test_a_long_comparison_has_a_stage(
 def test_of_too_many_candidates_the_closest_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     originals = [scene(seed) for seed in range(6)]
     pixels = stacked([*originals, changed(originals[4])[0]])
-    vectors = np.ones((7, 4), np.float32)
-    vectors[:, 0] = [9, 8, 7, 6, 2, 5, 2]
-    ours, theirs = near.Embeddings(vectors, np.array([6])), near.Embeddings(vectors, np.arange(6))
+    embeddings = np.ones((7, 4), np.float32)
+    embeddings[:, 0] = [9, 8, 7, 6, 2, 5, 2]
+    ours, theirs = near.EmbeddingRows(embeddings, np.array([6])), near.EmbeddingRows(embeddings, np.arange(6))
     monkeypatch.setattr(near, "COSINE", 0.0)
     monkeypatch.setattr(near, "CONFIRMED", 2)
     found = near.near_duplicates_of_embeddings(pixels, np.array([6]), np.arange(6), ours, theirs)
@@ -220,13 +220,13 @@ def test_embeddings_find_a_mirrored_copy_and_leave_out_what_the_hash_found(
         dataset = DomainFolder(folder).scan(cache=cache)
         split = split_dataset(dataset, config, 0)
         training = split.training["ink"]
-        vectors = np.random.default_rng(0).standard_normal((len(dataset), 16), np.float32)
+        embeddings = np.random.default_rng(0).standard_normal((len(dataset), 16), np.float32)
         alike = [i for i, path in enumerate(dataset.paths) if path[-9:] in ("cat/3.png", "cat/4.png", "cat/5.png")]
-        vectors[[r for r in alike if dataset.paths[r].startswith("rose")]] = vectors[row] + 0.01
-        examples = near.Embeddings(vectors, training)
+        embeddings[[r for r in alike if dataset.paths[r].startswith("rose")]] = embeddings[row] + 0.01
+        examples = near.EmbeddingRows(embeddings, training)
 
         def compared(teacher: str) -> planned.Resemblance:
-            evaluation = vectors[split.evaluation_rows]
+            evaluation = embeddings[split.evaluation_rows]
             return resemblance_of_embeddings(dataset, split, cache, training, evaluation, examples, teacher)
 
         found = compared("a 1")

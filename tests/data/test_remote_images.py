@@ -250,9 +250,9 @@ def test_messages_have_no_keys(address: str, told: str) -> None:
 def teacher(folder: Path) -> str:
     digests = [hashlib.sha256(encoded(noise(i))).hexdigest() for i in range(20, 40)]
     texts = ["a photo of a cat", "a photo of a dog"]
-    vectors = np.eye(20, 8, dtype=np.float32) + 1
-    kept = {"sha256": np.array(digests), "embeddings": vectors, "texts": np.array(texts)}
-    np.savez(folder / "teacher.npz", **kept, text_embeddings=vectors[:2])  # type: ignore[arg-type]
+    embeddings = np.eye(20, 8, dtype=np.float32) + 1
+    kept = {"sha256": np.array(digests), "embeddings": embeddings, "texts": np.array(texts)}
+    np.savez(folder / "teacher.npz", **kept, text_embeddings=embeddings[:2])  # type: ignore[arg-type]
     return f"file:{folder / 'teacher.npz'}"
 
 

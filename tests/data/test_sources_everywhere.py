@@ -46,12 +46,12 @@ def images(tmp_path: Path) -> Path:
 def teacher(images: Path, tmp_path: Path) -> str:
     """Embeddings of the images and of the classes' prompts; those of a class are alike."""
     files = sorted(images.rglob("*.png"))
-    vectors = np.random.default_rng(0).normal(scale=0.01, size=(len(files), 4)).astype(np.float32)
-    vectors[np.arange(len(files)), [CLASSES.index(path.parent.name) for path in files]] += 1
+    embeddings = np.random.default_rng(0).normal(scale=0.01, size=(len(files), 4)).astype(np.float32)
+    embeddings[np.arange(len(files)), [CLASSES.index(path.parent.name) for path in files]] += 1
     np.savez(
         tmp_path / "teacher.npz",
         sha256=np.array([hashlib.sha256(path.read_bytes()).hexdigest() for path in files]),
-        embeddings=vectors,
+        embeddings=embeddings,
         texts=np.array([f"a photo of a {name}" for name in CLASSES]),
         text_embeddings=np.eye(2, 4, dtype=np.float32),
     )

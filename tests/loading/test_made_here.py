@@ -83,9 +83,9 @@ def test_a_teacher_without_file_and_address_is_opened_as_before(spec: str) -> No
 
 def test_the_teacher_of_ones_own_run_is_opened_and_a_changed_one_is_not(tmp_path: Path) -> None:
     texts = [f"a photo of a {name}" for name in (*CLASSES, "zebra")]
-    vectors = np.eye(4, dtype=np.float32)
-    np.savez(tmp_path / "teacher.npz", paths=["a.png"], embeddings=vectors[:1], texts=texts, text_embeddings=vectors,
-             identity="file:teacher.npz", revision="r1")  # fmt: skip
+    embeddings = np.eye(4, dtype=np.float32)
+    np.savez(tmp_path / "teacher.npz", paths=["a.png"], embeddings=embeddings[:1], texts=texts,
+             text_embeddings=embeddings, identity="file:teacher.npz", revision="r1")  # fmt: skip
     spec = f"file:{tmp_path / 'teacher.npz'}"
     places = StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite")
     folder = made_by(spec, tmp_path / "student", signature=sign_teacher(config_of(spec)))

@@ -34,8 +34,8 @@ OWN: list[dict[str, Any]] = [
 SOURCE = Path(vl2v.__file__).parent
 # Defaults that users see, the paper's tables, and the hints of error messages.
 USER_FACING = {
-    "recipes.py", "demo/comparison.py", "demo/job.py", "benchmark/report/page.py",
-    "benchmark/report/grid.py", "benchmark/published.py", "method/registry.py",
+    "recipes.py", "demo/comparison.py", "demo/job.py", "benchmark/report/grid.py", "benchmark/published.py",
+    "method/registry.py",
 }  # fmt: skip
 WORDS = {"vl2v", "text", "feature"}  # names of methods that also mean something else
 

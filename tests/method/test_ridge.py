@@ -18,7 +18,7 @@ LABELLED = np.arange(42) < 18
 
 
 def dataset(seed: int = 0, features: int = 7, dimension: int = 5) -> tuple[NDArray[np.float64], ...]:
-    """Features that say something of the teacher's vectors, and three classes' text vectors."""
+    """Features that say something of the teacher's embeddings, and the text embeddings of three classes."""
     rng = np.random.default_rng(seed)
     x = rng.normal(3, rng.uniform(0.2, 2, features), (42, features))
     image = (x - 3) @ rng.normal(size=(features, dimension)) + rng.normal(1, 0.5, (42, dimension))

@@ -1,4 +1,4 @@
-"""A real run's end: the vectors it keeps, its report, and a fault that loses nothing."""
+"""A real run's end: the embeddings that it saves, its report, and a fault that loses nothing."""
 
 from __future__ import annotations
 

@@ -88,8 +88,8 @@ def test_rises_anchors_are_quoted_bought_and_learnt_from(bench: Bench, tmp_path:
     settings.write_text(json.dumps({"method": "rise", "rise": {"anchors": anchors}}))
     more = [anchor.format(name) for name in ("blank", "bar", "zebra stripe") for anchor in anchors]
     given["texts"] = np.concatenate([given["texts"], more])
-    vectors = np.random.default_rng(1).normal(size=(len(more), 16)).astype(np.float32)
-    given["text_embeddings"] = np.concatenate([given["text_embeddings"], vectors])
+    embeddings = np.random.default_rng(1).normal(size=(len(more), 16)).astype(np.float32)
+    given["text_embeddings"] = np.concatenate([given["text_embeddings"], embeddings])
     np.savez(tmp_path / "teacher.npz", **given)
     asked = [str(bench.data), "--teacher", f"file:{tmp_path / 'teacher.npz'}", "--config", str(settings), "--json"]
     quoted = vl2v(*bench.flags("quote", *asked, "--held-out", "rose"))

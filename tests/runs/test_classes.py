@@ -197,7 +197,7 @@ def test_removing(finished: Finished) -> None:
 
 def test_a_linear_classifier_says_why_not(trained: Path, bench: Bench) -> None:
     for work in (add_classes, remove_classes):
-        with pytest.raises(StudentError, match=r"linear classifier \(erm\)(.|\n)*--method adip"):
+        with pytest.raises(StudentError, match=r"linear classifier \(erm\)(.|\n)*train with the default method"):
             work(trained / "erm", ["blank"])
 
 

@@ -25,7 +25,7 @@ from vl2v.planning.plan import plan_run
 from vl2v.progress import Silent
 from vl2v.purchase import BudgetAccount, open_budget, purchase
 from vl2v.runs.folder import RunFolder
-from vl2v.teacher.base import TeacherCard, Vectors
+from vl2v.teacher.base import Embeddings, TeacherCard
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.purchase.watch import TeacherWatch
 
@@ -47,7 +47,7 @@ class Painted:
     def describe(self) -> TeacherCard:
         return TeacherCard(f"painted {self.fault}", "1", 16, 20.0, batch_size=self.batch)
 
-    def embed_images(self, images: list[bytes]) -> Vectors:
+    def embed_images(self, images: list[bytes]) -> Embeddings:
         self.asked += len(images)
         rows = np.array([self.rows[image] for image in images], np.float32)
         if self.fault == "one embedding":
@@ -60,7 +60,7 @@ class Painted:
             rows = np.random.default_rng(self.asked).normal(size=rows.shape).astype(np.float32)
         return rows
 
-    def embed_texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Embeddings:
         rows = np.array([BASIS[TEXTS.index(text)] for text in texts], np.float32)
         return np.repeat(rows[:1], len(rows), 0) if self.fault == "one text" else rows
 
@@ -133,10 +133,10 @@ def picture(colour: tuple[int, int, int], form: str = "PNG") -> bytes:
     return out.getvalue()
 
 
-def watch_images(contents: list[bytes], vectors: np.ndarray) -> TeacherWatch:
+def watch_images(contents: list[bytes], embeddings: np.ndarray) -> TeacherWatch:
     watch = TeacherWatch("t", {}, lambda: BASIS[:3])
     digests = np.array([list(hashlib.sha256(c).digest()) for c in contents], np.uint8)
-    watch.images(digests, vectors.astype(np.float32), contents.__getitem__)
+    watch.images(digests, embeddings.astype(np.float32), contents.__getitem__)
     watch.look()
     return watch
 

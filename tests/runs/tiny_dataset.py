@@ -92,7 +92,7 @@ def make(root: Path) -> None:
     from safetensors.torch import save_file
 
     generator = np.random.default_rng(0)
-    paths, vectors = [], []
+    paths, embeddings = [], []
     basis = np.linalg.qr(generator.normal(size=(16, 16)))[0]  # no class is nearer to the others than any other
     texts = dict(zip(CLASSES, basis, strict=False))
     for domain, colours in DOMAINS.items():
@@ -101,14 +101,14 @@ def make(root: Path) -> None:
                 path = Path(domain, kind, f"{i}.png")
                 draw(root / "data" / path, kind, colours, generator)
                 paths.append(path.as_posix())
-                vectors.append(texts[kind] + generator.normal(scale=0.1, size=16))
+                embeddings.append(texts[kind] + generator.normal(scale=0.1, size=16))
     prompts = ["a photo of a blank", "a photo of a bar", "a photo of a zebra stripe"]
     prompts += [f"a photo of a {name}" for name in FURTHER]
     further = [basis[3], basis[4], texts["zebra_stripe"] + generator.normal(scale=0.1, size=16)]
     np.savez(
         root / "teacher.npz",
         paths=np.array(paths),
-        embeddings=np.array(vectors, np.float32),
+        embeddings=np.array(embeddings, np.float32),
         texts=np.array(prompts),
         text_embeddings=np.array([*texts.values(), *further], np.float32),
         logit_scale=20.0,

@@ -91,8 +91,8 @@ def buy(store: EmbeddingStore, digests: Digests = DIGESTS, **how: Any) -> int:
 
 
 def check_stored(store: EmbeddingStore) -> None:
-    vectors = store.images(open_teacher(SPEC).describe(), DIGESTS)
-    np.testing.assert_allclose(vectors[:, 0] * 255, [40 * i for i in range(5)], atol=1e-3)
+    embeddings = store.images(open_teacher(SPEC).describe(), DIGESTS)
+    np.testing.assert_allclose(embeddings[:, 0] * 255, [40 * i for i in range(5)], atol=1e-3)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from vl2v.locations import StoragePaths
 from vl2v.planning.plan import plan_run
 from vl2v.progress import Silent
 from vl2v.purchase import BudgetAccount, ensure_affordable, open_budget, purchase
-from vl2v.teacher.base import Price, TeacherCard, Vectors
+from vl2v.teacher.base import Embeddings, Price, TeacherCard
 from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.retry import Patience
 from vl2v.teacher.http.uri import open_wire
@@ -45,14 +45,14 @@ class Eye:
     def describe(self) -> TeacherCard:
         return TeacherCard("test:eye", f"{self.blind}{self.moody}", 3, 10.0, self.price, 4)
 
-    def embed_images(self, images: list[bytes]) -> Vectors:
+    def embed_images(self, images: list[bytes]) -> Embeddings:
         self.asked += len(images)
         seen = np.stack([np.asarray(decode(image), np.float32).mean((0, 1)) - 100 for image in images])
         if self.blind:
             seen = np.stack([np.frombuffer(hashlib.sha256(i).digest()[:3], np.uint8) for i in images]) - 128.0
         return np.asarray(seen * (-1.0) ** (self.moody * self.asked) + self.moody * 30, np.float32)
 
-    def embed_texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Embeddings:
         self.asked += len(texts)
         return np.stack([next(v for name, v in COLOURS.items() if name in text) for text in texts])
 
@@ -149,7 +149,7 @@ def test_the_command_against_a_vendor(vendor: UnreliableVendor, data: Path, plac
     command += ["--store", str(places.store), "--cache", str(places.cache)]
     done = CliRunner().invoke(app, command)
     found = json.loads(done.stdout[done.stdout.index("{\n") :])
-    assert done.exit_code == 4  # its vectors are hashes: it sees nothing
+    assert done.exit_code == 4  # its embeddings are hashes: it sees nothing
     assert (found["one_space"], found["deterministic"], found["dimension"]) == (False, True, 4)
     assert found["spent"] == f"{PER_IMAGE * 9 + PER_TEXT * 4:f}"
     assert vendor.meter.money == PER_IMAGE * 9 + PER_TEXT * 4

@@ -62,8 +62,8 @@ def test_it_knows_photos_of_what_imagenet_has(teacher: Teacher, shared: Path) ->
         pytest.skip("PACS is not there")
     names = ["guitar", "elephant"]
     files = [sorted((folder / name).iterdir())[:12] for name in names]
-    vectors = teacher.embed_images([path.read_bytes() for part in files for path in part])
-    answers = (vectors @ teacher.embed_texts(names).T).argmax(axis=1)
+    embeddings = teacher.embed_images([path.read_bytes() for part in files for path in part])
+    answers = (embeddings @ teacher.embed_texts(names).T).argmax(axis=1)
     assert np.mean(answers == np.repeat([0, 1], [len(part) for part in files])) > 0.9
 
 

@@ -42,8 +42,8 @@ def npz(path: Path, **other: Any) -> Path:
     return path
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+def unit(embeddings: np.ndarray) -> np.ndarray:
+    return np.asarray(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True))
 
 
 def test_npz_by_path(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vl2v import threads
-from vl2v.teacher.base import TeacherCard, Vectors
+from vl2v.teacher.base import Embeddings, TeacherCard
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.pace import serving_threads, with_best_threads
@@ -28,11 +28,11 @@ class Counting:
     def describe(self) -> TeacherCard:
         return TeacherCard("test:counting", "1", 3, 1.0, batch_size=4)
 
-    def embed_images(self, images: list[bytes]) -> Vectors:
+    def embed_images(self, images: list[bytes]) -> Embeddings:
         self.asked.append((len(images), torch.get_num_threads()))
         return np.ones((len(images), 3), np.float32)
 
-    def embed_texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Embeddings:
         return np.ones((len(texts), 3), np.float32)
 
 

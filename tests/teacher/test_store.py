@@ -80,19 +80,19 @@ def store(tmp_path: Path) -> Iterator[EmbeddingStore]:
 
 
 def test_vectors_come_back_in_the_order_asked_for(store: EmbeddingStore) -> None:
-    digests, vectors = digests_of([b"%d" % i for i in range(1200)]), vectors_of(1200)  # above one query's 500
-    store.keep_images(CARD, digests, vectors)
+    digests, embeddings = digests_of([b"%d" % i for i in range(1200)]), vectors_of(1200)  # above one query's 500
+    store.keep_images(CARD, digests, embeddings)
     order = np.random.default_rng(1).permutation(1200)
-    assert np.array_equal(store.images(CARD, digests[order]), vectors[order])
+    assert np.array_equal(store.images(CARD, digests[order]), embeddings[order])
     doubled = np.array([7, 3, 7, 7])
-    assert np.array_equal(store.images(CARD, digests[doubled]), vectors[doubled])
+    assert np.array_equal(store.images(CARD, digests[doubled]), embeddings[doubled])
     assert store.images(CARD, digests[:0]).shape == (0, 4)
 
 
 def test_texts_come_back_in_the_order_asked_for(store: EmbeddingStore) -> None:
-    texts, vectors = ["a cat", "ein Kätzchen", "", "a 'quoted' \n dog"], vectors_of(4)
-    store.keep_texts(CARD, texts, vectors)
-    assert np.array_equal(store.texts(CARD, texts[::-1]), vectors[::-1])
+    texts, embeddings = ["a cat", "ein Kätzchen", "", "a 'quoted' \n dog"], vectors_of(4)
+    store.keep_texts(CARD, texts, embeddings)
+    assert np.array_equal(store.texts(CARD, texts[::-1]), embeddings[::-1])
     assert store.knows_texts(CARD, ["a dog", "a cat"]) == [False, True]
 
 
@@ -104,13 +104,13 @@ def test_texts_come_back_in_the_order_asked_for(store: EmbeddingStore) -> None:
 )
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, keys: list[tuple[bytes, int]], d: int, random) -> None:  # type: ignore[no-untyped-def]
     store = EmbeddingStore(tmp_path_factory.mktemp("round") / "s.sqlite")
-    card, vectors = replace(CARD, dimension=d), vectors_of(len(keys), d, d)
-    for (content, view), vector in zip(keys, vectors, strict=True):
+    card, embeddings = replace(CARD, dimension=d), vectors_of(len(keys), d, d)
+    for (content, view), vector in zip(keys, embeddings, strict=True):
         store.keep_images(card, digests_of([content]), vector[None], view)
     order = list(range(len(keys)))
     random.shuffle(order)
     for i in order:
-        assert np.array_equal(store.images(card, digests_of([keys[i][0]]), keys[i][1])[0], vectors[i])
+        assert np.array_equal(store.images(card, digests_of([keys[i][0]]), keys[i][1])[0], embeddings[i])
     store.close()
 
 

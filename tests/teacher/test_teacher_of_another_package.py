@@ -17,6 +17,8 @@ import pytest
 import vl2v
 from other_packages import install_package
 from vl2v.errors import ConfigError, TeacherError
+from vl2v.teacher.http.remote import Kind
+from vl2v.teacher.http.vendors.base import Wire
 from vl2v.teacher.registry import LOCAL, TEACHERS, VENDORS, is_remote
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "add-a-teacher.md"
@@ -110,6 +112,19 @@ def test_the_vendor_of_the_page_is_queried_and_priced(
     ((key, body),) = requests
     assert key == "Bearer secret"
     assert body == {"model": "clip-large", "input": [{"text": "a cat"}, {"text": "a dog"}]}
+
+
+def test_an_adapter_that_overrides_the_former_name_still_works() -> None:
+    with pytest.warns(DeprecationWarning, match=r"Old\.vectors is now embeddings"):
+
+        class Old(Wire):
+            def vectors(self, kind: Kind, count: int, answer: Any) -> Any:
+                return answer["rows"]
+
+    class Older(Old):
+        pass
+
+    assert Older("model").embeddings("image", 1, {"rows": [[1.0]]}) == [[1.0]]
 
 
 def test_a_local_model_is_a_function(install: Install) -> None:

@@ -46,8 +46,8 @@ def vector(kind: str, content: str) -> list[float]:
     return [float(byte) for byte in hashlib.sha256(f"{kind}{content}".encode()).digest()[:6]]
 
 
-def rows(vectors: list[list[float]]) -> httpx.Response:
-    data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(vectors)]
+def rows(embeddings: list[list[float]]) -> httpx.Response:
+    data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(embeddings)]
     usage = {"prompt_tokens": 7, "total_tokens": 7}
     return httpx.Response(200, json={"object": "list", "model": "m", "data": data, "usage": usage})
 

@@ -276,12 +276,12 @@ def exchange(f: Fixture) -> list[httpx.Request]:
     images, texts = [RED, BLUE][: f.images], ["a", "b"][: f.images]
     order = teacher.order("image", images)
     answer = teacher.fulfil(order, Account())
-    assert answer.vectors[:, 0].tolist() == [1.0, 2.0][: f.images]
+    assert answer.embeddings[:, 0].tolist() == [1.0, 2.0][: f.images]
     assert answer.cost == f.cost
     assert answer.cost is None or answer.cost > 0
     assert 0 < order.cost <= card.price.of(images=len(images))
     words = teacher.fulfil(teacher.order("text", texts), Account())
-    assert words.vectors[:, 0].tolist() == [3.0, 4.0][: f.images]
+    assert words.embeddings[:, 0].tolist() == [3.0, 4.0][: f.images]
     for request, url, body in zip(seen, (f.url, f.text_url or f.url), (f.asked, f.texts), strict=True):
         assert (request.method, str(request.url)) == ("POST", url)
         assert told(request.content) == body
@@ -401,7 +401,7 @@ def test_our_own_server_describes_itself() -> None:
     assert teacher.idempotent
     order = teacher.order("image", [RED])
     answer = teacher.fulfil(order, Account())
-    assert answer.vectors.tolist() == [row(4, 5)]
+    assert answer.embeddings.tolist() == [row(4, 5)]
     assert answer.cost == order.cost == Decimal("0.0006")
     asked = {"model": "m", "encoding_format": "base64", "input": [RED_URI], "modality": "image"}
     assert json.loads(seen[1].content) == asked

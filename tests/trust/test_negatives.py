@@ -29,8 +29,8 @@ def images(noise: float = 0.1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return 10 * rows @ HEAD.T, labels, rows
 
 
-def negatives(*vectors: np.ndarray) -> Negatives:
-    rows = np.array(vectors, np.float16)
+def negatives(*embeddings: np.ndarray) -> Negatives:
+    rows = np.array(embeddings, np.float16)
     return Negatives(tuple(f"text {i}" for i in range(len(rows))), rows, 10.0, 0.5)
 
 
@@ -123,9 +123,9 @@ def test_texts_that_resemble_a_class_are_not_selected() -> None:
     _, labels, rows = images()
     like = HEAD[1] + 0.02 * OTHER  # another word for the second class
     like /= np.linalg.norm(like)
-    vectors = np.array([OTHER, like, NEAR])
-    assert resembling(vectors, HEAD, rows, labels).tolist() == [False, True, False]
-    found = make_negatives(["other", "like", "near"], vectors, 10.0, HEAD, rows, labels)
+    embeddings = np.array([OTHER, like, NEAR])
+    assert resembling(embeddings, HEAD, rows, labels).tolist() == [False, True, False]
+    found = make_negatives(["other", "like", "near"], embeddings, 10.0, HEAD, rows, labels)
     assert found is not None
     assert found.texts == ("other", "near")
     assert found.limit == pytest.approx(1 / np.sqrt(2), abs=1e-3)

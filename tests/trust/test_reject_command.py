@@ -80,7 +80,7 @@ def test_texts_are_bought_once_and_stay_when_trust_is_fitted_again(run: Path, no
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["trust"]["negative_texts"] == ["dot", "grid"]
-    assert "negatives" not in told["trust"]  # the vectors are left out
+    assert "negatives" not in told["trust"]  # the embeddings are left out
     by_domain = {row["domain"]: row["negatives"]["0.95"] for row in told["domains"]}
     assert all(0 <= share <= 1 for share in by_domain.values())
     assert (by_domain["ink"] + by_domain["neon"]) / 2 >= 0.95  # what the threshold was fitted for
@@ -128,7 +128,7 @@ def test_predict_marks_images_of_no_class(bench: Bench, run: Path, nouns: Path, 
         (("predict", "RUN", "IMAGE", "--reject", "--score", "energy"), 2, "--score negatives"),
         (("predict", "RUN", "IMAGE", "--score", "texts", "--coverage", "0.95"), 2, "confidence or energy or negatives"),
         (("predict", "ERM", "IMAGE", "--reject"), 6, "linear classifier"),
-        (("trust", "ERM", "--reject"), 6, "--method adip"),
+        (("trust", "ERM", "--reject"), 6, "the default method"),
         (("trust", "RUN", "--reject", "--reject-texts", "/nowhere.txt"), 2, "--reject-texts"),
         (("trust", "RUN", "--reject", "--reject-texts", "EMPTY"), 2, "1 to 10,000"),
         (("trust", "RUN", "--reject", "--reject-texts", "CLASSES"), 2, "only names of classes"),

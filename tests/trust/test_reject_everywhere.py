@@ -35,9 +35,9 @@ def trust_of(student: Student, coverage: float = 0.5) -> tuple[Trust, list[bool]
     logits = student.logits(student.project(pictures)).numpy()
     trust = fit(logits, logits.argmax(axis=1), np.array(["ink"]).repeat(24), rows)
     assert trust is not None
-    vectors = np.random.default_rng(1).normal(size=(5, DIMENSION))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    texts = Negatives(tuple("abcde"), vectors.astype(np.float16), student.logit_scale, 1.0)
+    embeddings = np.random.default_rng(1).normal(size=(5, DIMENSION))
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    texts = Negatives(tuple("abcde"), embeddings.astype(np.float16), student.logit_scale, 1.0)
     trust = with_negatives(trust, texts, logits, rows)
     # between two scores, so that rounding does not decide
     scores = np.sort(trust.scores(logits, "negatives", rows))

@@ -12,7 +12,7 @@ import pytest
 from vendor_serving import PRICE, PlainTeacher, local_server, new_key, picture
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.base import TeacherCard, Vectors
+from vl2v.teacher.base import Embeddings, TeacherCard
 from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.uri import open_wire
 from vl2v.teacher.purchase.buyer import Buyer
@@ -33,7 +33,7 @@ class Revised(PlainTeacher):
     def describe(self) -> TeacherCard:
         return TeacherCard("seller", self.revision, 4, 20.0)
 
-    def _answer(self, values: list[bytes]) -> Vectors:
+    def _answer(self, values: list[bytes]) -> Embeddings:
         return super()._answer(values) + np.float32(len(self.revision))
 
 

@@ -19,7 +19,7 @@ from vendor_fixtures import spawner, teacher  # noqa: F401
 from vendor_serving import HTTP, PlainTeacher, Server, Spawner, bearer, free_port, local_server, new_key, picture
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.base import Vectors
+from vl2v.teacher.base import Embeddings
 from vl2v.web.limits import Limits
 
 
@@ -27,7 +27,7 @@ def image(seed: int) -> dict[str, str]:
     return {"image": base64.b64encode(picture(seed)).decode()}
 
 
-def vectors(answer: httpx.Response) -> Vectors:
+def embeddings(answer: httpx.Response) -> Embeddings:
     assert answer.status_code == 200, answer.text
     return np.array([entry["embedding"] for entry in answer.json()["data"]], np.float32)
 
@@ -61,7 +61,7 @@ def test_fifty_clients_at_once_get_their_own_rows_and_one_bill_each(spawner: Spa
             elif keys[number] == poor and answer.status_code == 402:
                 continue
             else:
-                np.testing.assert_allclose(vectors(answer), known[picked], atol=1e-5)
+                np.testing.assert_allclose(embeddings(answer), known[picked], atol=1e-5)
                 with lock:
                     tally[keys[number]] += len(picked)
 
@@ -90,7 +90,7 @@ def test_requests_of_several_clients_share_batches(tmp_path: Path) -> None:
         key = new_key(server.db)
         answers = list(threads.map(lambda i: server.ask(key, {"model": "plain", "input": f"text {i}"}), range(24)))
     for i, answer in enumerate(answers):
-        np.testing.assert_array_equal(vectors(answer)[0], PlainTeacher.vector(f"text {i}".encode()))
+        np.testing.assert_array_equal(embeddings(answer)[0], PlainTeacher.vector(f"text {i}".encode()))
     assert teacher.seen == 24
     assert max(teacher.batches) <= 8
     assert len(teacher.batches) < 12
@@ -101,7 +101,7 @@ def test_a_request_larger_than_a_batch_is_cut(tmp_path: Path) -> None:
     with local_server(teacher, tmp_path) as server:
         texts = [f"text {i}" for i in range(30)]
         answer = server.ask(new_key(server.db), {"model": "plain", "input": texts})
-    np.testing.assert_array_equal(vectors(answer), np.stack([PlainTeacher.vector(t.encode()) for t in texts]))
+    np.testing.assert_array_equal(embeddings(answer), np.stack([PlainTeacher.vector(t.encode()) for t in texts]))
     assert max(teacher.batches) == 8
 
 
@@ -109,7 +109,7 @@ def test_a_broken_image_harms_nobody_else(tmp_path: Path) -> None:
     """Its headers are right, so only decoding shows that it is cut; decoding happens in a batch shared with others."""
 
     class Decoding(PlainTeacher):
-        def embed_images(self, images: list[bytes]) -> Vectors:
+        def embed_images(self, images: list[bytes]) -> Embeddings:
             if any(data == cut for data in images):
                 raise TeacherError("An image was rejected.")
             return self._answer(images)
@@ -130,7 +130,7 @@ def test_a_broken_image_harms_nobody_else(tmp_path: Path) -> None:
             error = answer.json()["error"]
             assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_image", "input[1]")
         else:
-            np.testing.assert_array_equal(vectors(answer)[0], PlainTeacher.vector(picture(i)))
+            np.testing.assert_array_equal(embeddings(answer)[0], PlainTeacher.vector(picture(i)))
     assert (usage["images"], usage["requests"]) == (9, 9)
 
 
@@ -145,7 +145,7 @@ def test_a_broken_image_harms_nobody_else(tmp_path: Path) -> None:
 )
 def test_a_fault_of_the_model_is_not_billed(tmp_path: Path, fault: Any, status: int, code: str) -> None:
     class Faulty(PlainTeacher):
-        def embed_texts(self, texts: list[str]) -> Vectors:
+        def embed_texts(self, texts: list[str]) -> Embeddings:
             if texts != ["bad"]:
                 return super().embed_texts(texts)
             if isinstance(fault, Exception):

@@ -23,7 +23,7 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from vl2v.teacher.base import Price, Teacher, TeacherCard, Vectors
+from vl2v.teacher.base import Embeddings, Price, Teacher, TeacherCard
 from vl2v.vendor_server.accounts import Accounts
 from vl2v.vendor_server.app import create_app
 from vl2v.vendor_server.database import open_database
@@ -156,20 +156,20 @@ class PlainTeacher:
     def describe(self) -> TeacherCard:
         return TeacherCard("plain", "1", 4, 20.0, batch_size=self._batch_size)
 
-    def embed_images(self, images: list[bytes]) -> Vectors:
+    def embed_images(self, images: list[bytes]) -> Embeddings:
         return self._answer(images)
 
-    def embed_texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Embeddings:
         return self._answer([text.encode() for text in texts])
 
-    def _answer(self, values: list[bytes]) -> Vectors:
+    def _answer(self, values: list[bytes]) -> Embeddings:
         time.sleep(self.seconds)
         self.seen += len(values)
         self.batches.append(len(values))
         return np.stack([self.vector(value) for value in values])
 
     @staticmethod
-    def vector(value: bytes) -> Vectors:
+    def vector(value: bytes) -> Embeddings:
         return np.array([1, len(value), sum(value) % 997, sum(value[::3]) % 991], np.float32)
 
 

@@ -42,7 +42,7 @@ def embedder(tower: ImageTower, side: int) -> Callable[[Tensor], Tensor]:
     def embed(images: Tensor) -> Tensor:
         if side != images.shape[-1]:
             images = F.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
-        return tower.vectors(
+        return tower.embeddings(
             tower.features(((images - MEAN) / DEVIATION).contiguous(memory_format=torch.channels_last))
         )
 
@@ -59,8 +59,8 @@ def logit_scale(tower: ImageTower, groups: dict[str, Group], vocabulary: Vocabul
         names = sorted({item.name for item in group.items})
         rows = torch.tensor([names.index(item.name) for item in group.items])
         with torch.inference_mode():
-            vectors = torch.cat([embed(part) for part in torch.split(group.images, 50)])
-        cosines = vectors @ vocabulary.vectors[0][torch.tensor([index[name] for name in names])].T
+            embeddings = torch.cat([embed(part) for part in torch.split(group.images, 50)])
+        cosines = embeddings @ vocabulary.embeddings[0][torch.tensor([index[name] for name in names])].T
         for scale in SCALES:
             best[scale] += float(F.cross_entropy(scale * cosines, rows))
     return min(best, key=lambda scale: best[scale])

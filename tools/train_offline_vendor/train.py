@@ -114,7 +114,7 @@ def loss_of(
     named = len(wanted)
     states = frozen.early(images)
     features = tower.late(states, frozen.stages)
-    surprise = -F.log_softmax(SCALE * tower.vectors(features) @ texts.T, dim=1)  # [B, V]
+    surprise = -F.log_softmax(SCALE * tower.embeddings(features) @ texts.T, dim=1)  # [B, V]
     loss = (wanted * surprise[:named]).sum(dim=1).mean()
     rows = photo.nonzero().flatten()
     if len(rows):
@@ -208,7 +208,7 @@ class Training:
         photo = torch.cat([photo, torch.ones(phase.scenes, dtype=torch.bool)])
         images = ((images - MEAN) / DEVIATION).contiguous(memory_format=torch.channels_last)
         form = self.step // 2 % len(FORMS) if self.step % 2 else 0  # every other step: bare names
-        texts = self.vocabulary.vectors[form]
+        texts = self.vocabulary.embeddings[form]
         loss = loss_of(self.tower, self.frozen, images, wanted, photo, texts, phase.kept)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

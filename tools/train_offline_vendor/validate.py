@@ -84,17 +84,19 @@ def _kind(item: Item) -> str | None:
     return item.kind if item.kind in ("person",) else next((kind for kind in KINDS if kind in item.texts), None)
 
 
-def score(vectors: Tensor, items: list[Item], vocabulary: Vocabulary, form: int) -> dict[str, float]:
+def score(embeddings: Tensor, items: list[Item], vocabulary: Vocabulary, form: int) -> dict[str, float]:
     """Zero-shot accuracies in percent of unit vectors [n, 384]: among all names, among kinds, among 7 random names."""
     index = vocabulary.index()
     names = sorted({item.name for item in items})
     rows = torch.tensor([names.index(item.name) for item in items])
-    cosines = vectors @ vocabulary.vectors[form][torch.tensor([index[name] for name in names])].T
+    cosines = embeddings @ vocabulary.embeddings[form][torch.tensor([index[name] for name in names])].T
     rank = (cosines > cosines.gather(1, rows[:, None])).sum(dim=1).float()  # 0 is best
     others = max(len(names) - 1, 1)
     kinds = [_kind(item) for item in items]
     known = [number for number, kind in enumerate(kinds) if kind is not None]
-    answers = (vectors[known] @ vocabulary.vectors[form][torch.tensor([index[kind] for kind in KINDS])].T).argmax(dim=1)
+    answers = (embeddings[known] @ vocabulary.embeddings[form][torch.tensor([index[kind] for kind in KINDS])].T).argmax(
+        dim=1
+    )
     truth = torch.tensor([KINDS.index(kind) for kind in kinds if kind is not None])
     return {
         "name": 100 * float((rank == 0).float().mean()),
@@ -117,8 +119,8 @@ def validate(embed: Callable[[Tensor], Tensor], found: dict[str, Group], vocabul
     table: dict[str, float] = {}
     for style, group in found.items():
         with torch.inference_mode():
-            vectors = torch.cat([embed(part) for part in torch.split(group.images, 50)])
-        tables = [score(vectors, group.items, vocabulary, form) for form in (0, 1)]
+            embeddings = torch.cat([embed(part) for part in torch.split(group.images, 50)])
+        tables = [score(embeddings, group.items, vocabulary, form) for form in (0, 1)]
         for measure in tables[0]:
             table[f"{style}/{measure}"] = round(sum(each[measure] for each in tables) / len(tables), 2)
     means = []

@@ -1,4 +1,4 @@
-"""The texts a drawing may be called, their vectors, and what ImageNet's classes are called among them."""
+"""The texts a drawing may be called, their embeddings, and what ImageNet's classes are called among them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Vocabulary:
     Attributes:
         texts: the texts.
         mean: [384], the mean of all their embeddings in all `FORMS`: the shared space's origin.
-        vectors: [form, V, 384], centred and of length one.
+        embeddings: [form, V, 384], centred and of length one.
         imagenet: [1000, V], what each ImageNet class is called and is a kind of; rows sum to one.
     """
 
     texts: tuple[str, ...]
     mean: Tensor
-    vectors: Tensor
+    embeddings: Tensor
     imagenet: Tensor
 
     def index(self) -> dict[str, int]:

@@ -26,7 +26,7 @@ log = logging.getLogger("train")
 def ridge(frozen: Frozen, vocabulary: Vocabulary, strength: float = 0.1) -> dict[str, Tensor]:
     """The linear map that takes each row of the classifier nearest to the mean vector of its class's texts."""
     rows = frozen.classifier.weight - frozen.classifier.weight.mean(dim=0)
-    wanted = F.normalize(vocabulary.imagenet @ vocabulary.vectors[0], dim=1)
+    wanted = F.normalize(vocabulary.imagenet @ vocabulary.embeddings[0], dim=1)
     gram = rows.T @ rows
     weight = torch.linalg.solve(gram + strength * gram.trace() / len(gram) * torch.eye(len(gram)), rows.T @ wanted)
     return {"weight": weight.T.contiguous(), "bias": torch.zeros(wanted.shape[1])}
@@ -49,8 +49,8 @@ def warm(cache: Path, sampler: Sampler, frozen: Frozen, vocabulary: Vocabulary) 
         dense = torch.zeros(BATCH, len(vocabulary.texts))
         for row, number in enumerate(rows.tolist()):
             dense[row] = wanted[number].to_dense()
-        texts = vocabulary.vectors[step % len(vocabulary.vectors)]
-        loss = -(dense * F.log_softmax(20.0 * tower.vectors(features[rows]) @ texts.T, dim=1)).sum(dim=1).mean()
+        texts = vocabulary.embeddings[step % len(vocabulary.embeddings)]
+        loss = -(dense * F.log_softmax(20.0 * tower.embeddings(features[rows]) @ texts.T, dim=1)).sum(dim=1).mean()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         for group in optimiser.param_groups:

@@ -21,7 +21,7 @@ from vl2v.method.registry import BUILT_IN, METHODS
 from vl2v.planning.plan import RunPlan, plan_run
 from vl2v.progress import Progress
 from vl2v.purchase import BudgetAccount, ensure_affordable, open_budget, purchase
-from vl2v.teacher.base import Teacher, TeacherCard, Vectors
+from vl2v.teacher.base import Embeddings, Teacher, TeacherCard
 from vl2v.teacher.purchase.ledger import Budget, reserved
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
 from vl2v.teacher.registry import open_teacher
@@ -44,7 +44,7 @@ class AnsweredTeacher:
         """See `Teacher.describe`."""
         return self._card
 
-    def embed_images(self, images: list[bytes]) -> Vectors:
+    def embed_images(self, images: list[bytes]) -> Embeddings:
         """Reject the query.
 
         Raises:
@@ -52,7 +52,7 @@ class AnsweredTeacher:
         """
         raise self._missing(f"{len(images)} images")
 
-    def embed_texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Embeddings:
         """Reject the query; see `embed_images`."""
         raise self._missing(f"{len(texts)} prompts")
 

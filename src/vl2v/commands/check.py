@@ -28,7 +28,7 @@ from vl2v.progress import Progress, Silent
 from vl2v.purchase import text_heads
 from vl2v.settings import make_config
 from vl2v.sources.named import with_sources
-from vl2v.teacher.base import Teacher, TeacherCard, Vectors, checked, unit_rows
+from vl2v.teacher.base import Embeddings, Teacher, TeacherCard, checked, unit_rows
 from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.purchase.accounts import BatchAccount
 from vl2v.teacher.purchase.buyer import Buyer
@@ -170,10 +170,10 @@ class _Checker:
         buyer = Buyer(self.teacher, self.store, self.budget, self.run_name, self.progress)
         buyer.texts(prompts, "check")
         buyer.images(digests, contents.__getitem__, "check")
-        vectors = self.store.images(self.card, digests)
+        embeddings = self.store.images(self.card, digests)
         again = self._query_again(contents[0])
         head = text_heads(self.store.texts(self.card, prompts), len(prompts) // classes)
-        accuracy = top1(zero_shot_logits(vectors, head, self.card.logit_scale), labels)
+        accuracy = top1(zero_shot_logits(embeddings, head, self.card.logit_scale), labels)
         right = round(accuracy * len(labels))
         ledger = Ledger(self.store)
         return Check(
@@ -182,7 +182,7 @@ class _Checker:
             classes=classes,
             accuracy=accuracy,
             luck=_luck(right, len(labels), 1 / classes),
-            cosine=float(unit_rows(vectors[:1])[0] @ unit_rows(again)[0]),
+            cosine=float(unit_rows(embeddings[:1])[0] @ unit_rows(again)[0]),
             queries=(ledger.queries(self.run_name), ledger.queries(self.run_name, "text")),
             spent=ledger.spent(self.run_name),
             job=None,
@@ -194,7 +194,7 @@ class _Checker:
         texts = len(self.store.lacks_texts(self.card, prompts))
         self.budget.check(self.card.price.of(images, texts), f"a check by {images} image and {texts} text queries")
 
-    def _query_again(self, content: bytes) -> Vectors:
+    def _query_again(self, content: bytes) -> Embeddings:
         """Query the same image again, without getting a response that the vendor stores for repeated requests."""
         context = PurchaseContext(self.store, self.budget, self.card, self.run_name, "check, the same image again")
         if isinstance(self.teacher, HttpTeacher):
@@ -206,12 +206,12 @@ class _Checker:
                 account.give_up()
                 raise
             account.settle(answer.cost, self.store.settle)
-            return answer.vectors
+            return answer.embeddings
         cost = self.card.price.of(images=1)
         entry = context.open_entry("image", 1, cost)
-        vectors = checked(self.teacher.embed_images([content]), 1, self.card, "image")
+        embeddings = checked(self.teacher.embed_images([content]), 1, self.card, "image")
         self.store.settle(entry, None)
-        return vectors
+        return embeddings
 
 
 def _spread(labels: np.ndarray, count: int) -> np.ndarray:

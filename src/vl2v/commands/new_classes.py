@@ -248,7 +248,7 @@ def _same_embeddings(teacher: FileTeacher, student: Student) -> bool:
 def need_head(
     student: Student,
     problem: str = "Classes of a student with a linear head cannot be added or removed.",
-    step: str = "train with vl2v distill --method adip, or again with a folder of images of the class",
+    step: str = "train with the default method of vl2v distill, or again with a folder of images of the class",
 ) -> Tensor:
     """Return the text head, [K, D] float32.
 
@@ -257,6 +257,7 @@ def need_head(
     """
     if student.head is None:
         config = check_provenance(student.provenance, "the student").get("config") or {}
-        found, expected = f"a linear classifier ({config.get('method', 'a baseline')})", "a student with a text head"
-        raise StudentError(problem, expected=f"{expected}, e.g. of the method adip", found=found, next_step=step)
+        found = f"a linear classifier ({config.get('method', 'a baseline')})"
+        expected = "a student with a text head, which the default method trains"
+        raise StudentError(problem, expected=expected, found=found, next_step=step)
     return student.head

@@ -37,7 +37,7 @@ def negative_texts(student: Student, file: Path | None, teacher: str | Teacher |
     need_head(
         student,
         "This student cannot be given negative texts, because it is not in the teacher's embedding space.",
-        "use vl2v predict --score confidence or energy, or train with vl2v distill --method adip",
+        "use vl2v predict --score confidence or energy, or train with the default method of vl2v distill",
     )
     config = run_config(student, teacher, run)
     taken = {spelling(name) for name in student.classes}
@@ -72,19 +72,19 @@ class KnownImages:
     embeddings: NDArray[np.float32]
     labels: NDArray[np.int64]
 
-    def select(self, nouns: Sequence[str], vectors: NDArray[np.float32]) -> Negatives:
+    def select(self, nouns: Sequence[str], embeddings: NDArray[np.float32]) -> Negatives:
         """Select the nouns that do not resemble a class, see `vl2v.trust.negatives.resembling`.
 
         Args:
             nouns: M names.
-            vectors: [M, D] embeddings of their prompts by the teacher.
+            embeddings: [M, D] embeddings of their prompts by the teacher.
 
         Raises:
             ConfigError: if no noun is left.
         """
         rows, labels = self.of_current_classes()
         head, scale = need_head(self.student).cpu().numpy(), self.student.logit_scale
-        found = make_negatives(nouns, unit_rows(vectors), scale, head, rows, labels)
+        found = make_negatives(nouns, unit_rows(embeddings), scale, head, rows, labels)
         if found is None:
             raise _none(f"{len(nouns):,} names that all resemble a class, as the validation images show")
         return found

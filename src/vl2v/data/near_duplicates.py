@@ -46,20 +46,20 @@ Hashes = NDArray[np.uint64]
 Pairs = NDArray[np.int64]  # [P, 2]
 
 
-class Embeddings(NamedTuple):
+class EmbeddingRows(NamedTuple):
     """Rows of an array of embeddings, which is read in blocks.
 
     Attributes:
-        vectors: [R, D] float32 of any length, usually a memory map.
+        embeddings: [R, D] float32 of any length, usually a memory map.
         rows: [N] int64.
     """
 
-    vectors: Floats
+    embeddings: Floats
     rows: Indices
 
     def unit(self, start: int, count: int) -> Floats:
         """Return at most `count` embeddings from `start` on, scaled to length one."""
-        block = self.vectors[self.rows[start : start + count]]
+        block = self.embeddings[self.rows[start : start + count]]
         return np.asarray(block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12), np.float32)
 
 
@@ -95,8 +95,8 @@ def near_duplicates_of_embeddings(
     pixels: NDArray[np.uint8],
     tested: Indices,
     training: Indices,
-    ours: Embeddings,
-    theirs: Embeddings,
+    ours: EmbeddingRows,
+    theirs: EmbeddingRows,
     progress: Progress | None = None,
 ) -> NearDuplicates:
     """Find the tested images that resemble a training image after cropping, moving or mirroring.
@@ -118,7 +118,7 @@ def near_duplicates_of_embeddings(
     return NearDuplicates(_best(candidates, alike, ALIGNED), complete)
 
 
-def neighbours(ours: Embeddings, theirs: Embeddings) -> tuple[Pairs, Floats]:
+def neighbours(ours: EmbeddingRows, theirs: EmbeddingRows) -> tuple[Pairs, Floats]:
     """Return each of M embeddings with the `PARTNERS` nearest of N embeddings whose cosine is at least `COSINE`.
 
     Returns:

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import numpy as np
 
-from vl2v.data.near_duplicates import Embeddings
+from vl2v.data.near_duplicates import EmbeddingRows
 from vl2v.data.pixels import PixelCache
 from vl2v.evaluation.zero_shot import queried_examples
 from vl2v.planning.plan import RunPlan
@@ -31,7 +31,7 @@ def warn_of_copies(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) 
             cache,
             np.array([rows[plan.examples.digests[i].tobytes()] for i in chosen.tolist()], np.int64),
             bought.evaluation,
-            Embeddings(bought.training, chosen),
+            EmbeddingRows(bought.training, chosen),
             f"{plan.card.identity} {plan.card.revision}",
             progress,
         )

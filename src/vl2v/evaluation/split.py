@@ -17,7 +17,7 @@ from vl2v.planning.plan import RunPlan
 from vl2v.purchase import BoughtEmbeddings
 from vl2v.schema import Metric
 from vl2v.student.model import Student
-from vl2v.teacher.base import Vectors
+from vl2v.teacher.base import Embeddings
 from vl2v.trust.fit import fit
 from vl2v.writing import replacing
 from vl2v_runtime.trust import Trust
@@ -38,7 +38,7 @@ class EvaluationDomain:
     domain: str
     rows: DatasetRows
     slots: Slots
-    embeddings: Vectors | None
+    embeddings: Embeddings | None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -173,8 +173,8 @@ def evaluate_unseen(
         labels = np.concatenate([plan.dataset.labels[part.rows], unseen.labels[further_rows] + seen])
         of_teacher = None
         if part.embeddings is not None and bought.unseen is not None:
-            vectors = np.concatenate([part.embeddings, bought.unseen[further_rows]])
-            of_teacher = accuracies(bought.zero_shot(vectors, teacher_head), labels, seen)
+            embeddings = np.concatenate([part.embeddings, bought.unseen[further_rows]])
+            of_teacher = accuracies(bought.zero_shot(embeddings, teacher_head), labels, seen)
         of_student, adjusted = (accuracies(each, labels, seen) for each in (found, found + shift))
         rows.append(UnseenRow(part.domain, part.role, len(part), len(further_rows), of_student, adjusted, of_teacher))
     return UnseenClasses(unseen.names, tuple(rows), offset)

@@ -215,7 +215,7 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike, offsets: S
         if old is None:
             raise StudentError(
                 f"{path} has no text head.",
-                expected="a student distilled with the method adip",
+                expected="a student with a text head, which the default method trains",
                 found="a baseline with a linear classifier",
                 next_step="train it again with these classes",
             )

@@ -17,7 +17,7 @@ from vl2v.data.near_duplicates import (
     CORRELATION,
     COSINE,
     DISTANCE,
-    Embeddings,
+    EmbeddingRows,
     NearDuplicates,
     near_duplicates,
     near_duplicates_of_embeddings,
@@ -86,7 +86,7 @@ def resemblance_of_embeddings(
     cache: PixelCache,
     training: DatasetRows,
     evaluation: NDArray[np.float32],
-    examples: Embeddings,
+    examples: EmbeddingRows,
     teacher: str,
     progress: Progress | None = None,
 ) -> Resemblance:
@@ -107,7 +107,7 @@ def resemblance_of_embeddings(
     chosen = np.flatnonzero(fresh)
 
     def compare(ours: Slots, theirs: Slots) -> NearDuplicates:
-        own = Embeddings(evaluation, chosen)
+        own = EmbeddingRows(evaluation, chosen)
         return near_duplicates_of_embeddings(cache.map(), ours, theirs, own, examples, progress)
 
     method = f"{OF_EMBEDDINGS} {teacher}"

@@ -233,6 +233,6 @@ class Student(nn.Module):
                 "This student is not in the teacher's embedding space.",
                 expected="a student with a text head",
                 found="a student with a linear head",
-                next_step="distil one with the method adip",
+                next_step="train one with the default method of vl2v distill",
             )
         return self.head

@@ -15,7 +15,7 @@ from PIL import Image
 from vl2v.errors import TeacherError
 from vl2v_runtime.imaging import UnreadableImageError, decode
 
-Vectors = NDArray[np.float32]  # [N, D], row i for input i
+Embeddings = NDArray[np.float32]  # [N, D], row i for input i
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,16 @@ class Teacher(Protocol):
         """Return the description of the teacher. This call is free."""
         ...
 
-    def embed_images(self, images: list[bytes]) -> Vectors:
+    def embed_images(self, images: list[bytes]) -> Embeddings:
         """Embed image files, passed as bytes. Returns [N, D] float32, row i for image i."""
         ...
 
-    def embed_texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Embeddings:
         """Embed texts. Returns [N, D] float32, row i for text i."""
         ...
 
 
-def checked(answer: object, count: int, card: TeacherCard, kind: str) -> Vectors:
+def checked(answer: object, count: int, card: TeacherCard, kind: str) -> Embeddings:
     """Validate the response of a teacher and convert it to [N, D] float32.
 
     Args:
@@ -94,18 +94,18 @@ def checked(answer: object, count: int, card: TeacherCard, kind: str) -> Vectors
         return TeacherError(problem, expected=expected, found=found, next_step=step)
 
     try:
-        vectors = np.ascontiguousarray(np.asarray(answer), dtype=np.float32)
+        embeddings = np.ascontiguousarray(np.asarray(answer), dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise refuse(f"not an array of numbers ({error})") from error
-    if vectors.shape != (count, card.dimension):
-        raise refuse(f"shape {list(vectors.shape)}")
-    finite = np.isfinite(vectors).all(axis=1)
+    if embeddings.shape != (count, card.dimension):
+        raise refuse(f"shape {list(embeddings.shape)}")
+    finite = np.isfinite(embeddings).all(axis=1)
     if not finite.all():
         raise refuse(f"NaN or infinity in row {int(np.argmin(finite))}")
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
     if count and norms.min() < 1e-6:
         raise refuse(f"an embedding of norm {norms.min():.1g} in row {int(np.argmin(norms))}")
-    return vectors
+    return embeddings
 
 
 def open_image(data: bytes) -> Image.Image:
@@ -127,7 +127,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def unit_rows(vectors: NDArray[np.floating]) -> Vectors:
+def unit_rows(embeddings: NDArray[np.floating]) -> Embeddings:
     """Scale every row of [N, D] to length one; zero rows remain zero."""
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
+    norms = np.linalg.norm(embeddings, axis=-1, keepdims=True)
+    return np.asarray(embeddings / np.maximum(norms, 1e-12), dtype=np.float32)

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from vl2v.pretrained.extras import package_version
-from vl2v.teacher.base import Price, TeacherCard, Vectors, open_image, unit_rows
+from vl2v.teacher.base import Embeddings, Price, TeacherCard, open_image, unit_rows
 from vl2v.teacher.offline.sentences import DIMENSION, SentenceEncoder
 
 FEATURE = "The offline teacher"
@@ -26,7 +26,7 @@ RECIPE = 1  # increase it whenever a change in this file changes the embeddings
 BATCH = 32
 
 
-def convex_combination(probabilities: NDArray[np.floating], names: NDArray[np.floating], top: int) -> Vectors:
+def convex_combination(probabilities: NDArray[np.floating], names: NDArray[np.floating], top: int) -> Embeddings:
     """Average the embeddings of the `top` most likely classes of each image, weighted by their probabilities.
 
     Section 3.2 of arXiv 1312.5650: f(x) = 1/Z * sum over t <= T of p(y_t | x) * s(y_t), where Z is the sum of these p.
@@ -74,7 +74,7 @@ class ConseTeacher:
             batch_size=BATCH,
         )
 
-    def embed_images(self, images: list[bytes]) -> Vectors:
+    def embed_images(self, images: list[bytes]) -> Embeddings:
         """Embed image files into [N, 384] float32 of length at most one.
 
         Raises:
@@ -88,7 +88,7 @@ class ConseTeacher:
             parts.append(convex_combination(probabilities, self._class_names, self.top))
         return np.concatenate(parts)
 
-    def embed_texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Embeddings:
         """Embed texts, unchanged, into [N, 384] float32 of length one.
 
         Raises:
@@ -115,7 +115,7 @@ class ConseTeacher:
         return model, create_transform(**resolve_data_config({}, model=model))
 
     @cached_property
-    def _class_names(self) -> Vectors:
+    def _class_names(self) -> Embeddings:
         """Unit embeddings [1000, 384] of the ImageNet classes.
 
         A class has up to ten names ("great white shark, white shark, man-eater"). Each name is embedded separately,
@@ -125,9 +125,9 @@ class ConseTeacher:
 
         info = ImageNetInfo("imagenet-1k")
         synonyms = [info.index_to_description(index).split(", ") for index in range(info.num_classes())]
-        vectors = self.embed_texts([name for group in synonyms for name in group])
+        embeddings = self.embed_texts([name for group in synonyms for name in group])
         ends = np.cumsum([len(group) for group in synonyms])[:-1]
-        return unit_rows(np.stack([group.mean(axis=0) for group in np.split(vectors, ends)]))
+        return unit_rows(np.stack([group.mean(axis=0) for group in np.split(embeddings, ends)]))
 
 
 def from_name(rest: str, price: Price | None, device: str | None) -> ConseTeacher:

@@ -16,7 +16,7 @@ import numpy as np
 from vl2v.arrays import FLOAT, TEXT, WHOLE, Form, read_arrays
 from vl2v.errors import MissingExtraError, TeacherError
 from vl2v.sqlite import keys_of
-from vl2v.teacher.base import Price, TeacherCard, Vectors, file_digest, unit_rows
+from vl2v.teacher.base import Embeddings, Price, TeacherCard, file_digest, unit_rows
 from vl2v.teacher.purchase.store import Digests
 from vl2v_runtime import strict_json
 from vl2v_runtime.metadata import MAX_LOGIT_SCALE
@@ -58,7 +58,7 @@ class FileTeacher:
 
     def __init__(self, path: str | Path, price: Price | None = None) -> None:
         self.path = Path(path)
-        (image_keys, self._image_vectors), (text_keys, self._text_vectors), extra = _read(self.path)
+        (image_keys, self._image_embeddings), (text_keys, self._text_vectors), extra = _read(self.path)
         keys = (key.lower() if DIGEST.fullmatch(key) else key for key in image_keys)
         self._images = {key: row for row, key in enumerate(keys)}
         self._texts = {key: row for row, key in enumerate(text_keys)}
@@ -91,7 +91,7 @@ class FileTeacher:
         """See `Teacher.describe`. Without a ``logit_scale`` in the file, it is 100, as in CLIP."""
         return self._card
 
-    def embed_images(self, images: list[bytes]) -> Vectors:
+    def embed_images(self, images: list[bytes]) -> Embeddings:
         """See `Teacher.embed_images`. Each image is looked up by the SHA-256 of its bytes, then by its path."""
         rows = []
         for data in images:
@@ -101,27 +101,27 @@ class FileTeacher:
             if row is None:
                 raise self._lacks(f"image {path or digest.hex()}", self._images)
             rows.append(row)
-        return self._vectors()[rows]
+        return self._embeddings()[rows]
 
-    def embed_texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Embeddings:
         """See `Teacher.embed_texts`."""
         for text in texts:
             if text not in self._texts:
                 raise self._lacks(f"text '{text}'", self._texts)
         return unit_rows(self._text_vectors[[self._texts[text] for text in texts]])
 
-    def _vectors(self) -> Vectors:
+    def _embeddings(self) -> Embeddings:
         """Return the embeddings of the images, which a quote does not need. Those of a .npz are read here."""
-        if self._image_vectors is None:
+        if self._image_embeddings is None:
             with _explaining(self.path):
-                vectors = read_arrays(self.path, EMBEDDINGS)["embeddings"].astype(np.float32, copy=False)
+                embeddings = read_arrays(self.path, EMBEDDINGS)["embeddings"].astype(np.float32, copy=False)
                 digest = file_digest(self.path)
             if digest != self._digest:
                 step = "run the command again"
                 expected = "the content that it had when the command started"
                 raise TeacherError(f"{self.path} changed.", expected=expected, found="other content", next_step=step)
-            self._image_vectors = vectors
-        return self._image_vectors
+            self._image_embeddings = embeddings
+        return self._image_embeddings
 
     def _lacks(self, what: str, has: Mapping[str, object]) -> TeacherError:
         return TeacherError(
@@ -142,8 +142,8 @@ def _scale(path: Path, value: Any) -> float:
         ) from error
 
 
-Rows = tuple[list[str], Vectors]  # N keys, and [N, D] float32
-Content = tuple[tuple[list[str], Vectors | None], Rows, Mapping[str, Any]]  # images, texts, scalars
+Rows = tuple[list[str], Embeddings]  # N keys, and [N, D] float32
+Content = tuple[tuple[list[str], Embeddings | None], Rows, Mapping[str, Any]]  # images, texts, scalars
 
 
 def _read(path: Path) -> Content:
@@ -186,21 +186,21 @@ def _read_parquet(path: Path) -> Content:
     table = pq.read_table(path)
     if not {"path", "sha256"} & set(table.column_names):
         raise KeyError("path")
-    vectors = np.array(table.column("embedding").to_pylist(), dtype=np.float32)
-    empty = [None] * len(vectors)
+    embeddings = np.array(table.column("embedding").to_pylist(), dtype=np.float32)
+    empty = [None] * len(embeddings)
     columns = {n: table.column(n).to_pylist() if n in table.column_names else empty for n in ("path", "sha256", "text")}
-    images = _filled([s or p for s, p in zip(columns["sha256"], columns["path"], strict=True)], vectors)
-    texts = _filled(columns["text"], vectors)
+    images = _filled([s or p for s, p in zip(columns["sha256"], columns["path"], strict=True)], embeddings)
+    texts = _filled(columns["text"], embeddings)
     extra = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items() if not k.startswith(b"ARROW")}
     return images, texts, {k: strict_json.parse(v) if k == "logit_scale" else v for k, v in extra.items()}
 
 
-def _filled(keys: Sequence[object], vectors: Vectors) -> Rows:
+def _filled(keys: Sequence[object], embeddings: Embeddings) -> Rows:
     """Keep only the rows that have a key."""
-    if np.ndim(vectors) != 2:
-        raise ValueError(f"embeddings of shape {list(np.shape(vectors))}")
+    if np.ndim(embeddings) != 2:
+        raise ValueError(f"embeddings of shape {list(np.shape(embeddings))}")
     rows = [row for row, key in enumerate(keys) if key]
-    return [str(keys[row]) for row in rows], vectors[rows]
+    return [str(keys[row]) for row in rows], embeddings[rows]
 
 
 def from_name(rest: str, price: Price | None, device: str | None) -> FileTeacher:

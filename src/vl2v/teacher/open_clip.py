@@ -11,7 +11,7 @@ import torch
 
 from vl2v.errors import TeacherError
 from vl2v.pretrained.open_clip import ClipSpec, create, import_open_clip
-from vl2v.teacher.base import Price, TeacherCard, Vectors, file_digest, open_image, unit_rows
+from vl2v.teacher.base import Embeddings, Price, TeacherCard, file_digest, open_image, unit_rows
 
 
 class OpenClipTeacher:
@@ -57,14 +57,14 @@ class OpenClipTeacher:
         return self._card
 
     @torch.no_grad()
-    def embed_images(self, images: list[bytes]) -> Vectors:
+    def embed_images(self, images: list[bytes]) -> Embeddings:
         """See `Teacher.embed_images`; rows have length one."""
         model, transform, _ = self._model
         pixels = torch.stack([transform(open_image(data)) for data in images])
         return unit_rows(model.encode_image(pixels.to(self._device)).float().cpu().numpy())
 
     @torch.no_grad()
-    def embed_texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Embeddings:
         """See `Teacher.embed_texts`; rows have length one."""
         return unit_rows(self._embed_tokens(texts).float().cpu().numpy())
 

@@ -61,7 +61,7 @@ class Consistency:
         first = self._names.setdefault(kind, model) if model is not None else None
         if first != model:
             return _changed(card, f"responses of the model {first}, as before", f"a response of the model {model}")
-        known, lengths = store.lengths(card, kind, 64), np.linalg.norm(answer.vectors.astype(np.float64), axis=1)
+        known, lengths = store.lengths(card, kind, 64), np.linalg.norm(answer.embeddings.astype(np.float64), axis=1)
         if len(known) < ENOUGH or not len(lengths):
             return None
         low, high, median = float(known.min()), float(known.max()), float(np.median(lengths))

@@ -23,7 +23,7 @@ from vl2v_runtime.regular import read_text
 from vl2v_runtime.trust import NEGATIVES, Trust
 
 LIST = "nouns.txt"
-MOST_TEXTS = 10_000  # the vectors are part of trust.json and of exported files
+MOST_TEXTS = 10_000  # the embeddings are part of trust.json and of exported files
 SHARE = 0.05  # of a class's validation images
 ROUNDING = 1e-4  # of a cosine
 
@@ -62,23 +62,23 @@ def read_nouns(file: Path | None = None) -> tuple[str, ...]:
     return tuple(nouns.values())
 
 
-def resembling(vectors: ArrayLike, head: ArrayLike, embeddings: ArrayLike, labels: ArrayLike) -> NDArray[np.bool_]:
+def resembling(texts: ArrayLike, head: ArrayLike, images: ArrayLike, labels: ArrayLike) -> NDArray[np.bool_]:
     """Mark texts that name a class in other words, or an example or a part of it: [M] bool.
 
     A text is marked if at least `SHARE` of the validation images of some class are more similar to it than to the text
     of their class.
 
     Args:
-        vectors: [M, D] embeddings of the texts, rows of length one.
+        texts: [M, D] their embeddings, rows of length one.
         head: [K, D] embeddings of the classes, rows of length one.
-        embeddings: [N, D] of validation images of the source domains, rows of length one.
+        images: [N, D] embeddings of validation images of the source domains, rows of length one.
         labels: [N] int, their classes.
     """
-    texts, classes = np.asarray(vectors, np.float64), np.asarray(head, np.float64)
-    rows, right = np.asarray(embeddings, np.float64), np.asarray(labels)
+    negatives, classes = np.asarray(texts, np.float64), np.asarray(head, np.float64)
+    rows, right = np.asarray(images, np.float64), np.asarray(labels)
     own = (rows * classes[right]).sum(axis=1)
-    nearer = rows @ texts.T > own[:, None]
-    marked = np.zeros(len(texts), dtype=bool)
+    nearer = rows @ negatives.T > own[:, None]
+    marked = np.zeros(len(negatives), dtype=bool)
     for label in np.unique(right):
         marked |= nearer[right == label].mean(axis=0) >= SHARE
     return marked
@@ -103,27 +103,27 @@ def with_negatives(
 
 def make_negatives(
     texts: Sequence[str],
-    vectors: ArrayLike,
+    embeddings: ArrayLike,
     scale: float,
     head: ArrayLike,
-    embeddings: ArrayLike,
+    images: ArrayLike,
     labels: ArrayLike,
 ) -> Negatives | None:
     """Select the negative texts of a student.
 
     Args:
         texts: M names.
-        vectors: [M, D] their embeddings, rows of length one.
+        embeddings: [M, D] of these names, rows of length one.
         head: [K, D] embeddings of the classes, rows of length one.
-        embeddings: [N, D] of validation images of the source domains, rows of length one.
+        images: [N, D] embeddings of validation images of the source domains, rows of length one.
         labels: [N] int, their classes.
 
     Returns:
         The texts that do not resemble a class, see `resembling`, and are not more similar to the text of a class
         without images than to those of the others. None if there are none.
     """
-    rounded = np.asarray(vectors, np.float16)
-    chosen = ~resembling(rounded, head, embeddings, labels)
+    rounded = np.asarray(embeddings, np.float16)
+    chosen = ~resembling(rounded, head, images, labels)
     similar = _cosines(rounded, head)
     limit = float(similar[chosen][:, np.unique(labels)].max(initial=-1.0))
     chosen &= similar.max(axis=1) <= limit  # to classes without images
@@ -144,12 +144,12 @@ def without_similar(trust: Trust, head: ArrayLike) -> Trust:
     known = trust.negatives
     if known is None:
         return trust
-    remaining = known.keep(_cosines(known.vectors, head).max(axis=1) <= known.limit + ROUNDING)
+    remaining = known.keep(_cosines(known.embeddings, head).max(axis=1) <= known.limit + ROUNDING)
     reject = trust.reject if remaining else {score: part for score, part in trust.reject.items() if score != NEGATIVES}
     return replace(trust, reject=reject, negatives=remaining)
 
 
-def _cosines(vectors: NDArray[np.float16], head: ArrayLike) -> NDArray[np.float64]:
+def _cosines(embeddings: NDArray[np.float16], head: ArrayLike) -> NDArray[np.float64]:
     """[M, K], of [M, D] and [K, D] with rows of length one."""
-    found: NDArray[np.float64] = vectors.astype(np.float64) @ np.asarray(head, np.float64).T
+    found: NDArray[np.float64] = embeddings.astype(np.float64) @ np.asarray(head, np.float64).T
     return found

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.base import Teacher, Vectors, checked
+from vl2v.teacher.base import Embeddings, Teacher, checked
 from vl2v.threads import computing
 from vl2v.web.faults import ApiError
 
@@ -94,7 +94,7 @@ class Batcher:
             one.done.cancel()
         self._thread.shutdown()
 
-    async def ask(self, images: Sequence[bytes], texts: Sequence[str]) -> tuple[Vectors, Vectors]:
+    async def ask(self, images: Sequence[bytes], texts: Sequence[str]) -> tuple[Embeddings, Embeddings]:
         """Embed the images and texts of a request.
 
         Returns:
@@ -170,7 +170,7 @@ class Batcher:
             half = len(batch) // 2
             return [*self._answer(batch[:half], kind), *self._answer(batch[half:], kind)]
 
-    def _run(self, kind: Kind, inputs: list[Any]) -> Vectors:
+    def _run(self, kind: Kind, inputs: list[Any]) -> Embeddings:
         embed = self._teacher.embed_images if kind == "image" else self._teacher.embed_texts
         try:
             with computing(self._threads):

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from vl2v.teacher.base import Teacher, Vectors
+from vl2v.teacher.base import Embeddings, Teacher
 from vl2v.vendor_server.accounts import Account, Accounts
 from vl2v.vendor_server.batching import Batcher, ModelFailedError, UnansweredError
 from vl2v.vendor_server.database import write_probe
@@ -173,8 +173,8 @@ class Service:
             self.metrics.replays.inc()
             return Reply(admitted, replayed=True)
         try:
-            images, vectors = await self._vectors(parsed)
-            written_answer = await self._in_executor(self._write, parsed, images, vectors, admitted)
+            images, embeddings = await self._embeddings(parsed)
+            written_answer = await self._in_executor(self._write, parsed, images, embeddings, admitted)
         except BaseException:
             self._database.submit(self.meter.release, admitted)
             raise
@@ -186,7 +186,7 @@ class Service:
         self.metrics.money.labels(account.currency).inc(float(from_nano(admitted.cost_nano)))
         return Reply(final, replayed=False)
 
-    async def _vectors(self, parsed: ParsedRequest) -> tuple[Vectors, Vectors]:
+    async def _embeddings(self, parsed: ParsedRequest) -> tuple[Embeddings, Embeddings]:
         images = await self._pictures(parsed)
         texts = [item.text for item in parsed.items if isinstance(item, Text)]
         try:
@@ -218,7 +218,7 @@ class Service:
             await self._in_executor(inspect, data, param, self.limits)
         return images
 
-    def _write(self, parsed: ParsedRequest, images: Vectors, texts: Vectors, reservation: Reservation) -> bytes:
+    def _write(self, parsed: ParsedRequest, images: Embeddings, texts: Embeddings, reservation: Reservation) -> bytes:
         """Encode the response as JSON: embeddings in the order of the inputs, and their cost."""
         rows = {False: iter(images), True: iter(texts)}
         data = []

@@ -13,11 +13,12 @@ from vl2v.benchmark.report.figures import difference_panel, expense_panel, relia
 from vl2v.benchmark.report.grid import GridResults, pair_sheet, read_grid, reliability_sheet, table_sheet
 from vl2v.benchmark.statistics import Spread
 from vl2v.benchmark.tables import Row
+from vl2v.config import DEFAULT_METHOD
 from vl2v.reports.page import Figure, Page, Section, Tile
 from vl2v.reports.run import foot
 from vl2v.words import count, duration, listed, money, percent
 
-LEADING = "adip"
+LEADING = DEFAULT_METHOD
 
 
 def write_benchmark_report(folder: Path, out: Path | None = None) -> Path:
@@ -40,7 +41,7 @@ def write_benchmark_report(folder: Path, out: Path | None = None) -> Path:
 
 
 def _leading(found: GridResults) -> Row | None:
-    """Return the row that the summary describes: adip, or else the method with the best average."""
+    """Return the row that the summary describes: the default method, or else the method with the best average."""
     measured = [row for row in found.table.rows if row.expense and row.method != ZERO_SHOT]
     means = [(row, accuracy.mean) for row in measured if (accuracy := row.accuracy())]
     named = [row for row, _ in means if row.method == LEADING]

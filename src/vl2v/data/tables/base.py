@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
 from vl2v.errors import DataError
 from vl2v_runtime.names import shown
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 DELIMITED, LINES, PARQUET = (".csv", ".tsv", ".tab"), (".jsonl", ".ndjson"), (".parquet", ".pq")
+READERS = {DELIMITED: "delimited:Delimited", LINES: "jsonl:JsonLines", PARQUET: "parquet:ParquetTable"}
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")  # for messages
 UTF16, UTF32 = (b"\xff\xfe", b"\xfe\xff"), b"\xff\xfe\0\0"  # byte order marks
 
 
@@ -76,7 +79,7 @@ def encoding_of(path: Path) -> str:
 
 def is_table(path: Path) -> bool:
     """Return whether a path has the suffix of a table and is not a folder."""
-    return path.suffix.lower() in (*DELIMITED, *LINES, *PARQUET) and not path.is_dir()
+    return path.suffix.lower() in chain(*READERS) and not path.is_dir()
 
 
 def open_table(path: Path) -> Table:
@@ -89,18 +92,10 @@ def open_table(path: Path) -> Table:
     if not path.is_file():
         found = "not a regular file" if path.exists() else "no such file"
         raise DataError(f"{shown(path)} is not a file.", expected="a table", found=found, next_step="check the path")
-    suffix = path.suffix.lower()
-    if suffix in PARQUET:
-        from vl2v.data.tables.parquet import ParquetTable
-
-        return ParquetTable(path)
-    if suffix in LINES:
-        from vl2v.data.tables.jsonl import JsonLines
-
-        return JsonLines(path)
-    from vl2v.data.tables.delimited import Delimited
-
-    return Delimited(path)
+    known = (reader for suffixes, reader in READERS.items() if path.suffix.lower() in suffixes)
+    module, _, name = next(known, READERS[DELIMITED]).partition(":")
+    table: Table = getattr(import_module(f"vl2v.data.tables.{module}"), name)(path)
+    return table
 
 
 def empty(path: Path) -> DataError:

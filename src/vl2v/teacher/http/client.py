@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vl2v.addresses import host_of, is_local
 from vl2v.errors import TeacherError, Vl2vError
-from vl2v.teacher.base import TeacherCard, Vectors, checked
+from vl2v.teacher.base import Embeddings, TeacherCard, checked
 from vl2v.teacher.http.exchange import Exchange
 from vl2v.teacher.http.jobs import Jobs
 from vl2v.teacher.http.keys import ask_for, unsafe_for_a_key
@@ -149,7 +149,7 @@ class HttpTeacher:
             amounts["tokens"] = len(order.body) / 3  # an English token has about four letters
         return self._until_answered(lambda: self._read(order, self._post(order)), account, stop, amounts)
 
-    def embed_images(self, images: list[bytes]) -> Vectors:
+    def embed_images(self, images: list[bytes]) -> Embeddings:
         """See `Teacher.embed_images`. The queries are not recorded in a ledger; use `Buyer` for that.
 
         Raises:
@@ -158,13 +158,13 @@ class HttpTeacher:
         fitted = (self.fit(image) for image in images)
         return self._embed("image", pack(fitted, image_size, self.limits.images, self.limits))
 
-    def embed_texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Embeddings:
         """See `Teacher.embed_texts`, and `embed_images`."""
         return self._embed("text", pack(texts, text_size, self.limits.texts, self.limits))
 
-    def _embed(self, kind: Kind, batches: Iterable[Sequence[Any]]) -> Vectors:
+    def _embed(self, kind: Kind, batches: Iterable[Sequence[Any]]) -> Embeddings:
         parts = [np.zeros((0, self._card.dimension), np.float32)]
-        parts += [self.fulfil(self.order(kind, batch), Account()).vectors for batch in batches]
+        parts += [self.fulfil(self.order(kind, batch), Account()).embeddings for batch in batches]
         return np.concatenate(parts)
 
     def _until_answered(

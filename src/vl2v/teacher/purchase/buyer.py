@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from vl2v.cluster.pool import WorkerPool, current_pool
 from vl2v.progress import Advance, Progress, Silent
 from vl2v.stopping import stopping_between
-from vl2v.teacher.base import Teacher, Vectors, checked
+from vl2v.teacher.base import Embeddings, Teacher, checked
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.origin import Consistency
@@ -94,8 +94,8 @@ class Buyer:
                     if batch:
                         data = [read(i) for i in batch]
                         entry = self._entry(purpose, view, len(batch))
-                        vectors = checked(self.teacher.embed_images(data), len(batch), card, "image")
-                        self._save(wanted, batch, vectors, entry)
+                        embeddings = checked(self.teacher.embed_images(data), len(batch), card, "image")
+                        self._save(wanted, batch, embeddings, entry)
                 bought += len(batch)
                 advance(len(part))
         return bought
@@ -134,10 +134,10 @@ class Buyer:
                 batch = todo[start : start + card.batch_size]
                 cost = card.price.of(texts=len(batch))
                 entry = context.open_entry("text", len(batch), cost)
-                vectors = checked(self.teacher.embed_texts(batch), len(batch), card, "text")
-                self.store.keep_texts(card, batch, vectors, entry)
+                embeddings = checked(self.teacher.embed_texts(batch), len(batch), card, "text")
+                self.store.keep_texts(card, batch, embeddings, entry)
                 if self.watch is not None:
-                    self.watch.texts(batch, vectors)
+                    self.watch.texts(batch, embeddings)
         return len(todo)
 
     @property
@@ -155,12 +155,12 @@ class Buyer:
         embedder = Embedder.of(str(self.spec), card, pool.use.share, self.threads)
         with stopping_between() as stop_if_asked:
             for part, answer in embedded(pool, embedder, todo, source):
-                vectors = checked(answer, len(part), card, "image")
+                embeddings = checked(answer, len(part), card, "image")
                 with self.store.alone(self.progress):
                     fresh = ~self.store.knows_images(card, wanted.digests[part], wanted.view)
                     rows = [i for i, new in zip(part, fresh, strict=True) if new]
                     if rows:
-                        self._save(wanted, rows, vectors[fresh], self._entry(wanted.purpose, wanted.view, len(rows)))
+                        self._save(wanted, rows, embeddings[fresh], self._entry(wanted.purpose, wanted.view, len(rows)))
                 bought += len(rows)
                 advance(len(part))
                 stop_if_asked()
@@ -181,9 +181,9 @@ class Buyer:
         cost = self.teacher.describe().price.of(images=images)
         return self.context(purpose, view).open_entry("image", images, cost)
 
-    def _save(self, wanted: Wanted, rows: list[int], vectors: Vectors, entry: int) -> None:
+    def _save(self, wanted: Wanted, rows: list[int], embeddings: Embeddings, entry: int) -> None:
         """Save the embeddings of some of the images, and check them."""
         digests = wanted.digests[rows]
-        self.store.keep_images(self.teacher.describe(), digests, vectors, wanted.view, entry)
+        self.store.keep_images(self.teacher.describe(), digests, embeddings, wanted.view, entry)
         if self.watch is not None:
-            self.watch.images(digests, vectors, lambda i: wanted.read(rows[i]))
+            self.watch.images(digests, embeddings, lambda i: wanted.read(rows[i]))

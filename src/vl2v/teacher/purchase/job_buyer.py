@@ -220,11 +220,11 @@ class JobPurchase:
         refusals |= {key: a for key, a in answered if isinstance(a, Refusal) and key in index}
         rows = [i for i, answer in enumerate(state.answers) if not isinstance(answer, Refusal)]
         try:
-            vectors = checked(
+            embeddings = checked(
                 [state.answers[i] for i in rows] or np.zeros((0, card.dimension)), len(rows), card, "image"
             )
             if self._buyer.watch is not None:
-                fault = self._buyer.consistency.fault(self._store, card, "image", Answer(vectors))
+                fault = self._buyer.consistency.fault(self._store, card, "image", Answer(embeddings))
                 if fault is not None:
                     raise fault
         except TeacherError as error:
@@ -232,13 +232,13 @@ class JobPurchase:
             raise
         digests, cost = members[rows], card.price.of(images=len(rows))
         before = self._store.knows_images(card, digests, job.view)
-        self._store.keep_images(card, digests, vectors, job.view, job.entry, cost)
+        self._store.keep_images(card, digests, embeddings, job.view, job.entry, cost)
         self._correct(job, len(rows))
         known = [i for i, row in enumerate(digests) if row.tobytes() in index]
         advance(sum(not before[i] for i in known))
         if self._buyer.watch is not None and known:
             sent = digests[known]
-            self._buyer.watch.images(sent, vectors[known], lambda i: wanted.read(index[sent[i].tobytes()]))
+            self._buyer.watch.images(sent, embeddings[known], lambda i: wanted.read(index[sent[i].tobytes()]))
 
     def _release(self, job: Pending, why: str, charged: int = 0) -> None:
         """End a job without embeddings, at the cost of the images that the vendor charged."""

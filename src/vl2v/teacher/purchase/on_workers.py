@@ -12,7 +12,7 @@ from typing import Any
 from vl2v.cluster.connection import Share
 from vl2v.cluster.pool import WorkerPool, other_files
 from vl2v.errors import DataError, TeacherError
-from vl2v.teacher.base import Teacher, TeacherCard, Vectors
+from vl2v.teacher.base import Embeddings, Teacher, TeacherCard
 from vl2v.teacher.purchase.wanted import Source
 
 
@@ -38,7 +38,7 @@ class Embedder:
         device = "cuda" if share.gpus else "cpu"
         return cls(spec, card, device, threads or max(1, math.floor(share.cpus)))
 
-    def __call__(self, batch: tuple[Sequence[int], Sequence[Source]]) -> Vectors | DataError:
+    def __call__(self, batch: tuple[Sequence[int], Sequence[Source]]) -> Embeddings | DataError:
         """Return the embeddings of the images of a batch, or why an image cannot be read on this machine."""
         try:
             data = [source.read() for source in batch[1]]

@@ -67,10 +67,10 @@ class Purchase:
 
         def save(request: PendingRequest, answer: Answer) -> None:
             rows = digests[request.members]
-            save_rows = partial(self._store.keep_images, self._card, rows, answer.vectors, view)
+            save_rows = partial(self._store.keep_images, self._card, rows, answer.embeddings, view)
             request.account.settle(answer.cost, save_rows)
             if self._buyer.watch is not None:
-                self._buyer.watch.images(rows, answer.vectors, lambda i: read(request.members[i]))
+                self._buyer.watch.images(rows, answer.embeddings, lambda i: read(request.members[i]))
 
         with self._store.alone(self._progress):
             todo = self._store.lacks(self._card, digests, view)
@@ -92,10 +92,10 @@ class Purchase:
         context = self._buyer.context(self._purpose)
 
         def save(request: PendingRequest, answer: Answer) -> None:
-            save_rows = partial(self._store.keep_texts, self._card, request.members, answer.vectors)
+            save_rows = partial(self._store.keep_texts, self._card, request.members, answer.embeddings)
             request.account.settle(answer.cost, save_rows)
             if self._buyer.watch is not None:
-                self._buyer.watch.texts(request.members, answer.vectors)
+                self._buyer.watch.texts(request.members, answer.embeddings)
 
         with self._store.alone(self._progress):
             todo = self._store.lacks_texts(self._card, texts)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vl2v.errors import TeacherError
 from vl2v.sqlite import VARIABLES, keys_of, rows_of
-from vl2v.teacher.base import TeacherCard, Vectors
+from vl2v.teacher.base import Embeddings, TeacherCard
 from vl2v.teacher.purchase.ledger_table import LedgerTable
 
 Digests = NDArray[np.uint8]  # [N, 32], SHA-256 of the bytes of each image
@@ -60,7 +60,7 @@ class EmbeddingStore(LedgerTable):
         distinct = list(dict.fromkeys(texts))
         return [text for text, known in zip(distinct, self.knows_texts(card, distinct), strict=True) if not known]
 
-    def images(self, card: TeacherCard, digests: Digests, view: int = 0) -> Vectors:
+    def images(self, card: TeacherCard, digests: Digests, view: int = 0) -> Embeddings:
         """Return the stored embeddings of images, [N, D] float32, row i for image i.
 
         Raises:
@@ -78,7 +78,7 @@ class EmbeddingStore(LedgerTable):
                 out[i] = np.frombuffer(rows[key], np.float32)
         return out
 
-    def texts(self, card: TeacherCard, texts: Sequence[str]) -> Vectors:
+    def texts(self, card: TeacherCard, texts: Sequence[str]) -> Embeddings:
         """Return the stored embeddings of texts, [N, D] float32, row i for text i.
 
         Raises:
@@ -104,7 +104,7 @@ class EmbeddingStore(LedgerTable):
         self,
         card: TeacherCard,
         digests: Digests,
-        vectors: Vectors,
+        embeddings: Embeddings,
         view: int = 0,
         entry: int | None = None,
         cost: Decimal | None = None,
@@ -116,7 +116,7 @@ class EmbeddingStore(LedgerTable):
             cost: the charged cost; None confirms the reserved cost.
         """
         teacher = self.teacher_id(card)
-        rows = [(teacher, view, d.tobytes(), v.tobytes()) for d, v in zip(digests, vectors, strict=True)]
+        rows = [(teacher, view, d.tobytes(), v.tobytes()) for d, v in zip(digests, embeddings, strict=True)]
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", rows)
             self._settle(entry, cost, len(rows))  # a batch job may have refused some of its images
@@ -125,13 +125,13 @@ class EmbeddingStore(LedgerTable):
         self,
         card: TeacherCard,
         texts: Sequence[str],
-        vectors: Vectors,
+        embeddings: Embeddings,
         entry: int | None = None,
         cost: Decimal | None = None,
     ) -> None:
         """Save text embeddings, [N, D] float32, and settle their ledger entry; see `keep_images`."""
         teacher = self.teacher_id(card)
-        rows = [(teacher, text, v.tobytes()) for text, v in zip(texts, vectors, strict=True)]
+        rows = [(teacher, text, v.tobytes()) for text, v in zip(texts, embeddings, strict=True)]
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?)", rows)
             self._settle(entry, cost)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.base import Vectors
+from vl2v.teacher.base import Embeddings
 from vl2v.teacher.purchase.agreement import Agreement
 from vl2v.teacher.purchase.store import Digests
 
@@ -47,13 +47,13 @@ class TeacherWatch:
     _agreement: Agreement | None = None
     _next: int = EVERY
 
-    def texts(self, texts: Sequence[str], vectors: Vectors) -> None:
+    def texts(self, texts: Sequence[str], embeddings: Embeddings) -> None:
         """Check text embeddings, [N, D] float32.
 
         Raises:
             TeacherError: if most of the texts so far have the same embedding.
         """
-        self._texts.update(zip((text.casefold() for text in texts), _units(vectors), strict=True))
+        self._texts.update(zip((text.casefold() for text in texts), _units(embeddings), strict=True))
         count = len(self._texts)
         rows = np.stack([*self._texts.values()])
         most = int((_distances(rows, rows) < SAME).sum(1).max()) if count >= FEW else 0
@@ -65,7 +65,7 @@ class TeacherWatch:
                 next_step=ACCEPT,
             )
 
-    def images(self, digests: Digests, vectors: Vectors, read: Read, *, ordered: bool = True) -> None:
+    def images(self, digests: Digests, embeddings: Embeddings, read: Read, *, ordered: bool = True) -> None:
         """Check the response to one request.
 
         Args:
@@ -77,7 +77,7 @@ class TeacherWatch:
         """
         if len(self._rows) >= SEEN:
             return
-        rows = _units(vectors)
+        rows = _units(embeddings)
         self._rows += list(rows)
         self._reads += [lambda i=i: read(i) for i in range(len(rows))]  # type: ignore[misc]
         labels = np.array([self.labels.get(digest.tobytes(), -1) for digest in digests], np.int64)
@@ -124,8 +124,8 @@ class TeacherWatch:
             )
 
 
-def _units(vectors: Vectors) -> NDArray[np.float64]:
-    rows = np.asarray(vectors, np.float64)
+def _units(embeddings: Embeddings) -> NDArray[np.float64]:
+    rows = np.asarray(embeddings, np.float64)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 

@@ -63,8 +63,8 @@ class Azure(Wire):
         """See `Wire.headers`."""
         return {"ocp-apim-subscription-key": key}
 
-    def vectors(self, kind: Kind, count: int, answer: Any) -> Any:
-        """See `Wire.vectors`.
+    def embeddings(self, kind: Kind, count: int, answer: Any) -> Any:
+        """See `Wire.embeddings`.
 
         Raises:
             TeacherError: if the response is from another model version, whose embeddings are not comparable.

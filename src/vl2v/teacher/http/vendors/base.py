@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -91,6 +92,13 @@ class Wire:
     """Price of a text token according to that list; None if the vendor charges per text."""
     price_note: str = ""
     """A remark about the price; may be empty. It is final when `card` has been called."""
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if "vectors" in vars(cls):  # the name until 0.1
+            text = f"{cls.__name__}.vectors is now embeddings; the next release removes the old name"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            cls.embeddings = vars(cls)["vectors"]  # type: ignore[method-assign]
 
     def __init__(self, model: str, options: Options | None = None, price: Price | None = None) -> None:
         self.model, self.options, self.own_price = model, options or Options(), price
@@ -243,7 +251,7 @@ class Wire:
 
     # Responses
 
-    def vectors(self, kind: Kind, count: int, answer: Any) -> Any:
+    def embeddings(self, kind: Kind, count: int, answer: Any) -> Any:
         """Return the embeddings of a response in the order of the inputs; the caller validates their shape.
 
         Raises:

@@ -92,8 +92,8 @@ class Bedrock(Wire):
         SigV4Auth(credentials.get_frozen_credentials(), "bedrock", self.region).add_auth(request)
         return {str(name): str(value) for name, value in request.headers.items()}
 
-    def vectors(self, kind: Kind, count: int, answer: Any) -> Any:
-        """See `Wire.vectors`.
+    def embeddings(self, kind: Kind, count: int, answer: Any) -> Any:
+        """See `Wire.embeddings`.
 
         Raises:
             ValueError: if the response is an error.
@@ -137,8 +137,8 @@ class Nova(Bedrock):
             request["image"] = {"detailLevel": "STANDARD_IMAGE", "format": form, "source": {"bytes": b64(item)}}
         return {"schemaVersion": NOVA_SCHEMA, "taskType": "SINGLE_EMBEDDING", "singleEmbeddingParams": request}
 
-    def vectors(self, kind: Kind, count: int, answer: Any) -> Any:
-        """See `Wire.vectors`.
+    def embeddings(self, kind: Kind, count: int, answer: Any) -> Any:
+        """See `Wire.embeddings`.
 
         Raises:
             ValueError: if the response does not contain exactly one embedding.

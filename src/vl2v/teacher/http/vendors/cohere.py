@@ -76,8 +76,8 @@ class Cohere(Wire):
             return request | {"images": [data_uri(image) for image in items]}
         return request | {"texts": list(items), "truncate": "NONE"}
 
-    def vectors(self, kind: Kind, count: int, answer: Any) -> Any:
-        """See `Wire.vectors`; rows are in the order of the inputs."""
+    def embeddings(self, kind: Kind, count: int, answer: Any) -> Any:
+        """See `Wire.embeddings`; rows are in the order of the inputs."""
         return answer["embeddings"]["float"]
 
     def most(self, kind: Kind, items: Sequence[Any]) -> Decimal:

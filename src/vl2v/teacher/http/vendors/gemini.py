@@ -92,8 +92,8 @@ class Gemini(Wire):
         purpose = self.purpose("text")
         return PREFIX.format(purpose=purpose) if purpose else ""
 
-    def vectors(self, kind: Kind, count: int, answer: Any) -> Any:
-        """See `Wire.vectors`."""
+    def embeddings(self, kind: Kind, count: int, answer: Any) -> Any:
+        """See `Wire.embeddings`."""
         return [answer["embedding"]["values"]]
 
     def verdict(self, status: int, headers: Mapping[str, str], answer: Any) -> Verdict:

@@ -92,7 +92,7 @@ class Vertex(Wire):
                 "No credentials for Google Cloud.", expected="some", found=found, next_step=step
             ) from error
 
-    def vectors(self, kind: Kind, count: int, answer: Any) -> Any:
-        """See `Wire.vectors`; predictions are in the order of the instances."""
+    def embeddings(self, kind: Kind, count: int, answer: Any) -> Any:
+        """See `Wire.embeddings`; predictions are in the order of the instances."""
         name = "imageEmbedding" if kind == "image" else "textEmbedding"
         return [prediction[name] for prediction in answer["predictions"]]
