@@ -1,6 +1,6 @@
-"""From tiles to training images, a batch at a time: where the thing stands, how it is drawn, and what is behind it.
+"""Augmentation of batches of tiles: position and shape, style of drawing, and background.
 
-Colours are 0..1; every chance and range is a choice of taste made once, looking at the pictures.
+Colours are in 0..1. Probabilities and ranges were chosen once, by looking at the results.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Marks:
-    """What is known of a batch's tiles, each [B] bool: one colour only, photo-like, with a background of its own."""
+    """Properties of the tiles of a batch, each [B] bool: one colour, photograph, opaque background."""
 
     mono: Tensor
     photo: Tensor
@@ -26,7 +26,7 @@ def _uniform(count: int, low: float, high: float) -> Tensor:
 
 
 def _each(values: Tensor) -> Tensor:
-    """[B] as [B, 1, 1, 1]."""
+    """Reshape [B] to [B, 1, 1, 1]."""
     return values.view(-1, 1, 1, 1)
 
 
@@ -35,7 +35,7 @@ def _pick(count: int, chance: float) -> Tensor:
 
 
 def placed(tiles: Tensor, opaque: Tensor, side: int) -> Tensor:
-    """Move, turn, stretch and bend [B, 4, T, T] tiles into frames [B, 4, side, side]."""
+    """Move, rotate, stretch and bend tiles [B, 4, T, T] into frames [B, 4, side, side]."""
     count = len(tiles)
     size = torch.exp(_uniform(count, -0.75, 0.2))  # of the frame: 0.47 to 1.2
     size = torch.where(opaque, torch.exp(_uniform(count, 0.0, 0.6)), size)
@@ -59,7 +59,7 @@ def placed(tiles: Tensor, opaque: Tensor, side: int) -> Tensor:
 
 
 def edges(pictures: Tensor) -> Tensor:
-    """How much [B, C, S, S] pictures change from pixel to pixel: [B, 1, S, S], 0 to about 1."""
+    """Return the gradient magnitude of pictures [B, C, S, S]: [B, 1, S, S], from 0 to about 1."""
     around = F.pad(pictures, (1, 1, 1, 1), mode="replicate")
     across = around[:, :, 1:-1, 2:] - around[:, :, 1:-1, :-2]
     down = around[:, :, 2:, 1:-1] - around[:, :, :-2, 1:-1]
@@ -67,11 +67,11 @@ def edges(pictures: Tensor) -> Tensor:
 
 
 def as_lines(pictures: Tensor, smooth: Tensor) -> Tensor:
-    """Pencil-like drawings [B, 4, S, S] of premultiplied pictures: dark lines, transparent elsewhere.
+    """Return pencil drawings [B, 4, S, S] of premultiplied pictures: dark lines, transparent elsewhere.
 
     Args:
         pictures: [B, 4, S, S].
-        smooth: [B] bool, true for those whose fine texture shall not become lines.
+        smooth: [B] bool, pictures whose fine texture does not become lines.
     """
     count = len(pictures)
     calm = pictures.clone()
@@ -91,7 +91,7 @@ def as_lines(pictures: Tensor, smooth: Tensor) -> Tensor:
 
 
 def _inked(pictures: Tensor) -> Tensor:
-    """One-coloured drawings thickened or thinned, in ink of another colour."""
+    """Thicken or thin drawings in one colour, and change the colour."""
     count = len(pictures)
     shape = pictures[:, 3:]
     choice = torch.rand(count)
@@ -107,7 +107,7 @@ def _inked(pictures: Tensor) -> Tensor:
 
 
 def drawn(pictures: Tensor, marks: Marks) -> tuple[Tensor, Tensor]:
-    """Draw pictures [B, 4, S, S] in another manner; [B] bool says which are only lines now."""
+    """Change the style of pictures [B, 4, S, S]; return also [B] bool, which of them consist of lines."""
     count = len(pictures)
     result = pictures.clone()
     mono = marks.mono.nonzero().flatten()
@@ -120,7 +120,7 @@ def drawn(pictures: Tensor, marks: Marks) -> tuple[Tensor, Tensor]:
 
 
 def behind(count: int, side: int, scenery: Tensor, pale: Tensor) -> Tensor:
-    """Backgrounds [B, 3, side, side]: white, plain, graded, textured, or scenery; `pale` [B] ones are never scenery."""
+    """Return backgrounds [B, 3, side, side]: white, plain, graded, textured, or scenery, except where `pale` [B]."""
     choice = torch.rand(count)
     choice = torch.where(pale, choice * 0.72, choice)
     plain = torch.rand(count, 3, 1, 1)
@@ -140,7 +140,7 @@ def behind(count: int, side: int, scenery: Tensor, pale: Tensor) -> Tensor:
 
 
 def _painted(images: Tensor) -> Tensor:
-    """Brush-like patches: small light spots closed, small dark ones opened, in a random order, and canvas grain."""
+    """Imitate brush strokes by morphological closing and opening in a random order, and add canvas grain."""
     count = len(images)
 
     def opened(values: Tensor, size: int) -> Tensor:
@@ -153,7 +153,7 @@ def _painted(images: Tensor) -> Tensor:
 
 
 def _some(images: Tensor, chance: Tensor) -> Tensor:
-    """The rows for which a throw falls under `chance`."""
+    """Draw rows, each with the probability `chance`."""
     return (torch.rand(len(images)) < chance).nonzero().flatten()
 
 
@@ -174,7 +174,7 @@ def finished(images: Tensor, marks: Marks) -> Tensor:
     rows = _some(images, rich * 0.1)
     levels = _each(torch.randint(2, 6, (len(rows),)).float())
     images[rows] = (images[rows] * levels).round() / levels
-    rows = _some(images, rich * 0.12)  # other colours for the same things
+    rows = _some(images, rich * 0.12)  # random colours
     images[rows] = images[rows][:, torch.randperm(3)]
     rows = _some(images, everyone * 0.1)
     images[rows] = images[rows].mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
@@ -188,18 +188,20 @@ def finished(images: Tensor, marks: Marks) -> Tensor:
 
 
 def varied(tiles: Tensor, marks: Marks, scenery: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Training images [B, 3, side, side] in 0..1, and [B] bool: which of them still look like photographs.
+    """Return training images [B, 3, side, side] in 0..1, and [B] bool, which of them still resemble photographs.
 
     Args:
         tiles: [B, 4, T, T], premultiplied.
-        marks: what is known of them.
-        scenery: [B, 3, side, side] photographs to put behind.
+        marks: their properties.
+        scenery: [B, 3, side, side] photographs for the background.
         side: S in pixels.
     """
     pictures = placed(tiles, marks.opaque, side)
     pictures, lines = drawn(pictures, marks)
     slight = (pictures[:, 3].mean(dim=(1, 2)) < 0.12) | marks.mono
     ground = behind(len(tiles), side, scenery, slight | lines)
-    light = (pictures[:, :3].amax(dim=(1, 2, 3)) > 0.75) & marks.mono & ~lines  # pale ink needs a dark ground
+    light = (
+        (pictures[:, :3].amax(dim=(1, 2, 3)) > 0.75) & marks.mono & ~lines
+    )  # a light drawing needs a dark background
     ground = torch.where(_each(light), ground * 0.35, ground)
     return finished(pictures[:, :3] + ground * (1 - pictures[:, 3:]), marks), marks.photo & ~lines

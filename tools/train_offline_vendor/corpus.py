@@ -1,4 +1,4 @@
-"""The gathered corpus: tiles in a memory map, and which of them a training step sees."""
+"""The gathered corpus: tiles in a memory map, and the sampling of a training step."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ ARTIFACTS = {
     "vehicle": "vehicle", "building": "building", "housing": "building", "home": "building", "instrument": "instrument",
     "clothing": "clothing", "garment": "clothing", "furniture": "furniture", "tool": "tool", "weapon": "weapon",
 }  # fmt: skip
-PHOTO, COLOUR = 5.0, 1.5  # how much likelier a photo or a coloured drawing of a concept is than one of one colour
+PHOTO, COLOUR = 5.0, 1.5  # weight of a photo and of a coloured drawing, relative to a drawing in one colour
 # Sources that show things. What only other sets have is often a word of user interfaces ("flip", "hide").
 PLAIN = frozenset((
     *EMOJI_SETS, "game-icons", "healthicons", "pinhead", "roentgen", "maki", "map", "osmic", "tuxpaint-stamps",
     "openclipart", "gcompris", "fluent-emoji-3d", "streamline-kameleon-color", "flat-color-icons",
 ))  # fmt: skip
-DOUBTFUL = 0.2  # how likely a concept is that no plain source has
-MOST = 0.008  # no concept is drawn more often than this
+DOUBTFUL = 0.2  # weight of a name that no plain source has
+MOST = 0.008  # maximum probability of a name
 
 
 def shared_kind(item: Item) -> str:
-    """The row of `SHARES` that an item counts in."""
+    """Return the key in `SHARES` of an item."""
     if item.kind != "artifact":
         return item.kind
     return next((kind for word, kind in ARTIFACTS.items() if word in item.texts), "artifact")
@@ -47,7 +47,7 @@ class Corpus:
     """N tiles and their items.
 
     Args:
-        folder: what `gather` left in ``<work>/corpus``.
+        folder: ``<work>/corpus``, written by `gather`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,10 +58,9 @@ class Corpus:
         self.backgrounds: NDArray[np.uint8] = np.load(folder / "backgrounds.npy", mmap_mode="r")
 
     def chances(self, photos: float = 1.0) -> NDArray[np.float64]:
-        """[N], how likely each item is to be drawn, photographs `photos` times as much; 0 for validation items.
+        """Return the probability of each item, [N], with a factor for photographs; 0 for validation items.
 
-        Within a kind a concept counts by the root of how many tiles it has, so that neither the usual nor the odd
-        one drowns the other.
+        Within a kind, the probability of a name is proportional to the square root of the number of its tiles.
         """
         weights = np.zeros(len(self.items))
         counts = Counter((item.kind, item.name) for item in self.items if not item.validation)
@@ -80,13 +79,13 @@ class Corpus:
         return result
 
     def batch(self, numbers: NDArray[np.int64]) -> Tensor:
-        """Tiles [B, 4, SIDE, SIDE] float32 in 0..1, colours multiplied by the transparency."""
+        """Return tiles [B, 4, SIDE, SIDE] float32 in 0..1, colours multiplied by the transparency."""
         tiles = torch.from_numpy(self.tiles[np.asarray(numbers)]).permute(0, 3, 1, 2).float().div_(255)
         tiles[:, :3] *= tiles[:, 3:]
         return tiles
 
     def scenery(self, count: int, rng: np.random.Generator, side: int) -> Tensor:
-        """Random crops [count, 3, side, side] of the backgrounds, float32 in 0..1."""
+        """Return random crops [count, 3, side, side] of the backgrounds, float32 in 0..1."""
         size = self.backgrounds.shape[1]
         crops = np.empty((count, side, side, 3), np.uint8)
         for row in range(count):

@@ -1,4 +1,4 @@
-"""Download the packages the drawings come from, and unpack them without installing anything."""
+"""Download and unpack the packages that contain the drawings, without installing them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tools.train_offline_vendor.sources import DEBIAN, NPM
 
 
 def fetch(work: Path) -> tuple[Path, Path]:
-    """Bring the packages of npm and Debian into `work`; what is there is left alone.
+    """Download the packages of npm and Debian that are missing in `work`.
 
     Returns:
         The folder ``node_modules``, and the folder with one unpacked folder for each Debian package.
 
     Raises:
-        RuntimeError: if npm, apt-get or dpkg-deb fails; its own words are in the message.
+        RuntimeError: if npm, apt-get or dpkg-deb fails; the message contains its output.
     """
     npm, deb = work / "npm", work / "deb"
     npm.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Choose how much of the training to keep, and write the file that the package ships."""
+"""Choose the share of the trained weights (WiSE-FT), and write the file of the package."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from vl2v.teacher.offline.tower import DEVIATION, MEAN, ImageTower
 if TYPE_CHECKING:
     from tools.train_offline_vendor.train import Training
 
-SHARES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the trained weights, the rest being ImageNet's
-WITHIN = 0.5  # points of accuracy that count as nothing: among shares this near to the best the smallest is taken
+SHARES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the trained weights; the rest are those of ImageNet
+WITHIN = 0.5  # points of accuracy; of the shares within this distance of the best, the smallest is chosen
 SIDES = (128,)  # pixels
 SCALES = tuple(float(scale) for scale in range(8, 41, 2))
 log = logging.getLogger("train")
 
 
 def between(first: dict[str, Tensor], second: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Weights on the straight line from `first` (share 0) to `second` (share 1); Wortsman et al., arXiv 2109.01903."""
+    """Interpolate weights from `first` (share 0) to `second` (share 1); Wortsman et al., arXiv 2109.01903."""
     return {name: torch.lerp(first[name].float(), second[name].float(), share) for name in first}
 
 
 def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in half precision."""
+    """Return weights in half precision."""
     return {name: tensor.half().contiguous() for name, tensor in weights.items()}
 
 
 def embedder(tower: ImageTower, side: int) -> Callable[[Tensor], Tensor]:
-    """What `validate` asks of a tower that sees `side` pixels."""
+    """Return the function that `validate` requires, for images of `side` pixels."""
 
     def embed(images: Tensor) -> Tensor:
         if side != images.shape[-1]:
@@ -50,7 +50,7 @@ def embedder(tower: ImageTower, side: int) -> Callable[[Tensor], Tensor]:
 
 
 def logit_scale(tower: ImageTower, groups: dict[str, Group], vocabulary: Vocabulary, side: int) -> float:
-    """The scale under which the held-back names are likeliest, over all groups' names in the form ``{}``."""
+    """Return the scale with the highest likelihood of the names of the validation drawings, in the form ``{}``."""
     index = vocabulary.index()
     embed, best = embedder(tower, side), {}
     for scale in SCALES:
@@ -67,7 +67,7 @@ def logit_scale(tower: ImageTower, groups: dict[str, Group], vocabulary: Vocabul
 
 
 def finish(work: Path, training: Training) -> None:
-    """Mix ImageNet's and the trained weights by the held-back drawings, and write the result in half precision."""
+    """Choose the share on the validation drawings, and write the weights in half precision."""
     from safetensors.torch import save_file
 
     start = training.frozen.fresh_tower(training.start).state_dict()

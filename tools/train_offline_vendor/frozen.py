@@ -1,4 +1,4 @@
-"""The network as ImageNet left it: where training starts, and whose opinion of photographs is kept."""
+"""The network pretrained on ImageNet: the start of training, and the reference for photographs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Frozen:
     """EfficientNet-Lite2 with its classifier, never trained.
 
     Args:
-        vocabulary: the texts; its ``imagenet`` says what the classes are called.
+        vocabulary: the texts; its ``imagenet`` contains the names of the classes.
     """
 
     stages = STAGES
@@ -31,28 +31,28 @@ class Frozen:
         self._names = vocabulary.imagenet  # [1000, V]
 
     def fresh_tower(self, linear: dict[str, Tensor]) -> ImageTower:
-        """A copy of the network with a given map, in eval mode."""
+        """Return a copy of the network with a given projection, in eval mode."""
         tower = copy.deepcopy(self.tower)
         tower.map.load_state_dict(linear)
         return tower
 
     def early(self, images: Tensor) -> Tensor:
-        """What the first stages make of images; in bfloat16 inside, which is three times as fast."""
+        """Return the output of the first stages, computed in bfloat16, which is three times as fast."""
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             states = self.tower.early(images, self.stages)
         return states.float()
 
     def late(self, states: Tensor) -> Tensor:
-        """Features [B, 1280] of what `early` gave."""
+        """Return the features [B, 1280] for an output of `early`."""
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             features = self.tower.late(states, self.stages)
         return features.float()
 
     def scores(self, features: Tensor) -> Tensor:
-        """ImageNet logits [B, 1000] of features; gradients pass."""
+        """Return ImageNet logits [B, 1000] for features, with gradients."""
         return cast(Tensor, self.classifier(features))
 
-    def opinion(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network takes images to be: probabilities of the classes [B, 1000] and of the texts [B, V]."""
+    def predictions(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the predicted probabilities of the classes [B, 1000] and of the texts [B, V]."""
         probabilities = self.scores(self.late(states)).softmax(dim=1)
         return probabilities, probabilities @ self._names

@@ -1,9 +1,9 @@
-"""Gather the corpus: fetch packages, list the drawings of things, draw them, and lay them out as one array.
+"""Gather the corpus: fetch packages, list the drawings of things, render them, and write them as one array.
 
     python -m tools.train_offline_vendor.gather --work <folder>
 
-Stopped and called again it goes on. It leaves in ``<folder>/corpus``: ``tiles.raw`` (RGBA, [N, 128, 128, 4] uint8),
-``items.jsonl`` (a line for each tile) and ``backgrounds.npy``.
+If it is interrupted and started again, it continues. It writes to ``<folder>/corpus``: ``tiles.raw`` (RGBA,
+[N, 128, 128, 4] uint8), ``items.jsonl`` (a line for each tile) and ``backgrounds.npy``.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tools.train_offline_vendor.listing import EmojiWords, Item, icon_items
 from tools.train_offline_vendor.tiles import SIDE
 from tools.train_offline_vendor.wordnet import WordNet
 
-TIMEOUT = 900  # seconds for one set; what is not drawn by then is left out
-ATTEMPTS = 25  # crashes of the renderer that a set survives
+TIMEOUT = 900  # seconds for one set; the remaining drawings are left out
+ATTEMPTS = 25  # maximum number of crashes of the renderer per set
 TILE_BYTES = SIDE * SIDE * 4
 log = logging.getLogger("gather")
 
 
 def draw_set(work: Path, modules: Path, name: str, wordnet: WordNet, emoji: EmojiWords) -> None:
-    """Draw one icon set into ``<work>/sets/<name>``, in processes of their own."""
+    """Render one icon set to ``<work>/sets/<name>``, in a child process."""
     folder = work / "sets" / name
     if (folder / "done").exists():
         return
@@ -57,14 +57,14 @@ def draw_set(work: Path, modules: Path, name: str, wordnet: WordNet, emoji: Emoj
 
 
 def drawn_items(folder: Path) -> list[Item]:
-    """The items of a set in the order of its ``tiles.raw``."""
+    """Return the items of a set in the order of its ``tiles.raw``."""
     lines = (folder / "items.jsonl").read_text(encoding="utf-8").splitlines()
     items = {item.file: item for item in (Item(**json.loads(line)) for line in lines)}
     return [items[name] for name in (folder / "drawn").read_text(encoding="utf-8").split("\n") if name]
 
 
 def lay_out(work: Path, modules: Path, deb: Path, wordnet: WordNet, emoji: EmojiWords) -> None:
-    """Write ``<work>/corpus`` from the sets drawn and from the pictures that are files already."""
+    """Write ``<work>/corpus`` from the rendered sets and from the pictures that exist as files."""
     corpus = work / "corpus"
     corpus.mkdir(exist_ok=True)
     kinds: collections.Counter[tuple[str, bool]] = collections.Counter()

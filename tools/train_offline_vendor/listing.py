@@ -1,4 +1,4 @@
-"""List what can be drawn: every source's drawings with the texts that describe them."""
+"""List the drawings of every source with the texts that describe them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tools.train_offline_vendor import sources
 from tools.train_offline_vendor.names import Description, base, describe, words
 from tools.train_offline_vendor.wordnet import WordNet
 
-VARIANTS = 2  # drawings of one set that differ in style only, or in skin tone only
+VARIANTS = 2  # maximum number of drawings of a set that differ only in style or in skin tone
 TONES = re.compile(r"-(medium-dark|medium-light|dark|light|medium)-skin-tone")
 SOLID = re.compile(r"(fill|filled|solid|bold|duotone|twotone|two-tone)$")
-CATEGORY, KEYWORD = 0.3, 0.2  # weights of what a set's makers say of a drawing beside its name
+CATEGORY, KEYWORD = 0.3, 0.2  # weights of the categories and keywords of a set
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Item:
         source: its set or package.
         file: an identifier within the source.
         name, kind, texts: see `names.Description`.
-        mono: it has one colour, which may be changed.
-        photo: it looks like a photograph.
-        opaque: it has a background of its own.
-        validation: it is never trained on.
+        mono: whether it has one colour, which may be changed.
+        photo: whether it resembles a photograph.
+        opaque: whether it has a background.
+        validation: whether it is used for validation only.
     """
 
     source: str
@@ -45,22 +45,22 @@ class Item:
     validation: bool = False
 
     def line(self) -> str:
-        """One line of JSON."""
+        """Return one line of JSON."""
         return json.dumps(asdict(self))
 
 
 def held_back(name: str) -> bool:
-    """True for every `sources.HELD_BACK`-th name, by its digest."""
+    """Return whether a name is used for validation: every `sources.HELD_BACK`-th one, by its digest."""
     return hashlib.sha256(name.encode()).digest()[0] % sources.HELD_BACK == 0
 
 
 def item_of(source: str, file: str, found: Description, **marks: bool) -> Item:
-    """An item of a source whose concepts, not whose sets, are held back."""
+    """Return an item of a source that is divided into training and validation by names."""
     return Item(source, file, found.name, found.kind, found.texts, validation=held_back(found.name), **marks)
 
 
 class EmojiWords:
-    """What emoji-datasource and emojilib say of an emoji beside its name."""
+    """Categories and keywords of emoji, from emoji-datasource and emojilib."""
 
     def __init__(self, modules: Path) -> None:
         self._by_name: dict[str, tuple[tuple[str, float], ...]] = {}
@@ -77,12 +77,12 @@ class EmojiWords:
             self.by_code[emoji["unified"].lower()] = emoji["short_name"]
 
     def of(self, name: str) -> tuple[tuple[str, float], ...]:
-        """More texts for an emoji, by its name in a set; none if it is not known by that name."""
+        """Return further texts for an emoji by its name in a set; none if the name is unknown."""
         return self._by_name.get("-".join(words(TONES.sub("", name))), ())
 
 
 def icon_items(modules: Path, set_name: str, wordnet: WordNet, emoji: EmojiWords) -> Iterator[tuple[Item, str]]:
-    """A set's drawings of things and their SVG, at most `VARIANTS` of each."""
+    """Yield the drawings of things in a set with their SVG, at most `VARIANTS` of each."""
     data = json.loads((modules / f"@iconify/json/json/{set_name}.json").read_text(encoding="utf-8"))
     about = json.loads((modules / "@iconify/json/collections.json").read_text(encoding="utf-8"))
     shown = {name: icon for name, icon in data["icons"].items() if not icon.get("hidden")}
@@ -90,21 +90,21 @@ def icon_items(modules: Path, set_name: str, wordnet: WordNet, emoji: EmojiWords
     for group, members in data.get("categories", {}).items():
         for member in members:
             groups.setdefault(member, []).extend(words(group))
-    kept_out = sources.demo_drawings().get(set_name, frozenset())
+    excluded = sources.demo_drawings().get(set_name, frozenset())
     mono = not about[set_name].get("palette", False)
     for name in _few_variants(shown):
-        if base(name) in kept_out:
+        if base(name) in excluded:
             continue
         extra = [*emoji.of(name), *((word, CATEGORY) for word in groups.get(name, ()))]
         found = describe(TONES.sub("", name), wordnet, extra)
         if found is not None:
-            held = set_name in sources.VALIDATION_SETS
-            item = Item(set_name, name, found.name, found.kind, found.texts, mono=mono, validation=held)
+            validation = set_name in sources.VALIDATION_SETS
+            item = Item(set_name, name, found.name, found.kind, found.texts, mono=mono, validation=validation)
             yield item, _svg(shown[name], data)
 
 
 def _few_variants(names: Iterable[str]) -> Iterator[str]:
-    """Of drawings with one base name the first and, if there is one, a solid one; of skin tones the first two."""
+    """Yield at most two drawings per base name: the shortest name, and a solid one or else the longest."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(base(TONES.sub("", name)), []).append(name)
@@ -115,7 +115,7 @@ def _few_variants(names: Iterable[str]) -> Iterator[str]:
 
 
 def _svg(icon: dict[str, Any], data: dict[str, Any]) -> str:
-    """A whole SVG file of an icon's body."""
+    """Return a complete SVG file for the body of an icon."""
     left, top = icon.get("left", data.get("left", 0)), icon.get("top", data.get("top", 0))
     width, height = icon.get("width", data.get("width", 16)), icon.get("height", data.get("height", 16))
     body = icon["body"].replace("currentColor", "#000")

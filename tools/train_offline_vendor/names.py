@@ -1,4 +1,4 @@
-"""From a drawing's file name to the texts that describe it, each with a weight."""
+"""Texts that describe a drawing, with weights, from its file name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLOURS = frozenset(
 )
 CUTS = frozenset("with in of on at from for and over under behind by to without plus minus into off".split())
 
-# What pictures of persons are called where WordNet does not say "person".
+# Names of pictures of persons for which WordNet does not state "person".
 PERSONS = {
     "user": "person", "users": "person", "account": "person", "bust": "person", "avatar": "person", "people": "person",
     "persons": "person", "family": "person", "couple": "person", "merperson": "person", "pedestrian": "person",
@@ -33,7 +33,7 @@ OTHERS = {
     "emoticon": "face", "mic": "microphone", "smartphone": "mobile phone", "hdd": "hard disk",
     "wifi": "router", "mobile": "mobile phone", "cellphone": "mobile phone",
 }  # fmt: skip
-# Words whose first drawable sense is not what icons mean by them, and words of user interfaces.
+# Words whose first drawable sense is not their meaning in icons, and words of user interfaces.
 SKIP = frozenset(
     "i o a b c d e f g h s v x y z en em an as at be he in it us am id no ok go app apps os ai pa ma hi add arrow"
     " arrows badge bar base bit block board border box bracket case cell center chart check circle clip close code"
@@ -55,12 +55,12 @@ SKIP = frozenset(
 
 @dataclass(frozen=True)
 class Description:
-    """What a drawing shows.
+    """Content of a drawing.
 
     Attributes:
-        name: the word for it, e.g. ``police car``.
+        name: its name, e.g. ``police car``.
         kind: its lexicographer file, e.g. ``artifact``.
-        texts: every text that fits and its weight, the name first with 1.
+        texts: texts that describe it, with weights; the name is the first one and has weight 1.
     """
 
     name: str
@@ -69,22 +69,22 @@ class Description:
 
 
 def words(raw: str) -> list[str]:
-    """A file name's words: camel case and punctuation split, digits and words of style dropped."""
+    """Split a file name into words, without digits and words of style."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", raw)
     parts = re.split(r"[^A-Za-z]+", spaced.lower())
     return [part for part in parts if part and part not in STYLE_WORDS]
 
 
 def base(raw: str) -> str:
-    """What the variants of one drawing have in common: its words and numbers that are no style."""
+    """Return the part of a name that the variants of a drawing share: its words and numbers without those of style."""
     parts = re.split(r"[^A-Za-z0-9]+", raw.lower())
     return "-".join(part for part in parts if part and part not in STYLE_WORDS and not re.fullmatch(r"\d\dpx|px", part))
 
 
 def _candidates(parts: list[str], heads_first: bool) -> Iterable[str]:
-    """Phrases that may name a drawing: all, the last words, the first words; only what stands before "with".
+    """Yield phrases that may name a drawing: all words, the last ones, the first ones; without those after "with".
 
-    With `heads_first` the first words come before the last ones, and single words follow.
+    With `heads_first`, the first words precede the last ones, and single words follow.
     """
     cut = next((i for i, part in enumerate(parts) if i and part in CUTS), len(parts))
     for group in (parts, parts[:cut]):
@@ -99,13 +99,13 @@ def _candidates(parts: list[str], heads_first: bool) -> Iterable[str]:
 def describe(
     raw: str, wordnet: WordNet, extra: Iterable[tuple[str, float]] = (), heads_first: bool = False
 ) -> Description | None:
-    """Find what a drawing called `raw` shows; None if the name is no drawable thing.
+    """Describe a drawing by its name; return None if the name does not denote a drawable thing.
 
     Args:
-        raw: the name as its set gives it, e.g. ``police-car-light-outline``.
-        wordnet: which words name things.
-        extra: more texts of weaker weight (categories, keywords); those that name no thing are left out.
-        heads_first: the name begins with the thing and may end with an author, as clip art's does.
+        raw: its name in the icon set, e.g. ``police-car-light-outline``.
+        wordnet: the nouns.
+        extra: further texts with lower weights (categories, keywords); texts that do not denote a thing are ignored.
+        heads_first: whether the name begins with the thing and may end with an author, as in clip art.
     """
     parts = words(raw)
     if not parts or len(parts) > 8:
@@ -134,7 +134,7 @@ def describe(
 
 
 def _of_whose_head(parts: list[str], found: tuple[str, str], wordnet: WordNet) -> tuple[str, str]:
-    """A "horse face" shows a horse: the owner's name where an animal's face or head was found."""
+    """Return the animal or person whose face or head a drawing shows: a "horse face" shows a horse."""
     if found[0] in ("face", "head") and parts[-1] in ("face", "head") and len(parts) > 1:
         owner = _look_up(" ".join(parts[:-1]), wordnet)
         if owner and owner[1] in ("animal", "person"):
@@ -143,7 +143,7 @@ def _of_whose_head(parts: list[str], found: tuple[str, str], wordnet: WordNet) -
 
 
 def _look_up(text: str, wordnet: WordNet) -> tuple[str, str] | None:
-    """The lemma and kind of a phrase that names a drawable thing."""
+    """Return the lemma and kind of a phrase that denotes a drawable thing."""
     if not text or text in SKIP or len(text) < 3:
         return None
     text = PERSONS.get(text, OTHERS.get(text, text))

@@ -1,4 +1,4 @@
-"""Named pictures that are files already: stamps, clip art, renderings, and photographs without names."""
+"""Pictures that exist as files: stamps, clip art, renderings, and photographs without names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Picture = tuple[Item, Tile]
 
 
 def stamps(deb: Path, wordnet: WordNet) -> Iterator[Picture]:
-    """Tux Paint's stamps: photographs and drawings, cut out, each described in a text file."""
+    """Yield the stamps of Tux Paint: photographs and drawings with transparency, each described in a text file."""
     root = deb / "tuxpaint-stamps-default/usr/share/tuxpaint/stamps"
     for path in sorted(root.rglob("*.png")):
         folder = path.parent.relative_to(root).as_posix()
@@ -42,7 +42,7 @@ def stamps(deb: Path, wordnet: WordNet) -> Iterator[Picture]:
 
 
 def clipart(deb: Path, wordnet: WordNet) -> Iterator[Picture]:
-    """Open Clip Art's drawings, named by file or else by folder."""
+    """Yield the drawings of Open Clip Art, named by file or else by folder."""
     root = deb / "openclipart-png/usr/share/openclipart/png"
     for path in sorted(root.rglob("*.png")):
         folder = path.parent.relative_to(root).as_posix()
@@ -60,11 +60,11 @@ def clipart(deb: Path, wordnet: WordNet) -> Iterator[Picture]:
 
 
 def renderings(modules: Path, wordnet: WordNet, emoji: EmojiWords) -> Iterator[Picture]:
-    """Fluent's three-dimensional emoji, named by code point; of skin tones only what has none."""
+    """Yield the three-dimensional emoji of Fluent, named by code point, with the darkest skin tone or none."""
     for path in sorted((modules / "@lobehub/fluent-emoji-3d/assets").glob("*.webp")):
         code = path.stem.lower()
         if any(tone in code for tone in ("1f3fb", "1f3fd", "1f3fe", "1f3fc")):
-            continue  # of five tones the darkest, and none at all
+            continue
         plain = code.replace("-1f3ff", "")
         name = emoji.by_code.get(plain) or emoji.by_code.get(f"{plain}-fe0f") or emoji.by_code.get(plain[:5])
         found = describe(name, wordnet, emoji.of(name)) if name else None
@@ -75,7 +75,7 @@ def renderings(modules: Path, wordnet: WordNet, emoji: EmojiWords) -> Iterator[P
 
 
 def school_pictures(deb: Path, wordnet: WordNet) -> Iterator[Picture]:
-    """gcompris's photographs and drawings that are named after what they show (its SVG drawings are left out)."""
+    """Yield the photographs and drawings of gcompris that are named after their content, except SVG drawings."""
     (folder,) = {path.parent for path in (deb / "gcompris-qt-data").rglob("lang.rcc")}
     for activity in sources.GCOMPRIS:
         for inside, data in sorted(contents(folder / f"{activity}.rcc").items()):
@@ -94,7 +94,7 @@ def school_pictures(deb: Path, wordnet: WordNet) -> Iterator[Picture]:
 
 
 def backgrounds(deb: Path, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Random crops [N, BACKGROUND, BACKGROUND, 3] of desktop photographs and of gcompris's pictures of places."""
+    """Return random crops [N, BACKGROUND, BACKGROUND, 3] of desktop photographs and of landscapes of gcompris."""
     crops = []
     files = [path for name in sources.DEBIAN[4:] for path in sorted((deb / name).rglob("*")) if path.is_file()]
     pictures = [path.read_bytes() for path in files if path.suffix in (".png", ".jpg", ".jpeg", ".webp")]
@@ -124,7 +124,7 @@ def backgrounds(deb: Path, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _without_article(text: str) -> str:
-    """ "A sleeping capybara" without its "A", and only what stands before a bracket."""
+    """Return a text without its article and without the part from a bracket on."""
     text = text.split("(")[0].strip()
     first, _, rest = text.partition(" ")
     return rest if first.lower() in ("a", "an", "the", "two", "some") and rest else text

@@ -1,9 +1,10 @@
-"""Draw the SVG files of one list as tiles. A process of its own: some drawings crash the renderer.
+"""Render the SVG files of a list as tiles, in a separate process, since some drawings crash the renderer.
 
     python -m tools.train_offline_vendor.render <list.jsonl> <folder>
 
-The list has a line ``{"file": ..., "svg": ...}`` for each drawing. A drawing's name goes to ``<folder>/started`` before
-it is drawn, and its tile to ``tiles.raw`` and name to ``drawn`` afterwards. What was started is never tried again.
+The list has a line ``{"file": ..., "svg": ...}`` for each drawing. The name of a drawing is written to
+``<folder>/started`` before it is rendered, and its tile to ``tiles.raw`` and its name to ``drawn`` afterwards. Drawings
+in ``started`` are not tried again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tools.train_offline_vendor.tiles import SIDE, fitted
 
 
 def main() -> None:
-    """Draw what has not been tried yet."""
+    """Render the drawings that have not been tried yet."""
     import resvg_py
 
     listing, folder = Path(sys.argv[1]), Path(sys.argv[2])

@@ -1,4 +1,4 @@
-"""Read Qt resource files (.rcc), in which gcompris keeps its pictures."""
+"""Read Qt resource files (.rcc), which contain the pictures of gcompris."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ NODE = {1: 14, 2: 22, 3: 22}  # bytes of a tree node, by the format's version
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """All files in a resource file by their paths; those packed with Zstandard are left out.
+    """Return the files in a resource file by path, without files that are compressed with Zstandard.
 
     Raises:
-        ValueError: if it is no resource file of versions 1 to 3.
+        ValueError: if it is not a resource file of version 1 to 3.
     """
     data = path.read_bytes()
     magic, version, tree, bodies, names = struct.unpack(">4sIIII", data[:20])
     if magic != b"qres" or version not in NODE:
-        raise ValueError(f"{path.name} is no Qt resource file of versions 1 to 3")
+        raise ValueError(f"{path.name} is not a Qt resource file of version 1 to 3")
     files: dict[str, bytes] = {}
 
     def name(offset: int) -> str:

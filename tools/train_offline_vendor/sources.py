@@ -1,4 +1,4 @@
-"""Where the drawings come from, what is kept out, and what is held back for validation."""
+"""Sources of the drawings, exclusions, and the validation set."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ _FONT_SETS = {"mdi": "mdi", "mdi-outline": "mdi", "phosphor": "ph", "remix": "ri
 
 
 def demo_drawings() -> dict[str, frozenset[str]]:
-    """The base names of the icons that the demo draws from a font whose set is used here otherwise, by set."""
-    found: dict[str, set[str]] = {}
+    """Return by set the base names of the icons that the demo draws, which are excluded from that set."""
+    names_by_set: dict[str, set[str]] = {}
     for table in (SOLID_ICONS, OUTLINE_ICONS):
         for fonts in table.values():
             for font, names in fonts.items():
                 if font in _FONT_SETS:
-                    found.setdefault(_FONT_SETS[font], set()).update(base(name) for name in names.split())
-    return {name: frozenset(bases) for name, bases in found.items()}
+                    names_by_set.setdefault(_FONT_SETS[font], set()).update(base(name) for name in names.split())
+    return {name: frozenset(bases) for name, bases in names_by_set.items()}

@@ -1,4 +1,4 @@
-"""Tiles: drawings of one size with their transparency, and how they lie on disk."""
+"""Tiles: drawings of one size with transparency, and their format on disk."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIDE = 128  # pixels of a tile
-MARGIN = 4  # left free around a drawing
-LARGEST = 30_000_000  # pixels of a picture that is read at all
+MARGIN = 4  # pixels around a drawing
+LARGEST = 30_000_000  # maximum number of pixels of a picture
 
 Tile = NDArray[np.uint8]  # [SIDE, SIDE, 4], RGBA
 
 
 def opened(source: Path | bytes) -> Image.Image | None:
-    """A picture file in memory; None if it is broken or larger than `LARGEST` pixels."""
+    """Open a picture file in memory; return None if it is broken or larger than `LARGEST` pixels."""
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
             if image.width * image.height > LARGEST:
@@ -29,7 +29,7 @@ def opened(source: Path | bytes) -> Image.Image | None:
 
 
 def fitted(image: Image.Image) -> Tile | None:
-    """Crop a drawing to what is not transparent and centre it in a tile; None if nothing is there."""
+    """Crop a drawing to what is not transparent and centre it in a tile; return None if it is empty."""
     rgba = image.convert("RGBA")
     box = rgba.getchannel("A").point(lambda value: 255 * (value > 8)).getbbox()
     if box is None:
@@ -45,7 +45,7 @@ def fitted(image: Image.Image) -> Tile | None:
 
 
 def whole(image: Image.Image) -> Tile:
-    """An opaque picture's centre square as a tile."""
+    """Return the centre square of an opaque picture as a tile."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.convert("RGBA").crop((left, top, left + side, top + side))
@@ -53,7 +53,7 @@ def whole(image: Image.Image) -> Tile:
 
 
 def looks_like_photo(image: Image.Image) -> bool:
-    """True if few pixels share their colour exactly, as in photographs and renderings."""
+    """Return whether few pixels have exactly the same colour, as in photographs and renderings."""
     pixels = np.asarray(image.convert("RGBA").resize((96, 96), Image.Resampling.NEAREST)).reshape(-1, 4)
     opaque = pixels[pixels[:, 3] > 200][:, :3]
     if len(opaque) < 200:

@@ -1,9 +1,9 @@
-"""Train the offline vendor's image side on the gathered corpus, and write the file that the package ships.
+"""Train the image encoder of the offline vendor on the gathered corpus, and write the file that the package ships.
 
     python -m tools.train_offline_vendor.train --work <folder> --steps <n>
 
-Stopped and called again it goes on from the last checkpoint. Log: ``<folder>/train.log``; result:
-``<folder>/vendor.safetensors`` and ``<folder>/vendor.json`` with what was measured on the held-back drawings.
+If it is interrupted and started again, it continues from the last checkpoint. Log: ``<folder>/train.log``; result:
+``<folder>/vendor.safetensors`` and ``<folder>/vendor.json`` with the results on the validation drawings.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ from vl2v.teacher.offline.tower import DEVIATION, MEAN, ImageTower
 
 SCALE = 20.0  # of the cosines, in the softmax over the vocabulary
 SMALL, FULL, SMALL_PART = 112, 128, 0.6  # pixels, and the share of the steps at the smaller size
-CHECKPOINT, VALIDATION = 200, 600  # steps between two
+CHECKPOINT, VALIDATION = 200, 600  # intervals in steps
 log = logging.getLogger("train")
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What differs between the two parts of training.
+    """Settings of one of the two phases of training.
 
     Attributes:
-        named, scenes: images of a step, with names and photographs without.
-        kept: weight of keeping what the network knows.
-        photos: how much likelier a photograph is than usual.
-        rate, ramp: the highest learning rate's factor, and the steps until it is reached.
-        averaging: of the weights' moving average.
+        named, scenes: images with names and photographs without names in a step.
+        reference: weight of the divergence from the frozen network.
+        photos: factor of the probability of a photograph.
+        rate, ramp: maximum factor of the learning rate, and the number of steps until it is reached.
+        averaging: decay of the moving average of the weights.
     """
 
     named: int
     scenes: int
-    kept: float
+    reference: float
     photos: float
     rate: float
     ramp: int
     averaging: float
 
 
-MAIN = Phase(named=56, scenes=8, kept=0.5, photos=1.0, rate=1.0, ramp=200, averaging=0.998)
-POLISH = Phase(named=44, scenes=20, kept=2.0, photos=3.0, rate=0.4, ramp=50, averaging=0.995)
+MAIN = Phase(named=56, scenes=8, reference=0.5, photos=1.0, rate=1.0, ramp=200, averaging=0.998)
+POLISH = Phase(named=44, scenes=20, reference=2.0, photos=3.0, rate=0.4, ramp=50, averaging=0.995)
 
 
 class Sampler:
@@ -78,7 +78,7 @@ class Sampler:
         self._marks = torch.tensor([(item.mono, item.photo, item.opaque) for item in corpus.items])
 
     def named(self, count: int, step: int, side: int, phase: Phase = MAIN) -> tuple[Tensor, Tensor, Tensor]:
-        """Images [count, 3, side, side] in 0..1, targets [count, V], and which look like photographs [count]."""
+        """Return images [count, 3, side, side] in 0..1, targets [count, V], whether they are photographs [count]."""
         rng = np.random.default_rng((1, step))
         torch.manual_seed(step)
         chances = self._chances[phase]
@@ -93,23 +93,23 @@ class Sampler:
         return images, wanted, photo
 
     def scenes(self, count: int, step: int, side: int) -> Tensor:
-        """Photographs without names, [count, 3, side, side] in 0..1."""
+        """Return photographs without names, [count, 3, side, side] in 0..1."""
         return self.corpus.scenery(count, np.random.default_rng((2, step)), side)
 
 
 def loss_of(
-    tower: ImageTower, frozen: Frozen, images: Tensor, wanted: Tensor, photo: Tensor, texts: Tensor, kept: float
+    tower: ImageTower, frozen: Frozen, images: Tensor, wanted: Tensor, photo: Tensor, texts: Tensor, reference: float
 ) -> Tensor:
-    """The loss of a step.
+    """Return the loss of a step.
 
     Args:
-        tower: what is trained.
-        frozen: the network as ImageNet left it.
+        tower: the trained network.
+        frozen: the network pretrained on ImageNet.
         images: [B, 3, S, S], normalised.
-        wanted: [L, V] of the first L images, rows summing to one; the others have no name.
-        photo: [B] bool, where the frozen network's opinion counts.
+        wanted: [L, V] targets of the first L images, with rows that sum to one; the others have no name.
+        photo: [B] bool, the images that are compared with the predictions of the frozen network.
         texts: [V, 384], unit vectors.
-        kept: weight of that opinion.
+        reference: weight of this comparison.
     """
     named = len(wanted)
     states = frozen.early(images)
@@ -118,19 +118,19 @@ def loss_of(
     loss = (wanted * surprise[:named]).sum(dim=1).mean()
     rows = photo.nonzero().flatten()
     if len(rows):
-        opinion, meant = frozen.opinion(states[rows])  # [R, 1000], [R, V]
-        drift = F.kl_div(frozen.scores(features[rows]).log_softmax(dim=1), opinion, reduction="none").sum(dim=1)
-        loss = loss + kept * (drift + (meant * surprise[rows]).sum(dim=1)).sum() / len(images)
+        predicted, meant = frozen.predictions(states[rows])  # [R, 1000], [R, V]
+        drift = F.kl_div(frozen.scores(features[rows]).log_softmax(dim=1), predicted, reduction="none").sum(dim=1)
+        loss = loss + reference * (drift + (meant * surprise[rows]).sum(dim=1)).sum() / len(images)
     return loss
 
 
 def rate(step: int, steps: int, phase: Phase) -> float:
-    """The learning rate's factor at a phase's step: up over its ramp, then down along a cosine to zero."""
+    """Return the factor of the learning rate: a linear warm-up, then a cosine decay to zero."""
     return phase.rate * min(1.0, (step + 1) / phase.ramp) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def optimiser_of(tower: ImageTower, stages: int) -> torch.optim.AdamW:
-    """AdamW for the late stages' pointwise convolutions, their biases and the map; the rest is frozen."""
+    """Return AdamW for the pointwise convolutions and biases of the late stages and the projection; freeze the rest."""
     tower.requires_grad_(False)
     late = [*tower.stages[stages:], tower.top]
     for module in late:
@@ -152,7 +152,7 @@ class Training:
     Args:
         work: the folder that gather filled.
         steps: of the main phase.
-        polish: steps of the second phase, which looks at photographs more.
+        polish: steps of the second phase, which uses more photographs.
     """
 
     def __init__(self, work: Path, steps: int, polish: int = 0) -> None:
@@ -172,24 +172,24 @@ class Training:
         self.step = 0
 
     def embed(self, tower: ImageTower) -> Any:
-        """What `validate` asks of a tower."""
+        """Return the function that `validate` requires."""
         return lambda images: tower((images - MEAN) / DEVIATION)
 
     def averaged(self) -> ImageTower:
-        """The tower with the moving average of the weights."""
+        """Return the network with the moving average of the weights."""
         tower = self.frozen.fresh_tower(self.start)
         tower.load_state_dict(self.average)
         return tower
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint atomically."""
         state = {"step": self.step, "tower": self.tower.state_dict(), "average": self.average,
                  "optimiser": self.optimiser.state_dict()}  # fmt: skip
         torch.save(state, self.work / "checkpoint.new")
         (self.work / "checkpoint.new").replace(self.work / "checkpoint.pt")
 
     def resume(self) -> None:
-        """Go back to the checkpoint, if there is one."""
+        """Load the checkpoint, if there is one."""
         path = self.work / "checkpoint.pt"
         if path.exists():
             state = torch.load(path, weights_only=True)
@@ -200,16 +200,16 @@ class Training:
             log.info("resumed at step %d", self.step)
 
     def one_step(self) -> float:
-        """Train on one batch; returns its loss."""
+        """Train on one batch; return its loss."""
         side = SMALL if self.step < SMALL_PART * self.steps else FULL
         phase, first, steps = (MAIN, 0, self.steps) if self.step < self.steps else (POLISH, self.steps, self.polish)
         images, wanted, photo = self.sampler.named(phase.named, self.step, side, phase)
         images = torch.cat([images, self.sampler.scenes(phase.scenes, self.step, side)])
         photo = torch.cat([photo, torch.ones(phase.scenes, dtype=torch.bool)])
         images = ((images - MEAN) / DEVIATION).contiguous(memory_format=torch.channels_last)
-        form = self.step // 2 % len(FORMS) if self.step % 2 else 0  # every other step: bare names
+        form = self.step // 2 % len(FORMS) if self.step % 2 else 0  # every other step uses plain names
         texts = self.vocabulary.embeddings[form]
-        loss = loss_of(self.tower, self.frozen, images, wanted, photo, texts, phase.kept)
+        loss = loss_of(self.tower, self.frozen, images, wanted, photo, texts, phase.reference)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_([w for w in self.tower.parameters() if w.requires_grad], 5.0)
@@ -224,7 +224,7 @@ class Training:
         return float(loss.detach())
 
     def run(self) -> None:
-        """Train to the end, with a line in the log every 50 steps."""
+        """Train to the end, and log a line every 50 steps."""
         self.resume()
         losses: list[float] = []
         began, first, last = time.monotonic(), self.step, self.steps + self.polish
@@ -242,11 +242,11 @@ class Training:
 
 
 def main() -> None:
-    """Train and write the shipped file."""
+    """Train and write the file of the package."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="the folder that gather filled")
     parser.add_argument("--steps", type=int, default=3000, help="steps of 64 images")
-    parser.add_argument("--polish", type=int, default=0, help="further steps that look at photographs more")
+    parser.add_argument("--polish", type=int, default=0, help="further steps with more photographs")
     parser.add_argument("--threads", type=int, default=1)
     a = parser.parse_args()
     torch.set_num_threads(a.threads)

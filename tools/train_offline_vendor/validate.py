@@ -1,4 +1,4 @@
-"""How good a tower is on drawings and photographs that are never trained on. No benchmark's images are used."""
+"""Accuracy on drawings and photographs that are not used for training. No image of a benchmark is used."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tools.train_offline_vendor.listing import Item
 from tools.train_offline_vendor.vocabulary import Vocabulary
 
 SIDE = 128
-MOST = 300  # images of a group
-OF_A_NAME = 3  # images of one name in a group
+MOST = 300  # maximum number of images of a group
+OF_A_NAME = 3  # maximum number of images with one name in a group
 WAYS = 7  # classes of the small random tasks whose expected accuracy is reported
 FAMILIES = (
     ("photo", "rendering"), ("clip_art", "colour_emoji"), ("photo_as_lines", "colour_emoji_as_lines"),
@@ -28,14 +28,14 @@ KINDS = ("animal", "plant", "food", "vehicle", "building", "clothing", "furnitur
 
 @dataclass(frozen=True)
 class Group:
-    """Images [n, 3, SIDE, SIDE] in 0..1 and the items they show."""
+    """Images [N, 3, SIDE, SIDE] in 0..1 and their items."""
 
     images: Tensor
     items: list[Item]
 
 
 def _style(item: Item) -> str:
-    """The group of a validation item."""
+    """Return the group of a validation item."""
     if item.source in ("iconoir", "lucide", "mingcute"):
         return "line_icon"
     if item.mono:
@@ -48,7 +48,7 @@ def _style(item: Item) -> str:
 
 
 def groups(corpus: Corpus, known: set[str], seed: int = 0) -> dict[str, Group]:
-    """The validation images by style, always the same ones: drawings on white, photographs before scenery."""
+    """Return the validation images by style: drawings on white, photographs on scenery; the same for the same seed."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     chosen: dict[str, list[int]] = {}
@@ -61,7 +61,7 @@ def groups(corpus: Corpus, known: set[str], seed: int = 0) -> dict[str, Group]:
         seen[style, item.name] = seen.get((style, item.name), 0) + 1
         if seen[style, item.name] <= OF_A_NAME and len(chosen.setdefault(style, [])) < MOST:
             chosen[style].append(int(number))
-    found = {}
+    by_style = {}
     for style, numbers in sorted(chosen.items()):
         items = [corpus.items[number] for number in numbers]
         tiles = torch.nn.functional.interpolate(corpus.batch(np.array(numbers)), (112, 112), mode="area")
@@ -69,11 +69,11 @@ def groups(corpus: Corpus, known: set[str], seed: int = 0) -> dict[str, Group]:
         ground = torch.ones(len(items), 3, SIDE, SIDE)
         if style == "photo":
             ground = corpus.scenery(len(items), rng, SIDE)
-        found[style] = Group(_on(tiles, ground), items)
+        by_style[style] = Group(_on(tiles, ground), items)
         if style in ("colour_emoji", "photo"):
             lines = as_lines(tiles, torch.tensor([item.photo for item in items]))
-            found[f"{style}_as_lines"] = Group(_on(lines, torch.ones_like(ground)), items)
-    return found
+            by_style[f"{style}_as_lines"] = Group(_on(lines, torch.ones_like(ground)), items)
+    return by_style
 
 
 def _on(pictures: Tensor, ground: Tensor) -> Tensor:
@@ -85,7 +85,11 @@ def _kind(item: Item) -> str | None:
 
 
 def score(embeddings: Tensor, items: list[Item], vocabulary: Vocabulary, form: int) -> dict[str, float]:
-    """Zero-shot accuracies in percent of unit vectors [n, 384]: among all names, among kinds, among 7 random names."""
+    """Return the zero-shot accuracies in percent among all names, among kinds, and among 7 random names.
+
+    Args:
+        embeddings: [N, 384], rows of length one.
+    """
     index = vocabulary.index()
     names = sorted({item.name for item in items})
     rows = torch.tensor([names.index(item.name) for item in items])

@@ -1,4 +1,4 @@
-"""The texts a drawing may be called, their embeddings, and what ImageNet's classes are called among them."""
+"""Names and descriptions of drawings, their embeddings, and the names of the classes of ImageNet."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Vocabulary:
 
     Attributes:
         texts: the texts.
-        mean: [384], the mean of all their embeddings in all `FORMS`: the shared space's origin.
+        mean: [384], the mean of their embeddings over all `FORMS`, which is the origin of the shared space.
         embeddings: [form, V, 384], centred and of length one.
-        imagenet: [1000, V], what each ImageNet class is called and is a kind of; rows sum to one.
+        imagenet: [1000, V], names and hypernyms of each class of ImageNet; rows sum to one.
     """
 
     texts: tuple[str, ...]
@@ -37,26 +37,26 @@ class Vocabulary:
     imagenet: Tensor
 
     def index(self) -> dict[str, int]:
-        """Where each text stands."""
+        """Return the index of each text."""
         return {text: number for number, text in enumerate(self.texts)}
 
 
 def targets(items: Iterable[Item], index: dict[str, int]) -> list[tuple[Tensor, Tensor]]:
-    """Each item's texts as (numbers [k] int64, weights [k] summing to one)."""
-    found = []
+    """Return the texts of each item as (indices [k] int64, weights [k] that sum to one)."""
+    rows = []
     for item in items:
         known = [(index[text], weight) for text, weight in item.texts.items() if text in index]
         numbers, weights = zip(*known, strict=True) if known else ((), ())
         mass = torch.tensor(weights, dtype=torch.float32)
-        found.append((torch.tensor(numbers, dtype=torch.long), mass / mass.sum().clamp(min=1e-6)))
-    return found
+        rows.append((torch.tensor(numbers, dtype=torch.long), mass / mass.sum().clamp(min=1e-6)))
+    return rows
 
 
 def build(items: list[Item], wordnet: WordNet, cache: Path) -> Vocabulary:
-    """Collect the texts of the training items and of ImageNet, and embed them; kept in `cache`."""
+    """Collect the texts of the training items and of ImageNet, and embed them; the result is saved in `cache`."""
     if cache.exists():
-        kept = torch.load(cache, weights_only=True)
-        return Vocabulary(tuple(kept["texts"]), kept["mean"], kept["vectors"].float(), kept["imagenet"].float())
+        saved = torch.load(cache, weights_only=True)
+        return Vocabulary(tuple(saved["texts"]), saved["mean"], saved["vectors"].float(), saved["imagenet"].float())
     classes = imagenet_texts(wordnet)
     counts: dict[str, int] = {}
     for item in items:
@@ -82,11 +82,11 @@ def build(items: list[Item], wordnet: WordNet, cache: Path) -> Vocabulary:
 
 
 def imagenet_texts(wordnet: WordNet) -> list[dict[str, float]]:
-    """The names of ImageNet's 1000 classes, each with weight 1, and the usual words above them."""
+    """Return the names of the 1000 classes of ImageNet with weight 1, and common hypernyms."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
-    found = []
+    classes = []
     for number in range(info.num_classes()):
         names = [name.lower() for name in info.index_to_description(number).split(", ")][:2]
         texts = dict.fromkeys(names, 1.0)
@@ -94,5 +94,5 @@ def imagenet_texts(wordnet: WordNet) -> list[dict[str, float]]:
             meaning = wordnet.meaning(wordnet.lemma(name) or "")
             for text, weight in meaning.kinds if meaning else ():
                 texts.setdefault(text, 2 * weight)  # two names, so twice
-        found.append(texts)
-    return found
+        classes.append(texts)
+    return classes

@@ -1,4 +1,4 @@
-"""The map before anything else is trained: ridge regression, then fitted on kept features."""
+"""The initial projection: ridge regression, then Adam on cached features."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from vl2v.teacher.offline.tower import DEVIATION, MEAN, ImageTower
 if TYPE_CHECKING:
     from tools.train_offline_vendor.train import Sampler
 
-BATCHES, SIZE = 250, 80  # images whose features are kept: 20,000
+BATCHES, SIZE = 250, 80  # batches of images whose features are cached: 20,000 images
 STEPS, BATCH = 700, 256
-FIRST = 1_000_000  # the sampler's steps from here on are not those of training
+FIRST = 1_000_000  # the sampler's steps from here on are not used in training
 log = logging.getLogger("train")
 
 
 def ridge(frozen: Frozen, vocabulary: Vocabulary, strength: float = 0.1) -> dict[str, Tensor]:
-    """The linear map that takes each row of the classifier nearest to the mean vector of its class's texts."""
+    """Return the linear map from each row of the classifier to the mean embedding of the texts of its class."""
     rows = frozen.classifier.weight - frozen.classifier.weight.mean(dim=0)
     wanted = F.normalize(vocabulary.imagenet @ vocabulary.embeddings[0], dim=1)
     gram = rows.T @ rows
@@ -33,12 +33,12 @@ def ridge(frozen: Frozen, vocabulary: Vocabulary, strength: float = 0.1) -> dict
 
 
 def warm(cache: Path, sampler: Sampler, frozen: Frozen, vocabulary: Vocabulary) -> dict[str, Tensor]:
-    """The map's weights, fitted with the training's own loss while the network stands still; kept in `cache`."""
+    """Return the weights of the projection, fitted with the loss of training on a frozen network; saved in `cache`."""
     if cache.exists():
-        kept: dict[str, Tensor] = torch.load(cache, weights_only=True)
-        return kept
+        saved: dict[str, Tensor] = torch.load(cache, weights_only=True)
+        return saved
     features, wanted = _features(sampler, frozen)
-    log.info("kept features of %d images", len(features))
+    log.info("cached features of %d images", len(features))
     tower: ImageTower = frozen.fresh_tower(ridge(frozen, vocabulary))
     tower.map.requires_grad_(True)
     optimiser = torch.optim.AdamW(tower.map.parameters(), lr=1e-3, weight_decay=0.01)
@@ -66,12 +66,15 @@ def warm(cache: Path, sampler: Sampler, frozen: Frozen, vocabulary: Vocabulary) 
 
 
 def _features(sampler: Sampler, frozen: Frozen) -> tuple[Tensor, list[Tensor]]:
-    """Features [n, 1280] of varied images, and sparse targets [V]: names; of photographs the network's view too."""
+    """Return features [N, 1280] of augmented images and sparse targets [V].
+
+    Targets are the names; those of photographs are mixed with the predictions of the frozen network.
+    """
     features, wanted = [], []
     for batch in range(BATCHES):
         images, names, photo = sampler.named(SIZE, FIRST + batch, 128)
         states = frozen.early(((images - MEAN) / DEVIATION).contiguous(memory_format=torch.channels_last))
-        _, meant = frozen.opinion(states)
+        _, meant = frozen.predictions(states)
         names[photo] = 0.6 * names[photo] + 0.4 * meant[photo] * (meant[photo] > 1e-3)
         features.append(frozen.late(states))
         wanted += [row.to_sparse() for row in names]

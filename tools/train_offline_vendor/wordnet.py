@@ -1,4 +1,4 @@
-"""WordNet's nouns, read from its own files: which words name things, and what kinds of things they are."""
+"""The nouns of WordNet, read from its files: words that denote things, and their kinds."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 # Lexicographer files (man 5 lexnames) whose members can be drawn.
 THINGS = {5: "animal", 6: "artifact", 8: "body", 13: "food", 17: "object", 18: "person", 19: "phenomenon", 20: "plant"}
-TOPS = 3  # the file of the uppermost kinds, "animal" itself and the like
+TOPS = 3  # the file of the uppermost kinds, such as "animal"
 UPPERMOST = {"person", "animal", "plant", "food"}
-WRITING = "written communication"  # books, letters and the like lie under "communication", with their kind
-SENSES = 3  # a word's first senses that are looked at: "church" is a group first, a building second
-RARE = 2  # a kind counted less often than this in WordNet's tagged texts is a term of science, not a usual word
+WRITING = "written communication"  # books and letters are kinds of "communication"
+SENSES = 3  # number of senses that are considered: "church" is first a group, then a building
+RARE = 2  # a kind with a lower count in the tagged texts of WordNet is a technical term
 LEVELS = (0.5, 0.35, 0.25, 0.2, 0.15)  # weight of the first usual kind above a name, of the second, ...
 
-# Kinds that say next to nothing about a thing's looks.
+# Kinds that hardly describe the appearance of a thing.
 GENERIC = frozenset(
     "entity,physical entity,abstraction,abstract entity,object,physical object,whole,unit,artifact,artefact,matter,"
     "substance,thing,causal agent,cause,causal agency,living thing,animate thing,organism,being,part,portion,"
@@ -32,8 +32,8 @@ class Meaning:
     """One sense of a word.
 
     Attributes:
-        kind: the lexicographer file's name, e.g. ``animal``.
-        kinds: usual words for what it is, nearest first, each with its weight below 1.
+        kind: name of the lexicographer file, e.g. ``animal``.
+        kinds: common hypernyms, the nearest first, each with a weight below 1.
     """
 
     kind: str
@@ -56,7 +56,7 @@ class WordNet:
             self._read(line.split("|")[0].split())
         self._plural = dict(line.split()[:2] for line in _lines(folder / "noun.exc"))
         self._counts: dict[str, int] = {}
-        self._others: dict[str, int] = {}  # how often a word is counted as a verb, an adjective or an adverb
+        self._others: dict[str, int] = {}  # count of a word as verb, adjective or adverb
         for line in _lines(folder / "cntlist.rev"):
             key, _, count_text = line.split()
             word, _, rest = key.partition("%")
@@ -71,7 +71,7 @@ class WordNet:
         self._above[offset] = [int(pointers[i + 1]) for i in range(0, len(pointers), 4) if pointers[i] in ("@", "@i")]
 
     def lemma(self, word: str) -> str | None:
-        """The form of `word` that stands in the index, a plural reduced; None if it is no noun."""
+        """Return the form of a word in the index, the singular for a plural; None if it is not a noun."""
         if word in self._senses:
             return word
         if word in self._plural:
@@ -83,10 +83,10 @@ class WordNet:
 
     @lru_cache(maxsize=100_000)  # noqa: B019 - one WordNet lives as long as the program
     def meaning(self, lemma: str) -> Meaning | None:
-        """What can be drawn of a lemma's `SENSES` first senses; None if nothing can.
+        """Return the drawable meaning of a lemma among its first `SENSES` senses; None if it has none.
 
-        The first such sense gives the kind. Of artifacts the usual words above their other senses as artifacts count
-        half: "hammer" is a mechanism first, a tool second. (That a "dog" can be a person must not count.)
+        The first such sense determines the kind. For artifacts, the hypernyms of further senses as artifacts have half
+        the weight: "hammer" is first a mechanism, then a tool. Other kinds do not count: a "dog" can be a person.
         """
         kind, kinds = None, dict[str, float]()
         for offset in self._senses.get(lemma, [])[:SENSES]:
@@ -100,11 +100,11 @@ class WordNet:
         return None if kind is None else Meaning(kind, tuple(kinds.items()))
 
     def bare(self, word: str) -> bool:
-        """True if `word` is mostly no noun: "double", "pull"."""
+        """Return whether a word is mostly not a noun, such as "double" or "pull"."""
         return self._others.get(word, 0) > 3 * self._counts.get(word, 0)
 
     def _kind(self, offset: int, chain: list[int]) -> str | None:
-        """The kind of thing a sense means, None if it cannot be drawn."""
+        """Return the kind of a sense; None if it cannot be drawn."""
         if self._files[offset] == TOPS:
             return next((word for word in self._words[offset] if word in UPPERMOST), None)
         if any(WRITING in self._words[above] for above in chain):
@@ -112,7 +112,7 @@ class WordNet:
         return THINGS.get(self._files[offset])
 
     def _chain(self, offset: int) -> Iterator[int]:
-        """What stands above a sense, by the first pointer of each."""
+        """Yield the hypernyms of a sense, by the first pointer of each."""
         above = self._above[offset]
         while above:
             yield above[0]
@@ -128,6 +128,6 @@ class WordNet:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines of a file but for WordNet's licence, which is indented."""
+    """Yield the lines of a file without the licence, which is indented."""
     with path.open(encoding="utf-8") as file:
         yield from (line for line in file if not line.startswith("  "))
