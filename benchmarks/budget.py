@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from common import circumstances, keep, scratch_option
-from suspects import material
+from suspects import prepared
 from vl2v.analysis.selection import diverse
 from vl2v.data.splits import domainbed_holdout
 from vl2v.method.ridge import dual_targets, ridge, term_weights
@@ -44,9 +44,9 @@ class Trial:
         self.m, self.seed, rows, validation = m, seed, [], []
         for domain in range(4):
             of_domain = np.flatnonzero(m["domains"] == domain)
-            kept, out = domainbed_holdout(len(of_domain), seed, domain, 0.2)
+            train, out = domainbed_holdout(len(of_domain), seed, domain, 0.2)
             if domain != target:
-                rows.append(of_domain[kept])
+                rows.append(of_domain[train])
                 validation.append(of_domain[out])
         self.rows, self.target = np.concatenate(rows), np.flatnonzero(m["domains"] == target)
         self.validation = validation
@@ -182,7 +182,7 @@ def main() -> None:
     """Measure, and write the figures."""
     scratch = scratch_option(__doc__)
     torch.set_num_threads(1)
-    lines = measure(material(scratch, size=96, prompts="name"))
+    lines = measure(prepared(scratch, size=96, prompts="name"))
     keep("budget", {"circumstances": circumstances(SEEDS), "summary": summary(lines), "lines": lines})
 
 

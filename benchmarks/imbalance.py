@@ -95,11 +95,11 @@ def imbalanced(images: Images, target: int, seed: int) -> TrainingData:
         if domain == target:
             continue
         rows = np.flatnonzero(images.domains == domain)
-        kept = []
+        chosen = []
         for k in range(classes):
             of_class = generator.permutation(rows[images.labels[rows] == k])
-            kept.append(of_class[: max(LEAST, round(share[k] * len(of_class)))])
-        rows = np.concatenate(kept)
+            chosen.append(of_class[: max(LEAST, round(share[k] * len(of_class)))])
+        rows = np.concatenate(chosen)
         train, held_out = domainbed_holdout(len(rows), seed, domain)
         training.append(rows[train])
         validation[DOMAINS[domain]] = rows[held_out], images.labels[rows[held_out]]

@@ -24,7 +24,7 @@ from scipy.stats import t as student_t
 
 from budget import SEEDS, SHARES, Arrays, Trial
 from common import circumstances, keep, scratch_option
-from suspects import material
+from suspects import prepared
 from vl2v.analysis.selection import diverse
 
 IMAGE_WEIGHT, PARTS, ORDERS = 0.5, (0.0, 0.25, 0.5, 0.75, 1.0), 3
@@ -108,7 +108,7 @@ def main() -> None:
     """Measure, and write the figures."""
     scratch = scratch_option(__doc__)
     torch.set_num_threads(1)
-    lines = measure(material(scratch, size=96, prompts="name"))
+    lines = measure(prepared(scratch, size=96, prompts="name"))
     keep("next_dollar", {"circumstances": circumstances(SEEDS), "summary": summary(lines), "lines": lines})
 
 

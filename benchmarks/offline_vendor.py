@@ -61,7 +61,7 @@ def main() -> None:
     figures["demo"] = zero_shot(teacher, draw(a.scratch / "task"))
     folder = shared()
     if folder is None:
-        print("PACS skipped: the maintainers' folder is not beside the checkout")
+        print("PACS skipped: the maintainers' folder is not next to the checkout")
     else:
         figures["pacs"] = zero_shot(teacher, folder / "data" / "PACS")
     figures["seconds"] = round(time.monotonic() - start, 1)

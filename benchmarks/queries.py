@@ -2,7 +2,7 @@
 
 The research code asks the teacher for every augmented image of every step of both stages: 2 x 5001 x 96 = 960,192
 queries a run, 11,522,304 for the twelve runs. Here the real scan, split, quote and purchase run for all twelve on one
-store; the teacher counts what it is asked. Prompt embeddings are random, since only counts matter.
+store; the teacher counts its queries. Prompt embeddings are random, since only counts matter.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ def main() -> None:
     folder = need_shared()
     teacher, per_run = CountingTeacher(), []
     with tempfile.TemporaryDirectory() as scratch:
-        places = StoragePaths(Path(scratch) / "cache", Path(scratch) / "vectors.sqlite")
+        storage = StoragePaths(Path(scratch) / "cache", Path(scratch) / "vectors.sqlite")
         for target in DOMAINS:
             for seed in SEEDS:
                 data = {"root": str(folder / "data" / "PACS"), "held_out": (target,)}
                 about = {"spec": "counting", "accept": True}  # it knows nothing, and is only counted
                 config = make_config(None, {"data": data, "teacher": about, "student": {}, "seed": seed})
                 before = teacher.images
-                plan = plan_run(config, places, teacher=teacher, with_student=False)
-                with closing(EmbeddingStore(places.store)) as store:
+                plan = plan_run(config, storage, teacher=teacher, with_student=False)
+                with closing(EmbeddingStore(storage.store)) as store:
                     purchase(plan, Budget(None), store, f"{target}-{seed}", Silent())
                 per_run.append({"target": target, "seed": seed, "image_queries": teacher.images - before})
     research = RESEARCH_RUN * len(per_run)

@@ -65,7 +65,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 
 
 def measure(jobs: Path, out: Path) -> None:
-    """Repair every finished student, and write its figures; what is there is not done again."""
+    """Repair every finished student, and write the results; finished results are not computed again."""
     storage = StoragePaths(out / "cache", out / "vectors.sqlite")
     for job in sorted(jobs.iterdir(), key=lambda job: (RunFolder(job).config().seed, job.name)):
         folder, figures = RunFolder(job), out / "measured" / f"{job.name}.json"

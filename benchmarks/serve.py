@@ -1,10 +1,10 @@
 """Overhead of serving: one request at a time, and several clients at once.
 
 `vl2v serve`'s own code runs in another process around an exported run, with one thread for the network, as the bare
-model here has. At batch 1 the two are asked in turn about the same JPEG files: `vl2v_runtime.Model.predict` of a file's
-bytes in this process, and `POST /v1/predict` with those bytes over localhost, on a connection that is kept open. The
-median of their differences, pair by pair, is what serving adds. Then several clients ask at once, each again as soon as
-it is answered; the bare model's rate, one image at a time, stands beside the requests a second.
+model here has. At batch 1, both are queried in turn with the same JPEG files: `vl2v_runtime.Model.predict` of a file's
+bytes in this process, and `POST /v1/predict` with those bytes over localhost, on a persistent connection. The
+median of their differences, pair by pair, is the overhead of serving. Then several clients send requests at once, each
+the next one as soon as it has a response. The result contains requests per second, and the rate of the bare model.
 
     OMP_NUM_THREADS=1 python benchmarks/serve.py RUN IMAGES
 """
@@ -40,7 +40,7 @@ def serve(run: str, port: int) -> None:
 
 
 def connect(port: int) -> http.client.HTTPConnection:
-    """A connection to the server, kept open, that sends small packets at once."""
+    """Open a persistent connection to the server that sends small packets immediately."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.connect()
     connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -40,7 +40,7 @@ from vl2v_runtime.trust import softmax
 SEEDS, FLIPPED, STRENGTH = (0, 1, 2), 0.05, 1.0
 
 
-def material(scratch: Path, size: int = 128, prompts: str = "photo") -> dict[str, Any]:
+def prepared(scratch: Path, size: int = 128, prompts: str = "photo") -> dict[str, Any]:
     """Labels, domains, the vendor's embeddings, text head and probabilities, and features of the frozen student."""
     folder = need_shared()
     settings = {
@@ -112,7 +112,7 @@ def main() -> None:
     """Run all seeds and write the figures."""
     scratch = scratch_option(__doc__)
     torch.set_num_threads(1)
-    m = material(scratch)
+    m = prepared(scratch)
     trials = [trial(m, seed) for seed in SEEDS]
     original = judge(m["teacher"], m["embeddings"], m["features"], m["labels"]).rejected
     table = {f"{who} {what}": spread([t[who][what] for t in trials])

@@ -85,17 +85,17 @@ def _name(method: str, target: str, seed: int, candidate: Mapping[str, Any]) -> 
     return json.dumps([method, target, seed, dict(candidate)], sort_keys=True)
 
 
-def measure(kept: Predictions) -> Figures:
+def measure(results: Predictions) -> Figures:
     """Return the figures of one job, as shares in [0, 1]."""
-    sources, held_out = kept.role == IN_DOMAIN, kept.role == OUT_OF_DOMAIN
-    trust = fit(kept.student[sources], kept.label[sources], kept.domain[sources])
+    sources, held_out = results.role == IN_DOMAIN, results.role == OUT_OF_DOMAIN
+    trust = fit(results.student[sources], results.label[sources], results.domain[sources])
     assert trust is not None
-    logits, labels = kept.student[held_out], kept.label[held_out]
+    logits, labels = results.student[held_out], results.label[held_out]
     right = logits.argmax(axis=1) == labels
     found = {
         "temperature": trust.temperature,
-        "in_domain_ece": reliability(probabilities(kept.student[sources]), kept.label[sources]).error,
-        "in_domain_ece_calibrated": _crossed_ece(kept),
+        "in_domain_ece": reliability(probabilities(results.student[sources]), results.label[sources]).error,
+        "in_domain_ece_calibrated": _crossed_ece(results),
         "ece": reliability(probabilities(logits), labels).error,
         "ece_calibrated": reliability(trust.probabilities(logits), labels).error,
         "temperature_wanted": fit_temperature(logits, labels),  # reported only: uses held-out labels
@@ -105,8 +105,8 @@ def measure(kept: Predictions) -> Figures:
     for score in SCORES:
         curve = risk_coverage(trust.scores(logits, score), right)
         found |= {f"aurc_{score}": curve.area, f"wrong_at_80_{score}": curve.at(0.8)}
-        inside = kept.student[sources].argmax(axis=1) == kept.label[sources]
-        found[f"in_domain_aurc_{score}"] = risk_coverage(trust.scores(kept.student[sources], score), inside).area
+        inside = results.student[sources].argmax(axis=1) == results.label[sources]
+        found[f"in_domain_aurc_{score}"] = risk_coverage(trust.scores(results.student[sources], score), inside).area
         for coverage in (0.95, 0.8):
             accepted = trust.accepts(logits, score, coverage)
             found[f"answered_by_threshold_{100 * coverage:.0f}_{score}"] = float(accepted.mean())
@@ -115,56 +115,58 @@ def measure(kept: Predictions) -> Figures:
     return found | {"aurc_least_possible": error + sure * np.log(sure)}  # of Geifman et al., ICLR 2019
 
 
-def halves(kept: Predictions) -> NDArray[np.bool_]:
+def halves(results: Predictions) -> NDArray[np.bool_]:
     """[N] the first half of every source's validation images, as a seeded shuffle has them."""
-    rng, first = np.random.default_rng(0), np.zeros(len(kept.label), bool)
-    for name in kept.domains:
-        places = rng.permutation(np.flatnonzero((kept.domain == name) & (kept.role == IN_DOMAIN)))
-        first[places[: len(places) // 2]] = True
+    rng, first = np.random.default_rng(0), np.zeros(len(results.label), bool)
+    for name in results.domains:
+        rows = rng.permutation(np.flatnonzero((results.domain == name) & (results.role == IN_DOMAIN)))
+        first[rows[: len(rows) // 2]] = True
     return first
 
 
-def _crossed_ece(kept: Predictions) -> float:
-    first, sources = halves(kept), kept.role == IN_DOMAIN
+def _crossed_ece(results: Predictions) -> float:
+    first, sources = halves(results), results.role == IN_DOMAIN
     rows, labels = [], []
     for fitted, measured in ((first, sources & ~first), (sources & ~first, first)):
-        temperature = fit_temperature(kept.student[fitted], kept.label[fitted])
-        rows.append(probabilities(kept.student[measured], temperature))
-        labels.append(kept.label[measured])
+        temperature = fit_temperature(results.student[fitted], results.label[fitted])
+        rows.append(probabilities(results.student[measured], temperature))
+        labels.append(results.label[measured])
     return reliability(np.concatenate(rows), np.concatenate(labels)).error
 
 
 def measure_drift(folder: Path, embeddings_folder: Path | None) -> Figures:
     """False alarms and detections of one job, shares of batches in [0, 1]."""
-    kept = read_answers(RunFolder(folder))
-    embeddings = _embeddings(folder, kept, embeddings_folder)
-    sources, first = kept.role == IN_DOMAIN, halves(kept)
-    names = list(dict.fromkeys(kept.domain[sources].tolist()))
+    results = read_answers(RunFolder(folder))
+    embeddings = _embeddings(folder, results, embeddings_folder)
+    sources, first = results.role == IN_DOMAIN, halves(results)
+    names = list(dict.fromkeys(results.domain[sources].tolist()))
     found: dict[str, list[float | None]] = defaultdict(list)
     for fitted in (first, sources & ~first):
-        reference = fit_reference(embeddings[fitted], kept.domain[fitted], kept.answers[fitted])
+        reference = fit_reference(embeddings[fitted], results.domain[fitted], results.answers[fitted])
         assert reference is not None
         unseen = sources & ~fitted
         for size in SIZES:
-            parts = [unseen & (kept.domain == name) for name in names]
+            parts = [unseen & (results.domain == name) for name in names]
             found[f"false_alarms_{size}"] += [share_unusual(reference, embeddings[part], size) for part in parts]
             found[f"false_alarms_mixed_{size}"].append(share_unusual(reference, embeddings[unseen], size))
-        cells = [unseen & (kept.domain == n) & (kept.label == k) for n in names for k in np.unique(kept.label)]
+        cells = [unseen & (results.domain == n) & (results.label == k) for n in names for k in np.unique(results.label)]
         found["false_alarms_one_class_8"] += [share_unusual(reference, embeddings[c], ONE_CLASS, 50) for c in cells]
-    reference = fit_reference(embeddings[sources], kept.domain[sources], kept.answers[sources])
+    reference = fit_reference(embeddings[sources], results.domain[sources], results.answers[sources])
     assert reference is not None
     for size in SIZES:
-        found[f"detections_{size}"].append(share_unusual(reference, embeddings[kept.role == OUT_OF_DOMAIN], size, 500))
+        found[f"detections_{size}"].append(
+            share_unusual(reference, embeddings[results.role == OUT_OF_DOMAIN], size, 500)
+        )
     return {key: fmean(value for value in values if value is not None) for key, values in found.items()}
 
 
-def _embeddings(folder: Path, kept: Predictions, keep_in: Path | None) -> NDArray[np.float32]:
+def _embeddings(folder: Path, results: Predictions, keep_in: Path | None) -> NDArray[np.float32]:
     file = keep_in / f"{folder.name}.npy" if keep_in else None
     if file is not None and file.exists():
         known: NDArray[np.float32] = np.load(file)
         return known
     root = RunFolder(folder).config().data.root
-    rows = Student.load(folder).embed(root / path for path in kept.path.tolist())
+    rows = Student.load(folder).embed(root / path for path in results.path.tolist())
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, rows)

@@ -27,7 +27,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def find_shared() -> Path | None:
-    """The maintainers' folder of golden numbers and benchmark data, beside the checkout; users do not have it."""
+    """The maintainers' folder of golden numbers and benchmark data, next to the checkout; users do not have it."""
     named = os.environ.get("VL2V_SHARED")
     path = Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
     return path if path.is_dir() else None
@@ -37,7 +37,7 @@ def find_shared() -> Path | None:
 def shared() -> Path:
     path = find_shared()
     if path is None:
-        pytest.skip("the maintainers' folder 'shared' with golden numbers is not beside the checkout")
+        pytest.skip("the maintainers' folder 'shared' with golden numbers is not next to the checkout")
     return path
 
 

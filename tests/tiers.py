@@ -74,7 +74,7 @@ class Tiers:
         return (yield)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the most expensive tests, and those that should carry a marker."""
+        """Print the most expensive tests, and the tests that lack a marker."""
         if len(self.measured) > SHOWN:
             terminalreporter.section(f"CPU time: {SHOWN} most expensive of {len(self.measured)} tests")
             for seconds, name in sorted(self.measured, reverse=True)[:SHOWN]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from lab_parts.dataset import load
 from lab_parts.scoring import CHUNK, resized
 from lab_parts.slot import Engine, Network, Slot, shape_of
-from lab_parts.training import Event, Material, Running, plan_of
+from lab_parts.training import Event, Running, SharedData, plan_of
 from lab_parts.variant import Job, settings_of
 
 SIDE = 128  # pixels, of the student's images
@@ -43,25 +43,25 @@ class Bench:
         if engine.channels_last:
             module = module.to(memory_format=torch.channels_last)
         self.network = Network(module, engine)
-        self.materials: dict[str, Material] = {}
+        self.shared_data_by_name: dict[str, SharedData] = {}
         self.free: dict[Any, list[Slot]] = {}
 
-    def material(self, name: str) -> Material:
+    def shared_data(self, name: str) -> SharedData:
         """A data set with its features, loaded once."""
-        if name not in self.materials:
+        if name not in self.shared_data_by_name:
             started = time.perf_counter()
             data = load(self.folder / f"{name}.npz", self.engine.device)
             pixels = resized(data.pixels, self.side)
             features = self._features(name, pixels)
-            self.materials[name] = Material(data, self.network, features, pixels, self.engine)
+            self.shared_data_by_name[name] = SharedData(data, self.network, features, pixels, self.engine)
             if self.engine.device.type == "cuda":
                 torch.cuda.synchronize()  # other streams are about to read these
             print(f"{name}: {len(pixels)} images ready in {time.perf_counter() - started:.1f} s", flush=True)
-        return self.materials[name]
+        return self.shared_data_by_name[name]
 
     @torch.no_grad()
     def _features(self, name: str, pixels: Tensor) -> Tensor:
-        """Of every image before training. A CPU's work is kept in the folder for temporary files."""
+        """Return the features of every image before training. On a CPU, they are cached in the temporary folder."""
         modified = int((self.folder / f"{name}.npz").stat().st_mtime)
         cache = Path(tempfile.gettempdir()) / f"vl2v-lab-{name}-{self.side}-{modified}.npy"
         if self.engine.device.type == "cpu" and cache.exists():
@@ -77,15 +77,15 @@ class Bench:
         return features
 
     def start(self, job: Job) -> tuple[Running, Iterator[Event], Any]:
-        """A job, ready to run in a free slot or a new one; and the key under which its slot is kept."""
-        material = self.material(job.dataset)
-        goals = plan_of(job, material.data)
+        """Return a job that is ready to run in a free or new slot, and the key of its slot."""
+        shared_data = self.shared_data(job.dataset)
+        goals = plan_of(job, shared_data.data)
         k, d = goals.head.shape
         v = job.variant
         key = (job.dataset, job.teacher, shape_of(v), v.batch, v.train_side, v.freeze, k, d)
         waiting = self.free.setdefault(key, [])
-        slot = waiting.pop() if waiting else material.slot(job, goals)
-        running = Running(job, slot, goals, material)
+        slot = waiting.pop() if waiting else shared_data.slot(job, goals)
+        running = Running(job, slot, goals, shared_data)
         return running, running.run(), key
 
 

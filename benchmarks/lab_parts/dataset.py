@@ -21,11 +21,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Teacher:
-    """What a teacher was asked, as rows of length one.
+    """Embeddings of a teacher, as rows of length one.
 
     Attributes:
         images: [N, D] float32.
-        texts: the texts asked about, each once.
+        texts: the queried texts, each once.
         embeddings: [M, D] float32, of those texts.
         scale: the logit scale.
         prompt: the template of the zero-shot head, with one {}.

@@ -75,8 +75,8 @@ def make_goals(job: Job, data: Dataset) -> Goals:
     zero_shot = teacher.scale * teacher.images @ raw_head[torch.from_numpy(seen).to(device)].T
     logits, text = zero_shot, raw_head[seen]
     if v.adapt:
-        told = rows[torch.from_numpy(known)[rows]].to(device)
-        adapted = _adapted(teacher, raw_head[seen], labels, told, v.adapt)
+        with_label = rows[torch.from_numpy(known)[rows]].to(device)
+        adapted = _adapted(teacher, raw_head[seen], labels, with_label, v.adapt)
         logits = teacher.scale * teacher.images @ adapted.T
         text = adapted if v.adapt_text else text
     wrong = labelled & (zero_shot.argmax(-1) != labels)
@@ -118,18 +118,18 @@ def _split(job: Job, data: Dataset, seen: Ints) -> tuple[dict[str, Ints], dict[s
             test[name] = rows[:: job.variant.test_every]
             continue
         rows = rows if len(seen) == len(data.classes) else rows[np.isin(data.labels[rows], seen)]
-        kept, held = domainbed_holdout(len(rows), job.seed, d)
-        train[name] = rows if job.variant.use_validation else rows[kept]
-        validation[name] = rows[held]
+        chosen, held_out = domainbed_holdout(len(rows), job.seed, d)
+        train[name] = rows if job.variant.use_validation else rows[chosen]
+        validation[name] = rows[held_out]
     return train, validation, test
 
 
 def _known(train: dict[str, Ints], v: Variant, data: Dataset, seed: int) -> np.ndarray:
-    """[N] bool, whose label training may look at."""
+    """Return which images have a label in training, [N] bool."""
     known = np.zeros(len(data.labels), bool)
     for d, rows in enumerate(train.values()):
-        kept = rows if v.few < 0 else labels_per_class(rows, data.labels, v.few, seed, d) if v.few else rows[:0]
-        known[kept] = True
+        chosen = rows if v.few < 0 else labels_per_class(rows, data.labels, v.few, seed, d) if v.few else rows[:0]
+        known[chosen] = True
     return known
 
 
@@ -137,10 +137,10 @@ def _groups(train: dict[str, Ints], known: np.ndarray, v: Variant) -> tuple[tupl
     each = v.batch // len(train)
     if v.few <= 0 or v.label_share < 0:
         return tuple(train.values()), (each,) * len(train)
-    told = [rows[known[rows]] for rows in train.values()]
+    with_label = [rows[known[rows]] for rows in train.values()]
     rest = np.concatenate([rows[~known[rows]] for rows in train.values()])
     share = round(each * v.label_share)
-    return (*told, rest), (*[share] * len(train), (each - share) * len(train))
+    return (*with_label, rest), (*[share] * len(train), (each - share) * len(train))
 
 
 def _centred(rows: Tensor, mean: Tensor, strength: float) -> Tensor:

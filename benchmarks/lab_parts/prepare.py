@@ -99,7 +99,9 @@ def _pictures(files: Sequence[Path], size: int, quality: int) -> dict[str, Any]:
 
 
 def _teacher(name: str, images: np.ndarray, prompt: str, scale: float) -> dict[str, Any]:
-    steps = np.abs(images).max(1, keepdims=True) / 127  # rows have length one again once read: steps need not be kept
+    steps = (
+        np.abs(images).max(1, keepdims=True) / 127
+    )  # rows are normalised when they are read, so the steps need not be saved
     return {
         f"{name}.images": np.rint(images / steps).astype(np.int8),
         f"{name}.prompt": np.array(prompt),

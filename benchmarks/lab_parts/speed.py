@@ -35,14 +35,14 @@ def measure(folder: Path, engine: Engine, numbers: list[int], steps: int, datase
         dataset: its file's name.
     """
     first = Bench(folder, engine)
-    material = first.material(dataset)
+    shared_data = first.shared_data(dataset)
     variant = Variant(name="speed", style=0.3, corrupt=0.2)
-    job = Job(variant, dataset, next(iter(material.data.teachers)), (0,), 0)
-    goals = plan_of(job, material.data)
+    job = Job(variant, dataset, next(iter(shared_data.data.teachers)), (0,), 0)
+    goals = plan_of(job, shared_data.data)
     for name, settings in ENGINES.items():
         try:
             bench = Bench(folder, replace(engine, **settings))
-            shared = replace(material, network=bench.network, engine=bench.engine)
+            shared = replace(shared_data, network=bench.network, engine=bench.engine)
             slots: list[Slot] = []
             for number in numbers:
                 started = time.perf_counter()

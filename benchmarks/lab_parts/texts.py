@@ -1,4 +1,4 @@
-"""The free texts that teachers are asked about: styles, classes in styles, and everyday things."""
+"""Further texts that teachers are queried for: styles, classes in styles, and everyday things."""
 
 from __future__ import annotations
 

@@ -38,17 +38,17 @@ AHEAD = 2  # chunks of a job that wait on the device
 
 
 @dataclass
-class Material:
-    """What jobs on one data set share.
+class SharedData:
+    """Data that the jobs on one dataset share.
 
     Attributes:
         data: images and teachers.
         network: the pretrained student.
-        features: [N, F] of every image, before training.
-        pixels: [N, 3, S, S] uint8 at the student's size.
-        engine: how steps run.
-        aligned: what Align found, by what it depends on.
-        align_slots: those that are free, by shape.
+        features: [N, F] of every image, of the pretrained network.
+        pixels: [N, 3, S, S] uint8, at the image size of the student.
+        engine: executes the steps.
+        aligned: projections trained by Align, by the settings that they depend on.
+        align_slots: free slots, by shape.
     """
 
     data: Dataset
@@ -60,27 +60,27 @@ class Material:
     align_slots: dict[Any, list[Slot]] = field(default_factory=dict)
 
     def slot(self, job: Job, goals: Goals) -> Slot:
-        """A new place to train a job like this one."""
+        """Return a new slot for jobs of this shape."""
         size = job.variant.train_side or self.pixels.shape[-1]
         return Slot(self.network, self.features, goals, job.variant, self.engine, size)
 
 
 @dataclass
 class Running:
-    """A job under way.
+    """A running job.
 
     Attributes:
         job: which.
         slot: where.
         goals: towards what.
-        material: of what.
+        shared_data: data of the job.
         steps: taken, over all members of a soup.
     """
 
     job: Job
     slot: Slot
     goals: Goals
-    material: Material
+    shared_data: SharedData
     steps: int = 0
     result: dict[str, Any] = field(default_factory=dict)
 
@@ -103,7 +103,7 @@ class Running:
 
     def _align(self) -> Generator[Event, None, Tensor]:
         """The layer after the backbone, [outputs * F + outputs + 1], from frozen features."""
-        job, m, v = self.job, self.material, self.job.variant
+        job, m, v = self.job, self.shared_data, self.job.variant
         key = (job.dataset, job.teacher, job.removed, job.seed, v.align_key)
         if key in m.aligned:
             return m.aligned[key]
@@ -138,7 +138,7 @@ class Running:
 
     def _distill(self, layer: Tensor, seed: int) -> Generator[Event, None, Tensor]:
         """Train once; the averaged weights, flat."""
-        v, slot, m = self.job.variant, self.slot, self.material
+        v, slot, m = self.job.variant, self.slot, self.shared_data
         generator = torch.Generator().manual_seed(seed_hash(seed, "augment"))
         trains = 1.0 if v.linear or v.train_projection else 0.0
         waiting: deque[Event] = deque()
@@ -170,10 +170,10 @@ class Running:
 
     def _validated(self, valley: LossValley, step: int) -> Generator[Event, None, bool]:
         """End a segment of the loss valley; whether it was the last."""
-        data, goals = self.material.data, self.goals
+        data, goals = self.shared_data.data, self.goals
         with self.slot.on_stream():
-            parts = logits_of(self.slot, self.slot.flat, goals, self.material.pixels, goals.validation)
-            event = _event(self.material.engine)
+            parts = logits_of(self.slot, self.slot.flat, goals, self.shared_data.pixels, goals.validation)
+            event = _event(self.shared_data.engine)
         yield event
         seen = slice(None) if self.job.variant.linear else torch.from_numpy(goals.seen)
         losses = [
@@ -185,8 +185,8 @@ class Running:
         return valley.dead_at is not None
 
     def _scored(self, mean: Tensor) -> Generator[Event, None, dict[str, Any]]:
-        """The result's scores of the averaged weights, and of those that were asked for in addition."""
-        v, m, slot = self.job.variant, self.material, self.slot
+        """Return the scores of the averaged weights, and of additional weights that the job requests."""
+        v, m, slot = self.job.variant, self.shared_data, self.slot
         goals = with_unseen(self.goals, m.data)
         rows = goals.validation | goals.test
 
@@ -232,7 +232,7 @@ def _event(engine: Engine) -> Event:
 
 
 def _vary(
-    slot: Slot, m: Material, v: Variant, schedule: Schedule, begin: int, end: int, generator: torch.Generator
+    slot: Slot, m: SharedData, v: Variant, schedule: Schedule, begin: int, end: int, generator: torch.Generator
 ) -> None:
     """Vary and mix the images of some steps into the slot, and note styles, partners and shares in the schedule."""
     count, batch = end - begin, v.batch
@@ -250,7 +250,7 @@ def _vary(
     slot.pixels[:count] = images.view(count, batch, *images.shape[1:])
 
 
-def _ridge(m: Material, goals: Goals, v: Variant) -> Tensor:
+def _ridge(m: SharedData, goals: Goals, v: Variant) -> Tensor:
     """Align in closed form, for the dual loss alone."""
     rows = np.concatenate(goals.groups)
     labelled = goals.labelled.cpu().numpy().astype(bool)

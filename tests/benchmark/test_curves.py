@@ -96,7 +96,7 @@ def test_the_figure_shows_the_points_with_their_errors() -> None:
         assert heights == pytest.approx([100 * p.accuracy.error for p in points])
     beside = {f"{kind}-{k}": k * (1.0 if kind == "fixed" else 1.05) for kind in ("fixed", "fresh") for k in VIEWS}
     (axes,) = Curve.of(tabulate(records(), "PACS"), x=beside).figure().axes
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "4", "16"]  # no room for 1.05 beside 1
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "4", "16"]  # no room for 1.05 next to 1
     near = curve(tabulate([r for r in records() if not r.method.endswith("16")], "PACS"))
     assert near.figure().axes[0].get_xscale() == "linear"
 

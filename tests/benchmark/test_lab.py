@@ -21,7 +21,7 @@ from lab_parts.goals import Goals, make_goals
 from lab_parts.objective import Shape, Step, Tables, objective
 from lab_parts.schedules import averaging, learning_rate, rows_of
 from lab_parts.slot import Engine, Network, Schedule, Slot, adam_rates, mean_from
-from lab_parts.training import Material, Running
+from lab_parts.training import Running, SharedData
 from lab_parts.variant import Job, Variant, read_variants, removals
 from vl2v.data.batches import Streams
 from vl2v.data.splits import domainbed_holdout
@@ -161,12 +161,12 @@ class TinyBench:
         self.data, network = dataset(), Network(Tiny().eval(), engine)
         with torch.no_grad():
             features = network.eager(network.views(network.start), self.data.pixels)
-        self.material, self.free = Material(self.data, network, features, self.data.pixels, engine), {"k": []}  # type: ignore[var-annotated]
+        self.shared_data, self.free = SharedData(self.data, network, features, self.data.pixels, engine), {"k": []}  # type: ignore[var-annotated]
 
     def start(self, job: Job):  # type: ignore[no-untyped-def]
         """See `Bench.start`."""
         goals = make_goals(job, self.data)
-        running = Running(job, self.material.slot(job, goals), goals, self.material)
+        running = Running(job, self.shared_data.slot(job, goals), goals, self.shared_data)
         return running, running.run(), "k"
 
 

@@ -108,7 +108,7 @@ def test_csv_keeps_every_figure() -> None:
 
 
 def test_json_is_strict_and_keeps_every_figure() -> None:
-    content = json.loads(render(whole(), "json"), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    content = json.loads(render(whole(), "json"), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     adip = next(row for row in content["rows"] if row["method"] == "adip")
     row = next(row for row in whole().rows if row.method == "adip")
     assert row.average is not None

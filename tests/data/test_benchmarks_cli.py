@@ -22,7 +22,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "benchmark-data
 
 
 def run(*words: str | Path, answer: str | None = None) -> Result:
-    """Run `vl2v data ...`; standard input is no terminal."""
+    """Run `vl2v data ...`; standard input is not a terminal."""
     return CliRunner().invoke(app, ["data", *map(str, words)], input=answer, catch_exceptions=False)
 
 

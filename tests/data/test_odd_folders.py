@@ -99,7 +99,7 @@ def test_a_file_under_two_names_is_two_files(tmp_path: Path) -> None:
     assert len(DomainFolder(root).scan()) == 9
 
 
-# What is no image, or an image of another kind
+# Files that are not images, or images of an unsupported format
 
 
 def test_pipes_sockets_and_devices_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

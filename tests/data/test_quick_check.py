@@ -158,7 +158,7 @@ def test_the_quick_check_of_a_jpeg_compares_its_markers() -> None:
     assert certainly_readable(data + bytes(100))  # which decoding ignores as well
     assert not certainly_readable(data + bytes(SMALL))
     for old, new in (
-        (b"\xff\xdb", b"\0\xfe\0\2\xff\xdb"),  # the decoder skips what is no marker
+        (b"\xff\xdb", b"\0\xfe\0\2\xff\xdb"),  # the decoder skips bytes that are not a marker
         (b"\xff\xda", b"\0\xda\xff\xda"),
         (b"\xff\xdb", b"\xff\xe2"),
         (b"\xff\xdb\0\x43", b"\xff\xdb\0\x42"),

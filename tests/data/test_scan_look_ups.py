@@ -1,4 +1,4 @@
-"""A scan looks many files up at once, and reads those that changed; faults keep their places."""
+"""A scan looks up many files at once, and reads the changed ones; the order of faults does not change."""
 
 from __future__ import annotations
 

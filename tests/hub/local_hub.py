@@ -155,7 +155,7 @@ def git_oid(content: bytes) -> str:
 
 @contextmanager
 def serving() -> Iterator[LocalHub]:
-    """A hub of one's own on a free port of this machine."""
+    """A local hub on a free port of this machine."""
     hub = LocalHub()
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

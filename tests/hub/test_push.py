@@ -50,7 +50,7 @@ def publishable(bench: Bench, out: Path) -> None:
 
 @pytest.fixture(scope="session")
 def run(bench: Bench, once: Once) -> Path:
-    """A finished run with an exported file, and things beside it that must not be published."""
+    """A finished run with an exported file, and further files that must not be published."""
     return once("published", lambda folder: publishable(bench, folder / "run")) / "run"
 
 
@@ -100,7 +100,7 @@ def test_a_run_is_published_and_comes_back(
     content = found.branches["main"]
     assert content.keys() == FILES | {".gitattributes"} | ({"student/trust.json"} & content.keys())
     assert {"student/model.safetensors", "export/model.onnx"} <= found.lfs
-    assert found.commits == 1, "nobody sees half of it"
+    assert found.commits == 1, "a push is atomic"
     assert not found.private
     assert json.loads(done.stdout)["url"].startswith(f"{hub.url}/me/stripes/commit/")
     assert TOKEN not in done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""A teacher, prompts and a store that a stranger's folder names are not opened; those of one's own run are."""
+"""A teacher, prompts and a store that the folder of a stranger names are not opened; those of the user's run are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published implementation's own numbers; tolerances are those stated beside them."""
+"""Numbers of the published implementation, with their stated tolerances."""
 
 from __future__ import annotations
 

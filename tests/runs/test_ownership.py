@@ -1,4 +1,4 @@
-"""One process works in a run's folder; any other is told which, and a dead one is in nobody's way."""
+"""One process works in the folder of a run; others report which one; a dead process does not block the folder."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def broken_exif() -> dict[str, bytes]:
     """EXIF blocks that say nothing usable, without the head ``Exif\\0\\0``."""
     whole = ROTATED_6
     return {
-        "text": b"This is no TIFF header at all",
+        "text": b"This is not a TIFF header",
         "nothing": b"",
         "head": b"II*\0",
         "no order": b"XX*\0\x08\0\0\0\x01\0",

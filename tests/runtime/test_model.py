@@ -22,7 +22,7 @@ TRUST = Trust(2.5, {score: {0.95: 0.4, 0.5: 2.0} for score in ("confidence", "en
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Some images in a folder, one of them deeper, beside a file that is none."""
+    """Some images in a folder, one of them in a subfolder, and a file that is not an image."""
     for i, name in enumerate(("b.png", "a.jpg", "deep/c.webp")):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         picture(i).save(tmp_path / "photos" / name)

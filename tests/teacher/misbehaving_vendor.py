@@ -47,7 +47,7 @@ class Meter:
     requests: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     headers: list[dict[str, str]] = field(default_factory=list)
-    most_underway: int = 0
+    most_in_flight: int = 0
 
 
 class UnreliableVendor:
@@ -83,7 +83,7 @@ class UnreliableVendor:
         self.hang, self.key, self.script, self.extra = hang, key, list(script or []), extra or {}
         self.max_batch, self.work, self.rejects = max_batch, work, rejects or set()
         self.kept: dict[str, tuple[bytes, bytes]] = {}
-        self.underway = 0
+        self.in_flight = 0
         vendor = self
 
         class Handler(_Handler):
@@ -96,7 +96,7 @@ class UnreliableVendor:
             request_queue_size = 64
 
             def handle_error(self, request: Any, client_address: Any) -> None:
-                """A client that was killed is no news."""
+                """Ignore clients that were killed."""
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
@@ -173,14 +173,14 @@ class _Handler(BaseHTTPRequestHandler):
             meter.headers.append({k.lower(): v for k, v in self.headers.items()})
             fault = vendor.fault()
             meter.faults[fault or "none"] += 1
-            vendor.underway += 1
-            meter.most_underway = max(meter.most_underway, vendor.underway)
+            vendor.in_flight += 1
+            meter.most_in_flight = max(meter.most_in_flight, vendor.in_flight)
         try:
             if self.authorised():
                 self.answer(body, fault)
         finally:
             with vendor.lock:
-                vendor.underway -= 1
+                vendor.in_flight -= 1
 
     def answer(self, body: bytes, fault: str) -> None:
         if fault.isdigit():

@@ -50,7 +50,7 @@ class Scripted:
         with self.lock:
             outcome = self.outcomes.pop(0) if self.outcomes else "ok"
             if outcome == "unreached":
-                raise httpx.ConnectError("nobody there")
+                raise httpx.ConnectError("no server")
             if outcome in ("429", "402", "500"):
                 return httpx.Response(int(outcome), json={"error": {"message": "no"}})
             if outcome == "lost unbilled":

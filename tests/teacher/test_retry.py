@@ -198,5 +198,5 @@ def test_no_more_requests_are_under_way_than_allowed(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path / "s.sqlite")
     with UnreliableVendor(max_batch=2, work=0.01) as vendor:
         buy(teacher_of(vendor, "concurrency=3"), store, [picture(i) for i in range(40)], Decimal(1))
-        assert 1 < vendor.meter.most_underway <= 3
+        assert 1 < vendor.meter.most_in_flight <= 3
     store.close()

@@ -138,7 +138,7 @@ class Deadly(Scripted):
 
 
 def side_by_side(work: list[Callable[[], None]]) -> None:
-    """Run each in a thread of its own; what a purchase may end with is no fault."""
+    """Run each in a separate thread; errors with which a purchase may end are expected."""
     faults: list[BaseException] = []
 
     def guarded(one: Callable[[], None]) -> None:

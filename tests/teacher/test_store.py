@@ -27,7 +27,7 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 CARD = TeacherCard("test:teacher", "1", 4, 100.0)
 IMAGES, BATCH = 300, 16
 
-# The child that is killed: a teacher that notes every image it answers, and a buyer with a purse.
+# The child that is killed: a teacher that records every image that it embeds, and a buyer with a budget.
 CHILD = """
 import hashlib, os, sys, time
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Servers of others, by what their sources take: images are sent in each one's own way, and never embedded as texts.
+"""Third-party servers: images are sent in the format that each accepts, and are never embedded as texts.
 
 The fixtures copy request and answer shapes of these files:
 

@@ -90,7 +90,7 @@ def test_a_thousand_faults_later_everything_is_bought_once_and_the_bills_agree(s
     entries = Ledger(store).entries("r")
     assert {entry.state for entry in entries} == {"kept"}
     assert sum(entry.attempts for entry in entries) == meter.requests
-    assert meter.most_underway > 1
+    assert meter.most_in_flight > 1
 
 
 def test_without_idempotency_the_ledger_never_says_less_than_the_meter(store: EmbeddingStore) -> None:

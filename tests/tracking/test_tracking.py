@@ -1,4 +1,4 @@
-"""Real trackers beside a real run: an event file, an offline W&B run and an MLflow database, read back."""
+"""Real trackers of a real run: an event file, an offline W&B run and an MLflow database, read back."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_wandb_without_a_key_warns_and_asks_nobody(
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setattr(builtins, "input", lambda *_: pytest.fail("a run asks nobody"))
+    monkeypatch.setattr(builtins, "input", lambda *_: pytest.fail("a run asks for input"))
     import wandb
 
     wandb.teardown()

@@ -117,7 +117,7 @@ def test_keys_are_nowhere_but_with_their_owners(spawner: Spawner) -> None:
     server.kill()
     log = server.log.read_text()
     assert "/v1/embeddings 200" in log
-    assert key[5:21] in log  # the account's id is there, and is no secret
+    assert key[5:21] in log  # the log contains the id of the account, which is not secret
     written = [*texts, log, *(file.read_bytes().decode("latin-1") for file in books(server))]
     assert len(written) > 40
     for secret in (key[22:], revoked[22:]):

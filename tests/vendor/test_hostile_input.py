@@ -130,7 +130,7 @@ def post(key: str, headers: str, body: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     ("name", "headers", "body", "status"),
     [
-        ("a length that is no number", "content-length: many\r\n", b"", 400),
+        ("a length that is not a number", "content-length: many\r\n", b"", 400),
         ("a negative length", "content-length: -1\r\n", b"", 400),
         ("two lengths", "content-length: 1\r\ncontent-length: 2\r\n", b"", 400),
         ("a length of twenty digits", "content-length: 99999999999999999999\r\n", b"", 413),

@@ -1,4 +1,4 @@
-"""Clients that connect and do nothing, or everything slowly, keep nobody else out."""
+"""Clients that connect and send nothing, or send slowly, do not block others."""
 
 from __future__ import annotations
 
