@@ -24,6 +24,7 @@ from vl2v.benchmark.protocol import Grid, Variant, make_variants
 from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.render import render
 from vl2v.benchmark.results import once
+from vl2v.benchmark.side_by_side import run_here
 from vl2v.benchmark.sweep import Sweep, records_in
 from vl2v.benchmark.tabulate import tabulate
 from vl2v.cli.benchmark import curve
@@ -227,7 +228,7 @@ def main() -> None:
     restore_jobs(a.grid, a.out)
     sweep, progress = make_sweep(a.grid, a.out, folder), LogLines()
     sweep.open(progress)
-    done = sweep.run(progress)
+    done = run_here(sweep, 1, progress)
     seeds = list(sweep.grid.seeds)
     keep(
         f"pacs-{a.grid}", {"finished": len(done.finished), "failed": done.failed, "circumstances": circumstances(seeds)}

@@ -19,6 +19,7 @@ from tiny_grid import Heard, opened, tiny_grid
 
 from vl2v.benchmark.on_ray import run_on_ray
 from vl2v.benchmark.protocol import Variant
+from vl2v.benchmark.side_by_side import run_here
 from vl2v.benchmark.sweep import Sweep
 from vl2v.cluster.connection import connected
 from vl2v.errors import ConfigError, MissingExtraError
@@ -30,11 +31,11 @@ TESTS = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def in_process(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
-    """The grid done by `Sweep.run`, with the number of threads that a job gets on Ray."""
+    """The grid done in this process, with the number of threads that a job gets on Ray."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     sweep = opened(bench, tmp_path_factory.mktemp("grid") / "in-process")
-    sweep.run(Silent())
+    run_here(sweep, 1, Silent())
     yield sweep
     torch.set_num_threads(threads)
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from vl2v.benchmark import side_by_side
 from vl2v.benchmark.protocol import load_grid
 from vl2v.benchmark.results import is_finished
-from vl2v.benchmark.side_by_side import jobs_at_once, run_side_by_side, settle_threads
+from vl2v.benchmark.side_by_side import jobs_at_once, run_here, settle_threads
 from vl2v.benchmark.sweep import Sweep
 from vl2v.cli import app
 from vl2v.errors import Interrupted
@@ -37,13 +37,13 @@ def weights(sweep: Sweep) -> dict[str, bytes]:
 def test_jobs_side_by_side_stop_and_go_on_and_give_the_same_students(bench: Bench, tmp_path: Path) -> None:
     grid = tiny_grid(bench, targets=("rose", "ink"), change={"threads": 1})
     one, two = opened(bench, tmp_path / "one", grid), opened(bench, tmp_path / "two", grid)
-    one.run(Silent())
+    run_here(one, 1, Silent())
     heard = Heard()
     with pytest.raises(Interrupted, match="states"), stopped_by(lambda: bool(weights(two))):
-        run_side_by_side(two, 2, heard)
+        run_here(two, 2, heard)
     begun = heard.lines
     assert len(begun) == len(set(begun)) >= 2
-    done = run_side_by_side(two, 2, Silent())
+    done = run_here(two, 2, Silent())
     assert (len(done.finished), done.failed) == (4, {})
     assert weights(two) == weights(one)
     found, expected = ({(r.method, r.target): r.test for r in sweep.records()} for sweep in (two, one))

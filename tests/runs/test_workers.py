@@ -23,57 +23,53 @@ class Heard(Silent):
         self.lines.append(text)
 
 
-def double(number: int, progress: Progress) -> int:
-    progress.note(f"doubling {number}")
-    return 2 * number
-
-
-def fail(progress: Progress) -> None:
-    raise TrainingError("It failed.", expected="this", found="that", next_step="another")
-
-
-def die(progress: Progress) -> None:
-    os._exit(9)
-
-
-def run_until_asked(progress: Progress) -> None:
+def run_until_asked() -> None:
     with stop_asked() as stop:
         while not stop():
             time.sleep(0.01)
     raise Interrupted("Stopped.")
 
 
-def results(pool: Workers[str], heard: Heard) -> dict[str, Any]:
+def work(text: str, progress: Progress) -> str:
+    if text == "fail":
+        raise TrainingError("It failed.", expected="this", found="that", next_step="another")
+    if text == "die":
+        os._exit(9)
+    if text == "wait":
+        run_until_asked()
+    progress.note(f"doubling {text}")
+    return 2 * text
+
+
+def results(pool: Workers, heard: Heard, *jobs: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    while pool.running:
-        for key, result in pool.finished(heard, str.upper):
-            try:
-                found[key] = result()
-            except (TrainingError, RunError) as error:
-                found[key] = error
+    waiting = iter(jobs)
+    for key, result in pool.map(work, lambda: next(waiting, None), heard, str.upper):
+        try:
+            found[key] = result()
+        except (TrainingError, RunError) as error:
+            found[key] = error
     return found
 
 
 def leave_with_an_error() -> None:
-    with Workers[str](1) as pool:
-        pool.start("d", run_until_asked)
-        raise KeyError
+    waiting = iter(("wait", "a"))
+    with Workers(2) as pool:
+        for _, result in pool.map(work, lambda: next(waiting, None), Silent(), str):
+            raise KeyError(result())
 
 
 @pytest.mark.slow
 def test_results_errors_and_notes_come_back_and_a_dead_process_is_told() -> None:
     heard = Heard()
-    with Workers[str](2) as pool:
-        pool.start("a", double, 4)
-        pool.start("b", fail)
-        assert (pool.room, pool.running) == (0, ["a", "b"])
-        found = results(pool, heard)
-        assert found["a"] == 8
-        assert (found["b"].problem, found["b"].found, found["b"].next_step) == ("It failed.", "that", "another")
-        assert heard.lines == ["A: doubling 4"]
-        pool.start("c", die)
-        assert "--jobs 1" in str(results(pool, heard)["c"])
-    with pytest.raises(KeyError):
+    with Workers(2) as pool:
+        found = results(pool, heard, "a", "fail", "b")
+        assert (found["a"], found["b"]) == ("aa", "bb")
+        error = found["fail"]
+        assert (error.problem, error.found, error.next_step) == ("It failed.", "that", "another")
+        assert sorted(heard.lines) == ["A", "A: doubling a", "B", "B: doubling b", "FAIL"]
+        assert "--jobs 1" in str(results(pool, heard, "die")["die"])
+    with pytest.raises(KeyError, match="aa"):
         leave_with_an_error()  # does not return before the job was asked to stop
 
 
@@ -84,4 +80,4 @@ def test_a_job_stops_when_the_process_that_began_it_is_gone(monkeypatch: pytest.
 
     monkeypatch.setattr("vl2v.training.workers.multiprocessing.parent_process", Parent)
     with pytest.raises(Interrupted):
-        workers._do(run_until_asked, ())
+        workers._do(work, "wait")

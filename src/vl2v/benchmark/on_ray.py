@@ -16,7 +16,8 @@ from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.purchase import Bought, buy_ahead, copy_once, purchase_key
 from vl2v.benchmark.ray_worker import RUNNING, VECTORS, Assignment, Outcome, work
 from vl2v.benchmark.results import is_finished
-from vl2v.benchmark.sweep import PAUSE, Progressed, Sweep
+from vl2v.benchmark.schedule import PAUSE
+from vl2v.benchmark.sweep import Progressed, Sweep
 from vl2v.cluster.connection import LOCAL, Share, check_room, connected
 from vl2v.cluster.worker import Driver
 from vl2v.errors import ConfigError, Interrupted, RunError, TrainingError, Vl2vError

@@ -1,19 +1,18 @@
-"""Run the jobs of a grid in parallel processes on this machine.
+"""Run the jobs of a grid on this machine, one after another or in parallel processes.
 
 Several jobs with one thread each are faster than one job with several threads, which wait for each other at each layer.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vl2v.benchmark.protocol import Grid, Job, Origin
-from vl2v.benchmark.purchase import buy_ahead, purchase_key, teacher_of
-from vl2v.benchmark.results import is_finished
-from vl2v.benchmark.sweep import PAUSE, Progressed, Sweep
-from vl2v.errors import Interrupted, TrainingError
+from vl2v.benchmark.purchase import teacher_of
+from vl2v.benchmark.schedule import Schedule
+from vl2v.benchmark.sweep import Progressed, Sweep
 from vl2v.locations import StoragePaths
 from vl2v.planning.models import open_student
 from vl2v.progress import Progress
@@ -39,61 +38,29 @@ class _Shared:
     storage: StoragePaths
     card: TeacherCard
 
+    def do(self, job: Job, progress: Progress) -> bool:
+        """Run one job in a separate process; return False if another command is working on it."""
+        teacher = teacher_of(self.card, job)
+        sweep = Sweep(self.grid, self.out, self.storage, teacher=teacher, origin=self.origin)
+        return sweep.do(job.with_settings(budget=None), progress)
 
-def run_side_by_side(sweep: Sweep, count: int, progress: Progress) -> Progressed:
-    """Run all jobs of a grid as `Sweep.run` does, `count` at a time. The students are identical, bit for bit.
 
-    This process buys all embeddings first, within the budget of the grid.
+def run_here(sweep: Sweep, count: int, progress: Progress) -> Progressed:
+    """Run all jobs of a grid on this machine, `count` at a time. The students are identical, bit for bit.
+
+    Args:
+        count: number of jobs that run in parallel. A single one runs in this process.
 
     Raises:
         Interrupted: if the user interrupts; another call continues.
         RunError: if a process died.
     """
-    bought = buy_ahead(sweep, progress)
-    failed: dict[str, str] = {}
-    not_before: dict[str, float] = {}
-    with (
-        stop_asked() as stop,
-        Workers[Job](count, stop) as workers,
-        progress.stage("jobs", len(sweep.expected()), len(sweep.finished())) as advance,
-    ):
-        while todo := [j for j in sweep.jobs() if not is_finished(sweep.out, j) and j.name not in failed]:
-            if stop():
-                raise _interrupted(sweep)
-            running, now = {job.name for job in workers.running}, time.monotonic()
-            free = [j for j in todo if j.name not in running and not_before.get(j.name, 0.0) <= now]
-            # After a selection, further jobs are known.
-            if any(purchase_key(job) not in bought.covers for job in free):
-                bought = buy_ahead(sweep, progress)
-            shared = _Shared(sweep.grid, sweep.origin, sweep.out, sweep.storage, bought.card)
-            for job in free[: workers.room]:
-                progress.note(job.describe())
-                workers.start(job, _work, shared, job)
-            if not workers.running:
-                time.sleep(PAUSE)
-            for job, result in workers.finished(progress, Job.describe):
-                try:
-                    if result():
-                        advance(1)
-                    else:  # another command is working on it
-                        not_before[job.name] = time.monotonic() + PAUSE
-                except TrainingError as error:
-                    failed[job.name] = str(error)
-                except Interrupted as error:
-                    raise _interrupted(sweep) from error
-    return Progressed(tuple(sweep.finished()), failed)
-
-
-def _work(shared: _Shared, job: Job, progress: Progress) -> bool:
-    """Run one job in a separate process; False if another command is working on it."""
-    teacher = teacher_of(shared.card, job)
-    sweep = Sweep(shared.grid, shared.out, shared.storage, teacher=teacher, origin=shared.origin)
-    return sweep.do(job.with_settings(budget=None), progress, announced=True)
-
-
-def _interrupted(sweep: Sweep) -> Interrupted:
-    step = f"continue with the same command; {len(sweep.finished())} jobs are finished"
-    return Interrupted("Stopped; the states of the jobs are saved.", next_step=step)
+    schedule = Schedule(sweep, progress)
+    if count == 1:
+        return schedule.run(lambda following: ((j, partial(sweep.do, j, progress)) for j in iter(following, None)))
+    shared = _Shared(sweep.grid, sweep.origin, sweep.out, sweep.storage, schedule.bought.card)
+    with stop_asked() as stop, Workers(count, stop) as workers:
+        return schedule.run(lambda following: workers.map(shared.do, following, progress, Job.describe))
 
 
 def jobs_at_once(sweep: Sweep) -> int:

@@ -1,9 +1,9 @@
-"""Run the jobs of a grid one after another; several processes can work on the same grid."""
+"""A grid in its folder: its jobs, their results, and the run of one job."""
 
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +14,7 @@ from vl2v.benchmark.results import JOBS, is_finished, job_file, once, records_of
 from vl2v.commands.distill import run
 from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.data.scan import FileIndex
-from vl2v.errors import ConfigError, Interrupted, RunError, TrainingError
+from vl2v.errors import ConfigError, RunError
 from vl2v.faults import reading
 from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
@@ -31,8 +31,6 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.registry import open_teacher
 from vl2v.tracking.base import check_installed
 
-PAUSE = 2.0  # seconds between two checks for the jobs of other processes
-
 
 @dataclass(frozen=True)
 class Progressed:
@@ -48,7 +46,7 @@ class Progressed:
 
 
 class Sweep:
-    """A grid in its folder: lists its jobs, and runs them.
+    """A grid in its folder: lists its jobs, and runs one.
 
     Args:
         out: folder of the benchmark, with `benchmark.yaml` and a folder per job.
@@ -144,26 +142,28 @@ class Sweep:
                 known.append(make_job(self.grid, self.origin, job.method, job.target, job.seed, first))
         return known
 
-    def do(self, job: Job, progress: Progress, *, announced: bool = False) -> bool:
-        """Run or resume one job; return False if another process is working on it.
+    def is_locked(self, job: Job) -> bool:
+        """Return whether a process is working on a job."""
+        with self._lock(job) as acquired:
+            return not acquired
 
-        Args:
-            announced: whether the start of the job has been reported already.
+    def do(self, job: Job, progress: Progress) -> bool:
+        """Run or resume one job; return False if another process is working on it.
 
         Raises:
             TrainingError: if the training of this job fails.
             Vl2vError: for an error that concerns all jobs.
         """
+        with self._lock(job) as acquired:
+            if acquired and not is_finished(self.out, job):
+                progress.note(job.describe())
+                self._do(job, progress)
+            return acquired
+
+    def _lock(self, job: Job) -> AbstractContextManager[bool]:
         locks = self.out / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        with try_file_lock(locks / job.name) as acquired:
-            if not acquired:
-                return False
-            if not is_finished(self.out, job):
-                if not announced:
-                    progress.note(job.describe())
-                self._do(job, progress)
-            return True
+        return try_file_lock(locks / job.name)
 
     def _do(self, job: Job, progress: Progress) -> None:
         folder = RunFolder(self.out / JOBS / job.name)
@@ -192,33 +192,6 @@ class Sweep:
         write_json(job_file(self.out, job), facts)
         for part in (folder.state_file, folder.path / "state.json", clock):
             part.unlink(missing_ok=True)
-
-    def run(self, progress: Progress) -> Progressed:
-        """Run all jobs, and wait for those on which other processes are working.
-
-        Raises:
-            Interrupted: if the user interrupts; another call continues.
-        """
-        failed: dict[str, str] = {}
-        with progress.stage("jobs", len(self.expected()), len(self.finished())) as advance:
-            while todo := [j for j in self.jobs() if not is_finished(self.out, j) and j.name not in failed]:
-                worked = False
-                for job in todo:
-                    if is_finished(self.out, job):
-                        continue
-                    try:
-                        worked |= (done := self.do(job, progress))
-                    except TrainingError as error:
-                        failed[job.name] = str(error)
-                        continue
-                    except Interrupted as error:
-                        step = f"continue with the same command; {len(self.finished())} jobs are finished"
-                        raise Interrupted("Stopped; the job's state is saved.", next_step=step) from error
-                    if done:
-                        advance(1)
-                if not worked:
-                    time.sleep(PAUSE)
-        return Progressed(tuple(self.finished()), failed)
 
     def unfinished(self) -> list[Job]:
         """Return the other jobs of the whole grid; see `expected`."""

@@ -16,9 +16,7 @@ from vl2v.errors import ConfigError
 from vl2v.progress import Recorder
 
 if TYPE_CHECKING:
-    from vl2v.benchmark.sweep import Progressed, Sweep
     from vl2v.benchmark.tables import Table
-    from vl2v.progress import Progress
 
 SAVED = ("saved", "kept")  # kept is the old name, which works for one release
 Outs = Annotated[list[Path], typer.Argument(help="Folder of a benchmark; several are combined.")]
@@ -83,7 +81,10 @@ def run(
         show(plan_json(found) if as_json else plan_text(found))
         return
     if ray is None:
-        done = _run_here(sweep, at_once, progress)
+        from vl2v.benchmark.side_by_side import jobs_at_once, run_here, settle_threads
+
+        settle_threads(sweep, count := at_once or jobs_at_once(sweep))
+        done = run_here(sweep, count, progress)
     else:
         from vl2v.benchmark.on_ray import run_on_ray
 
@@ -91,19 +92,6 @@ def run(
     show(sweep_json(done, out) if as_json else sweep_text(done, out))
     if done.failed:
         raise typer.Exit(1)
-
-
-def _run_here(sweep: Sweep, count: int | None, progress: Progress) -> Progressed:
-    """Run the jobs of a grid on this machine, `count` at a time; None chooses the number."""
-    from vl2v.benchmark.purchase import buy_ahead
-    from vl2v.benchmark.side_by_side import jobs_at_once, run_side_by_side, settle_threads
-
-    count = count or jobs_at_once(sweep)
-    settle_threads(sweep, count)
-    if count > 1:
-        return run_side_by_side(sweep, count, progress)
-    buy_ahead(sweep, progress)
-    return sweep.run(progress)
 
 
 def table(

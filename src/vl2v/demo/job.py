@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,29 +155,15 @@ class _Once(Recorder):
 
 def _run_parallel(shared: Shared, todo: list[Pair], count: int, progress: Progress) -> None:
     """Run several runs in parallel. Their evaluations are on disk afterwards."""
-    waiting, notes = list(todo), _Once(progress)
-    with (
-        stop_asked() as stop,
-        Workers[Pair](count, stop) as workers,
-        progress.stage("runs", len(todo)) as advance,
-    ):
-        while waiting or workers.running:
-            if stop():
-                raise _interrupted()
-            while waiting and workers.room:
-                pair = waiting.pop(0)
-                progress.note(_title(pair))
-                workers.start(pair, _run, *shared, pair)
-            for _, result in workers.finished(notes, _title):
-                try:
-                    result()
-                except Interrupted as error:
-                    raise _interrupted() from error
+    waiting = iter(todo)
+    with stop_asked() as stop, Workers(count, stop) as workers, progress.stage("runs", len(todo)) as advance:
+        try:
+            for _, result in workers.map(partial(_run, *shared), lambda: next(waiting, None), _Once(progress), _title):
+                result()
                 advance(1)
-
-
-def _interrupted() -> Interrupted:
-    return Interrupted("Stopped; the states of the runs are saved.", next_step="continue with the same command")
+        except Interrupted as error:
+            step = "continue with the same command"
+            raise Interrupted("Stopped; the states of the runs are saved.", next_step=step) from error
 
 
 def _title(pair: Pair) -> str:

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.synchronize import Event
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from vl2v.allocator import keep_freed_memory
 from vl2v.errors import Interrupted, RunError
@@ -20,7 +20,8 @@ from vl2v.progress import Progress, Silent
 from vl2v.stopping import stopped_by
 
 Key = TypeVar("Key")
-POLL_SECONDS = 0.5  # maximum duration of `finished`, so that its caller can check whether to stop
+R = TypeVar("R")
+POLL_SECONDS = 0.5  # maximum time between two checks whether to stop
 PRELOADED = ("vl2v.commands.distill",)  # which imports torch once for all processes
 
 
@@ -39,7 +40,7 @@ class Notes(Silent):
         self.lines.append(f"warning: {text}")
 
 
-class Workers(Generic[Key]):
+class Workers:
     """Worker processes; a context manager.
 
     If the block ends with an error, running jobs are told to stop, and save their state before the block ends. They
@@ -52,7 +53,6 @@ class Workers(Generic[Key]):
 
     def __init__(self, count: int, stop: Callable[[], bool] = lambda: False) -> None:
         self.count, self._stop_requested = count, stop
-        self._running: dict[Future[tuple[Any, list[str]]], Key] = {}
 
     def __enter__(self) -> Self:
         if "forkserver" in multiprocessing.get_all_start_methods():
@@ -68,39 +68,45 @@ class Workers(Generic[Key]):
         self._stop.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    @property
-    def room(self) -> int:
-        """Number of further jobs that can be started now."""
-        return self.count - len(self._running)
-
-    @property
-    def running(self) -> list[Key]:
-        """Keys of the running jobs."""
-        return list(self._running.values())
-
-    def start(self, key: Key, work: Callable[..., Any], *arguments: Any) -> None:
-        """Start a job.
+    def map(
+        self,
+        work: Callable[[Key, Progress], R],
+        following: Callable[[], Key | None],
+        progress: Progress,
+        title: Callable[[Key], str],
+    ) -> Iterator[tuple[Key, Callable[[], R]]]:
+        """Run jobs until `following` returns None and none is running.
 
         Args:
-            key: key of the job in `finished`.
-            work: function that is called in a worker with the arguments and a `Progress`. It must be importable.
-        """
-        self._running[self._pool.submit(_do, work, arguments)] = key
-
-    def finished(self, progress: Progress, title: Callable[[Key], str]) -> Iterator[tuple[Key, Callable[[], Any]]]:
-        """Wait briefly for jobs, and yield those that have ended.
+            work: function that a worker calls with the job and a `Progress`. It must be importable.
+            following: returns the next job. It is called whenever a worker is idle.
+            progress: receives the titles of jobs that start, and the notes of jobs that have ended.
 
         Yields:
-            The key of the job, and a function that returns its result or raises its error.
-        """
-        for future in wait(self._running, POLL_SECONDS, FIRST_COMPLETED).done:
-            key = self._running.pop(future)
-            if future.exception() is None:
-                for line in future.result()[1]:
-                    progress.note(f"{title(key)}: {line}")
-            yield key, partial(self._result, future, title(key))
+            A job that has ended, and a function that returns its result or raises its error.
 
-    def _result(self, future: Future[tuple[Any, list[str]]], title: str) -> Any:
+        Raises:
+            Interrupted: if the user wants to stop.
+        """
+        running: dict[Future[tuple[R, list[str]]], Key] = {}
+        while True:
+            if self._stop_requested():
+                raise Interrupted("Stopped.")
+            while len(running) < self.count and (job := following()) is not None:
+                progress.note(title(job))
+                running[self._pool.submit(_do, work, job)] = job
+            if not running:
+                return
+            for future in wait(running, POLL_SECONDS, FIRST_COMPLETED).done:
+                job = running.pop(future)
+                name = title(job)
+                if future.exception() is None:
+                    for line in future.result()[1]:
+                        if line != name:
+                            progress.note(f"{name}: {line}")
+                yield job, partial(self._result, future, name)
+
+    def _result(self, future: Future[tuple[R, list[str]]], title: str) -> R:
         try:
             return future.result()[0]
         except BrokenProcessPool as error:
@@ -135,11 +141,11 @@ def _end_with_parent() -> None:
             os._exit(1)
 
 
-def _do(work: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, list[str]]:
+def _do(work: Callable[[Key, Progress], R], job: Key) -> tuple[R, list[str]]:
     notes, parent = Notes(), multiprocessing.parent_process()
 
     def requested() -> bool:
         return (_stop is not None and _stop.is_set()) or (parent is not None and not parent.is_alive())
 
     with _at_work, stopped_by(requested):
-        return work(*arguments, notes), notes.lines
+        return work(job, notes), notes.lines
