@@ -13,7 +13,7 @@ from vl2v.benchmark.records import Record, candidate_key
 from vl2v.benchmark.results import JOBS, is_finished, job_file, once, records_of
 from vl2v.commands.distill import run
 from vl2v.config import DataConfig, RunConfig, merge, parse
-from vl2v.data.scan import FileIndex
+from vl2v.data.caches import open_index
 from vl2v.errors import ConfigError, RunError
 from vl2v.faults import reading
 from vl2v.json_files import read_json, write_json
@@ -251,7 +251,7 @@ def identify(grid: Grid, teacher: Teacher, storage: StoragePaths, progress: Prog
     if unknown := [target for target in grid.targets if target not in folder.domains]:
         expected = f"all, or among {', '.join(folder.domains)}"
         raise ConfigError("Unknown domain.", expected=expected, found=", ".join(unknown), next_step="correct --targets")
-    with closing(FileIndex(storage.cache / "files.sqlite")) as index:
+    with open_index(storage.cache) as index:
         dataset, _ = read_dataset(folder, data, index, None, progress)
     card = teacher.describe()
     return Origin(dataset.digest(), f"{card.identity}@{card.revision}", student_name(config.student.spec))

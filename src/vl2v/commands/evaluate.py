@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,12 +13,12 @@ from torch import Tensor
 
 from vl2v.commands.given_images import GivenImage
 from vl2v.config import DataConfig
+from vl2v.data.caches import open_caches
 from vl2v.data.classes import only_classes
 from vl2v.data.contents import columns_line
 from vl2v.data.digest_sample import share_among
 from vl2v.data.images import ImageDataset, spelling
-from vl2v.data.pixels import Digests, PixelCache
-from vl2v.data.scan import FileIndex
+from vl2v.data.pixels import Digests
 from vl2v.data.splits import TEST as TEST_PART
 from vl2v.data.splits import Indices
 from vl2v.errors import ConfigError, StudentError
@@ -69,10 +68,7 @@ def evaluate(
     """
     check_provenance(student.provenance, "the student")
     storage, progress = storage or StoragePaths(), progress or Silent()
-    with (
-        closing(FileIndex(storage.cache / "files.sqlite")) as index,
-        closing(PixelCache(storage.cache, student.preprocess.size, student.preprocess.fit)) as cache,
-    ):
+    with open_caches(storage.cache, student.preprocess.size, student.preprocess.fit) as (index, cache):
         dataset, _ = read_dataset(list_folder(data, begun=True), data, index, cache, progress)
         if dataset.columns:
             progress.note(columns_line(dataset.columns))

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from vl2v.cluster.pool import ClusterUse, cluster_workers, ensure_named
 from vl2v.commands.label_table import ensure_trainable, warn_of_faults, write_labels
 from vl2v.config import DataConfig, RunConfig
+from vl2v.data.caches import open_index
 from vl2v.data.images import ImageDataset, spelling
-from vl2v.data.scan import FileIndex
 from vl2v.errors import ConfigError, DataError
 from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
@@ -197,7 +197,7 @@ def _read_parts(
     data: DataConfig, checked: DataConfig | None, error: float, storage: StoragePaths, progress: Progress
 ) -> tuple[list[ImageDataset], NDArray[np.int64]]:
     """Read the images to label, and the checked images with their class indices, [M]."""
-    with closing(FileIndex(storage.cache / "files.sqlite")) as index:
+    with open_index(storage.cache) as index:
         sources = (data,) if checked is None else (data, checked)
         parts = [read_dataset(list_folder(source), source, index, None, progress)[0] for source in sources]
     return parts, np.zeros(0, np.int64) if checked is None else _labels_of(parts[1], parts[0].names, error)

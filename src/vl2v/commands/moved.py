@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vl2v.config import DataConfig, RunConfig, parse
+from vl2v.data.caches import open_index
 from vl2v.data.digest_sample import share_among
 from vl2v.data.images import ImageDataset
-from vl2v.data.scan import FileIndex
 from vl2v.data.tables.base import is_table
 from vl2v.data.tables.columns import ROLES
 from vl2v.data.tables.frame import Frame
@@ -99,7 +98,7 @@ def _check_content(folder: RunFolder, data: DataConfig, storage: StoragePaths, p
     if not made:
         warn(progress, f"{shown(folder.path)} has not read its images yet, so the new place cannot be checked")
         return
-    with closing(FileIndex(storage.cache / "files.sqlite")) as index:
+    with open_index(storage.cache) as index:
         dataset, unlabelled, _ = read_parts(list_folder(data, begun=True), data, index, None, progress)
     if is_dataset_of(dataset, made):
         return

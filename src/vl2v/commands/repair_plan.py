@@ -22,9 +22,9 @@ from vl2v.commands.repair_checks import (
     is_begun,
 )
 from vl2v.config import RunConfig
+from vl2v.data.caches import open_caches
 from vl2v.data.images import ImageDataset
 from vl2v.data.pixels import Digests, PixelCache
-from vl2v.data.scan import FileIndex
 from vl2v.data.tables.columns import IMAGE_ONLY
 from vl2v.errors import ConfigError, DataError
 from vl2v.evaluation.evaluation import Evaluation
@@ -183,10 +183,7 @@ def plan_repair(
     opened = teacher or open_configured_teacher(config)
     ensure_same_model(RunFolder(first.path), opened, record=False)
     classes, fit = first.student.classes, (first.student.preprocess.size, first.student.preprocess.fit)
-    with (
-        closing(FileIndex(first.storage.cache / "files.sqlite")) as index,
-        closing(PixelCache(first.storage.cache, *fit)) as cache,
-    ):
+    with open_caches(first.storage.cache, *fit) as (index, cache):
         if begun:
             tables = target / TRAINED, target / CHECKED
             trained, checked = (read_unlabelled(table, None, classes, index, cache, progress) for table in tables)

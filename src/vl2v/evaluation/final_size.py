@@ -8,13 +8,13 @@ the validation images do not show it; see docs/results/recipe.md. Nothing is tra
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 
-from vl2v.data.pixels import CachedPixels, PixelCache
-from vl2v.data.scan import FileIndex, read_all
+from vl2v.data.caches import open_caches
+from vl2v.data.pixels import CachedPixels
+from vl2v.data.scan import read_all
 from vl2v.data.splits import DatasetRows
 from vl2v.evaluation.evaluation import IN_DOMAIN
 from vl2v.evaluation.split import evaluation_domains, evaluation_of, predict_domains
@@ -73,10 +73,7 @@ def _with_pixels(
     sets = [(plan.dataset, rows)]
     if unseen and plan.unseen is not None:
         sets.append((plan.unseen, np.arange(len(plan.unseen))))
-    with (
-        closing(FileIndex(folder / "files.sqlite")) as index,
-        closing(PixelCache(folder, size, plan.pixels.fit)) as cache,
-    ):
+    with open_caches(folder, size, plan.pixels.fit) as (index, cache):
         for images, some in sets:
             paths, title = [images.paths[row] for row in some], f"reading images at {size} pixels"
             read_all(images.root, paths, index=index, cache=cache, progress=progress, title=title)

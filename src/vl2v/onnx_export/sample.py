@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from vl2v.config import DataConfig
+from vl2v.data.caches import open_caches
 from vl2v.data.images import ImageDataset
-from vl2v.data.pixels import PixelCache
-from vl2v.data.scan import FileIndex
 from vl2v.data.splits import TEST, Indices
 from vl2v.data.tables.base import is_table
 from vl2v.errors import RunError
@@ -99,10 +97,7 @@ def run_sample(
             found="no such file" if is_table(data.root) else "no such folder",
             next_step="pass their new folder or table: --data DATA",
         )
-    with (
-        closing(FileIndex(storage.cache / "files.sqlite")) as index,
-        closing(PixelCache(storage.cache, student.preprocess.size, student.preprocess.fit)) as cache,
-    ):
+    with open_caches(storage.cache, student.preprocess.size, student.preprocess.fit) as (index, cache):
         dataset, _ = read_dataset(open_folder(data, begun=True), data, index, cache, progress)
         changes = student.provenance.get(CHANGES, [])
         removed = [name for change in changes for name in change.get("removed", [])]

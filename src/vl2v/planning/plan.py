@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.config import RunConfig
+from vl2v.data.caches import open_caches
 from vl2v.data.contents import Contents
 from vl2v.data.images import ImageDataset
 from vl2v.data.listing import Listing
-from vl2v.data.pixels import CachedPixels, PixelCache
-from vl2v.data.scan import FileIndex
+from vl2v.data.pixels import CachedPixels
 from vl2v.locations import StoragePaths
 from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
@@ -140,11 +140,7 @@ def plan_run(
     size = backbone.preprocess.size if backbone else config.student.size or DEFAULT_SIZE
     fit = backbone.preprocess.fit if backbone else config.student.fit
     pixels = CachedPixels(paths.cache, size, fit)
-    with (
-        closing(FileIndex(paths.cache / "files.sqlite")) as index,
-        closing(PixelCache(paths.cache, size, fit)) as cache,
-        closing(EmbeddingStore(paths.store)) as store,
-    ):
+    with open_caches(paths.cache, size, fit) as (index, cache), closing(EmbeddingStore(paths.store)) as store:
         parts = read_parts(listing, config.data, index, cache if backbone else None, progress)
         dataset, unlabelled, unseen = parts
         new = None

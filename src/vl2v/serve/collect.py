@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import numpy as np
 
 from vl2v.config import RunConfig
+from vl2v.data.caches import open_index
 from vl2v.data.images import ImageDataset
-from vl2v.data.scan import FileIndex
 from vl2v.data.splits import Indices
 from vl2v.errors import DataError
 from vl2v.locations import StoragePaths
@@ -36,7 +34,7 @@ def build(config: RunConfig, model: Model, storage: StoragePaths, progress: Prog
         DataError: if the images are missing, unreadable, or differ from those of the run.
     """
     labelled = config.data.model_copy(update={"unlabelled": None})
-    with closing(FileIndex(storage.cache / "files.sqlite")) as index:
+    with open_index(storage.cache) as index:
         dataset, _ = read_dataset(list_folder(config.data, begun=True), labelled, index, None, progress)
     split = split_of_student(dataset, model.metadata.provenance, config.data)
     if split is None:
