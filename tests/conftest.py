@@ -16,7 +16,7 @@ settings.register_profile("quick", max_examples=50, deadline=None, derandomize=T
 settings.register_profile("full", max_examples=1000, deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-POSIX = re.compile(r"^import (fcntl|pwd|resource)$|os\.fork|fork_server|mkfifo|AF_UNIX|SIGKILL", re.MULTILINE)
+POSIX = re.compile(r"^import (fcntl|resource)$|os\.fork|fork_server|mkfifo|AF_UNIX|SIGKILL", re.MULTILINE)
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from tiny_dataset import Bench, bench, environment  # noqa: F401 - a fixture
 
 # Libraries of others have code of their own for Windows, so they are loaded first.
 PRELUDE = """
-import os, signal, sys
+import os, signal, sys, threading, time
 import accelerate, fastapi, filelock, httpx, numpy, PIL.Image, sqlite3, timm, torch, torchvision, typer, uvicorn
 import asyncio, matplotlib.pyplot, multiprocessing.util, onnxruntime, rich.console, subprocess, tempfile
 import torch._dynamo, torch.utils.data
@@ -30,19 +31,42 @@ for name in ("alarm", "pthread_sigmask", "setitimer", "sigwait", "siginterrupt",
     delattr(signal, name)
 assert not any(name.split(".")[0] == "vl2v" for name in sys.modules)
 from vl2v.cli import app
-commands = eval(sys.stdin.read())
+
+def use_server(port, photo):
+    "Classify an image as soon as the server is ready, and stop it as Ctrl-C does."
+    for _ in range(600):
+        time.sleep(0.1)
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/health")
+        except httpx.HTTPError:
+            continue
+        answer = httpx.post(f"http://127.0.0.1:{port}/v1/predict", content=open(photo, "rb").read(),
+                            headers={"content-type": "image/png"}, timeout=60)
+        print("served:", answer.status_code, flush=True)
+        signal.raise_signal(signal.SIGINT)
+        return
+
+port, photo, commands = eval(sys.stdin.read())
 for command in commands:
+    if command[0] == "serve":
+        threading.Thread(target=use_server, args=(port, photo), daemon=True).start()
     if app(command, standalone_mode=False):
         sys.exit(1)
     print("ended:", command[0], flush=True)
 """
 
 
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
 @pytest.mark.system
-def test_quote_distill_predict_evaluate_and_export_run_without_it(bench: Bench, tmp_path: Path) -> None:
+def test_the_main_commands_run_without_it(bench: Bench, tmp_path: Path) -> None:
     run, own = tmp_path / "run", ["--store", str(tmp_path / "vectors.sqlite")]
     photo = str(next((bench.data / "rose").rglob("*.png")))
-    places = bench.flags()
+    places, port = bench.flags(), free_port()
     commands = [
         ["quote", str(bench.data), "--teacher", bench.teacher, *places],
         [*bench.distill(run), *own],
@@ -50,10 +74,11 @@ def test_quote_distill_predict_evaluate_and_export_run_without_it(bench: Bench, 
         ["evaluate", str(run), str(bench.data), "--domain", "rose"],
         ["export", str(run)],
         ["report", str(run)],
+        ["serve", str(run), "--port", str(port), *places],
     ]
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE],
-        input=repr(commands),
+        input=repr((port, photo, commands)),
         env=os.environ | environment(),
         capture_output=True,
         text=True,
@@ -62,3 +87,4 @@ def test_quote_distill_predict_evaluate_and_export_run_without_it(bench: Bench, 
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     for command in commands:
         assert f"ended: {command[0]}" in done.stdout
+    assert "served: 200" in done.stdout

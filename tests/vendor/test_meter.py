@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -41,6 +40,8 @@ def postgres() -> Iterator[str]:
     programs = pg_binaries()
     if programs is None:
         pytest.skip("PostgreSQL is not installed under /usr/lib/postgresql")
+    import pwd  # only POSIX has it
+
     user = "postgres" if os.getuid() == 0 else None
     if user is not None and user not in {entry.pw_name for entry in pwd.getpwall()}:
         pytest.skip("PostgreSQL does not run as root, and there is no user postgres")

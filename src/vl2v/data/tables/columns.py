@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,17 +66,7 @@ def find_columns(columns: Sequence[str], named: Mapping[str, str | None], *, sou
         ConfigError: if columns are missing, ambiguous or used twice; it lists all of them.
     """
     named = {role: None if name is None else str(name) for role, name in named.items()}  # settings of Python
-    label = named.get("label")
-    given = {role: named.get(role) for role in ("image", "label", "domain")}
-    given |= {"label": label if labelled else ""}
-    given |= {role: named.get(role) or "" for role in ("split", "group")}
-    for role in ("domain", "split", "group"):
-        if (name := given[role]) is not None and name.casefold() == NONE and name not in columns:
-            given[role] = ""
-    stripped = {column.strip(): column for column in reversed(columns)}
-    given = {
-        role: stripped.get(name.strip(), name) if name and name not in columns else name for role, name in given.items()
-    }
+    given = _names_by_role(columns, named, labelled)
     faults, found, repeated = [], {}, set()
     for role, name in given.items():
         known = [column for column in columns if column] if name is None else [name]
@@ -91,29 +81,57 @@ def find_columns(columns: Sequence[str], named: Mapping[str, str | None], *, sou
         elif list(columns).count(column) > 1:
             faults.append(f"{FLAGS[role]}: two columns are called {_short(column)}")
             repeated.add(_short(column))
+    faults += _used_twice(found)
+    if named.get("label") and not labelled:
+        faults.append("--label is of no use with --classes, with which no image has a label; drop one of them")
+    if faults:
+        raise _do_not_fit(source, columns, faults, repeated, alone=not labelled and named.get("domain") == NONE)
+    return Columns(**found)
+
+
+def _names_by_role(columns: Sequence[str], named: Mapping[str, str | None], labelled: bool) -> dict[str, str | None]:
+    """Return the column names that the user set by role; None for a column to recognise, empty for none."""
+    given = {role: named.get(role) for role in ("image", "label", "domain")}
+    given |= {"label": named.get("label") if labelled else ""}
+    given |= {role: named.get(role) or "" for role in ("split", "group")}
+    for role in ("domain", "split", "group"):
+        if (name := given[role]) is not None and name.casefold() == NONE and name not in columns:
+            given[role] = ""
+    stripped = {column.strip(): column for column in reversed(columns)}
+    return {
+        role: stripped.get(name.strip(), name) if name and name not in columns else name for role, name in given.items()
+    }
+
+
+def _used_twice(found: Mapping[str, str]) -> Iterator[str]:
     uses: dict[str, list[str]] = {}
     for role, column in found.items():
         uses.setdefault(column, []).append(FLAGS[role])
     for column, flags in sorted(uses.items()):
         if column and len(flags) > 1:
-            faults.append(f"the column {_short(column)} is used for two things: {' and '.join(flags)}")
-    if label and not labelled:
-        faults.append("--label is of no use with --classes, with which no image has a label; drop one of them")
-    if faults:
-        listed = ", ".join(_short(column) or "''" for column in columns[:MOST_LISTED])
-        alone = not labelled and named.get("domain") == NONE
-        step = f"name {'it with --image' if alone else 'columns with ' + ', '.join(FLAGS.values())}"
-        if repeated:
-            step = f"rename one of the columns called {' and of those called '.join(sorted(repeated))}, or {step}"
-        raise ConfigError(
-            f"The columns of {shown(source)} do not fit.",
-            expected="a column of the images' paths"
-            if alone
-            else "columns for image and label, and one for domain if there are several",
-            found="; ".join(faults),
-            next_step=f"{step}; there are: {listed or 'none'}",
-        )
-    return Columns(**found)
+            yield f"the column {_short(column)} is used for two things: {' and '.join(flags)}"
+
+
+def _do_not_fit(
+    source: Path, columns: Sequence[str], faults: Sequence[str], repeated: Collection[str], *, alone: bool
+) -> ConfigError:
+    """Return the error for a table with these faults.
+
+    Args:
+        repeated: names that several columns have.
+        alone: whether only the column of images is used.
+    """
+    listed = ", ".join(_short(column) or "''" for column in columns[:MOST_LISTED])
+    step = f"name {'it with --image' if alone else 'columns with ' + ', '.join(FLAGS.values())}"
+    if repeated:
+        step = f"rename one of the columns called {' and of those called '.join(sorted(repeated))}, or {step}"
+    both = "columns for image and label, and one for domain if there are several"
+    return ConfigError(
+        f"The columns of {shown(source)} do not fit.",
+        expected="a column of the images' paths" if alone else both,
+        found="; ".join(faults),
+        next_step=f"{step}; there are: {listed or 'none'}",
+    )
 
 
 def _short(column: str) -> str:
