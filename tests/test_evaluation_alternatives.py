@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from vl2v.evaluation.evaluation import Evaluation, Row
+from vl2v.evaluation.evaluation import DomainScore, Evaluation
 
 
 def test_alternatives_keep_the_key_of_earlier_files_and_the_old_name_for_one_release() -> None:
-    alternative = Evaluation((Row("ink", "in-domain", 3, 0.5),))
-    evaluation = Evaluation((Row("ink", "in-domain", 3, 0.9),), {"last": alternative})
+    alternative = Evaluation((DomainScore("ink", "in-domain", 3, 0.5),))
+    evaluation = Evaluation((DomainScore("ink", "in-domain", 3, 0.9),), {"last": alternative})
     content = evaluation.to_dict()
     assert list(content["beside"]) == ["last"]
     assert Evaluation.from_dict(content) == evaluation

@@ -18,7 +18,7 @@ from rich.console import Console
 from vl2v.analysis.intervals import wilson
 from vl2v.config import RunConfig, parse
 from vl2v.data.splits import Slots
-from vl2v.evaluation.evaluation import Evaluation, Row, row_of
+from vl2v.evaluation.evaluation import DomainScore, Evaluation, domain_score
 from vl2v.evaluation.features import scores
 from vl2v.evaluation.metrics import metrics_line
 from vl2v.evaluation.reference import TEACHER
@@ -59,7 +59,7 @@ def test_macro_accuracy_is_the_mean_of_the_classes_with_images() -> None:
     found = score(torch.from_numpy(LOGITS), torch.from_numpy(LABELS))
     assert (found.accuracy, found.count) == (0.9, 10)
     assert found.macro == pytest.approx(0.75)
-    row = row_of("ink", "in-domain", LOGITS, LABELS, None, CLASSES)
+    row = domain_score("ink", "in-domain", LOGITS, LABELS, None, CLASSES)
     assert row.student_macro == pytest.approx(0.75)
     assert {name: (one.images, one.student) for name, one in row.classes.items()} == {"cat": (8, 1.0), "dog": (2, 0.5)}
 
@@ -94,7 +94,7 @@ def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     file = tmp_path / "evaluation.json"
     file.write_text(json.dumps({"domains": [old], "means": means}))
     found = Evaluation.from_dict(read_evaluation(file))
-    assert found.rows == (Row("ink", "in-domain", 3, 0.5),)
+    assert found.rows == (DomainScore("ink", "in-domain", 3, 0.5),)
     assert found.mean("in-domain", "student_macro") is None
     assert " - " in text_of(replace(found, metric="macro"))
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from vl2v import notebook
 from vl2v.commands.distill import Run
 from vl2v.data.contents import Contents, DomainContents
-from vl2v.evaluation.evaluation import Evaluation, Row
+from vl2v.evaluation.evaluation import DomainScore, Evaluation
 from vl2v.evaluation.unseen import UnseenClasses
 from vl2v.notebook import html_of, inline_page
 from vl2v.teacher.base import Price
@@ -45,7 +45,7 @@ class Reader(HTMLParser):
 
 
 def evaluation() -> Evaluation:
-    return Evaluation((Row(ODD, "in-domain", 1234, 0.5, 0.25), Row("b", "out-of-domain", 3, 1.0, 0.0)))
+    return Evaluation((DomainScore(ODD, "in-domain", 1234, 0.5, 0.25), DomainScore("b", "out-of-domain", 3, 1.0, 0.0)))
 
 
 def test_an_evaluation_has_the_cells_of_the_terminal() -> None:

@@ -30,6 +30,7 @@ MODULES = {
     "vl2v.teacher.store": "vl2v.teacher.purchase.store",
 }
 NAMES = {
+    ("vl2v.job.evaluation", "Row"): ("vl2v.evaluation.evaluation", "DomainScore"),
     ("vl2v.job.prepare", "Places"): ("vl2v.locations", "StoragePaths"),
     ("vl2v.job.run", "quote_run"): ("vl2v.commands.quote", "quote_run"),
 }

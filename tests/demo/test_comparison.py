@@ -7,11 +7,13 @@ import pytest
 from rich.console import Console
 
 from vl2v.demo.comparison import Comparison
-from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, DomainScore, Evaluation
 
 
 def evaluation(student: float, teacher: float = 0.5) -> Evaluation:
-    return Evaluation((Row("a", IN_DOMAIN, 10, 0.9, teacher), Row("b", OUT_OF_DOMAIN, 20, student, teacher)))
+    return Evaluation(
+        (DomainScore("a", IN_DOMAIN, 10, 0.9, teacher), DomainScore("b", OUT_OF_DOMAIN, 20, student, teacher))
+    )
 
 
 @pytest.mark.parametrize(("ours", "sign"), [((0.7, 0.8), "+25.0"), ((0.2, 0.3), "-25.0")])

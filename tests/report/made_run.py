@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from vl2v.config import RunConfig, parse
-from vl2v.evaluation.evaluation import Evaluation, Row
+from vl2v.evaluation.evaluation import DomainScore, Evaluation
 from vl2v.json_files import write_json
 from vl2v.runs.folder import RunFolder
 from vl2v.student.backbones import Backbone, Recipe
@@ -91,7 +91,7 @@ def _write_evaluation(folder: RunFolder, made: Made) -> None:
     for name, role in DOMAINS.items():
         here = made.domain == name
         teacher = float((made.teacher.argmax(axis=1) == made.label)[here].mean())
-        rows.append(Row(name, role, EACH, float(made.right[here].mean()), teacher, 0.1, 0.1))
+        rows.append(DomainScore(name, role, EACH, float(made.right[here].mean()), teacher, 0.1, 0.1))
     asked = {"image_queries": 160, "text_queries": 3, "cost": "0.08", "currency": "USD"}
     write_json(folder.evaluation_file, Evaluation(tuple(rows)).to_dict() | {"asked": asked})
 

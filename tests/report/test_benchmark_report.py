@@ -17,7 +17,7 @@ from vl2v.api_report import make_report
 from vl2v.benchmark.protocol import Grid, Origin, jobs, save_grid
 from vl2v.config import parse
 from vl2v.errors import RunError
-from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, Evaluation, Row
+from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, DomainScore, Evaluation
 from vl2v.json_files import write_json
 from vl2v.runs.folder import RunFolder
 
@@ -45,7 +45,7 @@ def make_grid(out: Path, seeds: tuple[int, ...] = (0, 1, 2), finished: int | Non
         rows = []
         for domain in DOMAINS:
             role, right = (OUT_OF_DOMAIN, accuracy) if domain == job.target else (IN_DOMAIN, 0.9)
-            rows.append(Row(domain, role, 100, right, 0.8, 0.1, 0.1))
+            rows.append(DomainScore(domain, role, 100, right, 0.8, 0.1, 0.1))
         queries = 80 if job.method == "adip" else 0
         asked = {"image_queries": queries, "text_queries": 3, "cost": f"{queries / 1000}", "currency": "USD"}
         write_json(folder.evaluation_file, Evaluation(tuple(rows)).to_dict() | {"asked": asked})

@@ -16,7 +16,7 @@ from vl2v.commands.final import final
 from vl2v.commands.repair_checks import is_begun
 from vl2v.commands.suspects import _decisions
 from vl2v.errors import ConfigError, Interrupted, RunError
-from vl2v.evaluation.evaluation import Evaluation, Row
+from vl2v.evaluation.evaluation import DomainScore, Evaluation
 from vl2v.runs.folder import CHECKED, REPAIR, TRAINED, RunFolder
 from vl2v.settings import make_config
 
@@ -32,7 +32,7 @@ def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = RunFolder(tmp_path / "first")
     folder.create(make_config(None, SETTINGS))
     folder.evaluation_file.touch()
-    evaluation = Evaluation((Row("rose", "out-of-domain", 10, 0.5),))
+    evaluation = Evaluation((DomainScore("rose", "out-of-domain", 10, 0.5),))
     monkeypatch.setattr(final_module, "evaluation_of_run", lambda _: (evaluation, None))
     return folder.path
 

@@ -16,7 +16,7 @@ import vl2v
 from vl2v.cli import app
 from vl2v.commands.final import Expected, final
 from vl2v.errors import BudgetError, ConfigError, RunError
-from vl2v.evaluation.evaluation import Evaluation, Row
+from vl2v.evaluation.evaluation import DomainScore, Evaluation
 from vl2v.locations import StoragePaths
 
 SMALL = TINY | {"recipe": "paper", "distill": {"steps": 4, "checkpoint_every": 2, "learning_rate": 1e-3}}
@@ -73,8 +73,8 @@ def test_runs_without_a_held_out_domain_or_an_end_are_refused(bench: Bench, tmp_
 
 
 def evaluation(*values: float) -> Evaluation:
-    rows = [Row(f"d{i}", "out-of-domain", 100, value) for i, value in enumerate(values)]
-    return Evaluation((Row("s", "in-domain", 100, 0.99), *rows))
+    rows = [DomainScore(f"d{i}", "out-of-domain", 100, value) for i, value in enumerate(values)]
+    return Evaluation((DomainScore("s", "in-domain", 100, 0.99), *rows))
 
 
 def test_the_interval_of_one_domain_is_over_images() -> None:

@@ -21,7 +21,7 @@ from vl2v.cli.repair import _text
 from vl2v.commands.repair import Repair, repair
 from vl2v.commands.repair_plan import RepairPlan, plan_repair
 from vl2v.errors import BudgetError, ConfigError, DataError, RunError, Vl2vError
-from vl2v.evaluation.evaluation import Evaluation, Row
+from vl2v.evaluation.evaluation import DomainScore, Evaluation
 from vl2v.locations import StoragePaths
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
@@ -167,7 +167,7 @@ def test_what_cannot_be_repaired_is_refused_before_anything_is_bought(
 
 @pytest.mark.parametrize(("new", "worse"), [(0.896, False), (0.894, True), (0.95, False)])
 def test_a_loss_above_the_tolerance_is_said_plainly(new: float, worse: bool) -> None:
-    old, now = (Evaluation((Row("ink", "in-domain", 100, value),)) for value in (0.9, new))
+    old, now = (Evaluation((DomainScore("ink", "in-domain", 100, value),)) for value in (0.9, new))
     found = Repair(Path("o"), None, old, now, 40, 10, (5, 8), 50, Decimal("0.05"), "USD", 0.005)  # type: ignore[arg-type]
     assert found.worse is worse
     assert ("WORSE" in _text(found, Path("first"))) is worse

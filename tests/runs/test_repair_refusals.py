@@ -19,7 +19,7 @@ from vl2v.commands.final import final
 from vl2v.commands.label import label
 from vl2v.commands.repair_plan import RepairPlan, plan_repair
 from vl2v.errors import ConfigError, RunError, TeacherError
-from vl2v.evaluation.evaluation import ClassRecall, Evaluation, Row
+from vl2v.evaluation.evaluation import ClassRecall, DomainScore, Evaluation
 from vl2v.locations import StoragePaths
 
 sys.path.append(str(Path(__file__).parents[1] / "trust"))
@@ -33,8 +33,8 @@ def solved(bench: Bench, once: Once) -> Path:
     def make(root: Path) -> None:
         make_run(bench, root / "run", price="1")
         recall = {"bar": ClassRecall(10, 1.0)}
-        rows = tuple(Row(name, "in-domain", 30, 0.9, classes=recall) for name in ("ink", "neon"))
-        content = Evaluation((*rows, Row("rose", "out-of-domain", 30, 0.8))).to_dict()
+        rows = tuple(DomainScore(name, "in-domain", 30, 0.9, classes=recall) for name in ("ink", "neon"))
+        content = Evaluation((*rows, DomainScore("rose", "out-of-domain", 30, 0.8))).to_dict()
         (root / "run" / "evaluation.json").write_text(json.dumps(content))
 
     return once("repair-solved", make) / "run"

@@ -11,7 +11,7 @@ from typing import Any
 from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.records import ZERO_SHOT, DomainResult, Record
 from vl2v.errors import RunError
-from vl2v.evaluation.evaluation import IN_DOMAIN, Evaluation, Row
+from vl2v.evaluation.evaluation import IN_DOMAIN, DomainScore, Evaluation
 from vl2v.faults import reading
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.run_files import read_evaluation, read_job
@@ -99,7 +99,7 @@ def _record(
     )
 
 
-def _result(row: Row, column: str) -> DomainResult:
+def _result(row: DomainScore, column: str) -> DomainResult:
     calibrated = getattr(row, f"{column}_ece_calibrated", None)  # the teacher has no temperature
     return DomainResult(getattr(row, column), getattr(row, f"{column}_ece"), row.images, calibrated)
 

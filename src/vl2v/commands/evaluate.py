@@ -23,7 +23,7 @@ from vl2v.data.splits import TEST as TEST_PART
 from vl2v.data.splits import Indices
 from vl2v.errors import ConfigError, StudentError
 from vl2v.evaluation.class_numbers import class_numbers
-from vl2v.evaluation.evaluation import TEST, UNSPLIT, Evaluation, Logits, row_of, split_domains, student_answers
+from vl2v.evaluation.evaluation import TEST, UNSPLIT, Evaluation, Logits, domain_score, split_domains, student_answers
 from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import check_domains, list_folder, read_dataset
 from vl2v.planning.split import split_of_student
@@ -85,7 +85,7 @@ def evaluate(
             for role, domain, indices in parts:
                 part = indices[labels[indices] >= 0]
                 logits, _ = student_answers(student, cache.map(), cache.slots(dataset.digests[part]))
-                rows.append(row_of(domain, role, logits, labels[part], temperature, student.classes))
+                rows.append(domain_score(domain, role, logits, labels[part], temperature, student.classes))
         return Evaluation(tuple(rows))
 
 

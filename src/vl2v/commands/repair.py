@@ -16,7 +16,7 @@ from vl2v.commands.repair_checks import read_repair
 from vl2v.commands.repair_plan import PURPOSE, RepairPlan
 from vl2v.data.pixels import CachedPixels
 from vl2v.data.splits import Indices
-from vl2v.evaluation.evaluation import IN_DOMAIN, Evaluation, Row, student_answers
+from vl2v.evaluation.evaluation import IN_DOMAIN, DomainScore, Evaluation, student_answers
 from vl2v.faults import explaining
 from vl2v.json_files import write_json
 from vl2v.progress import Progress, Silent
@@ -159,7 +159,7 @@ def _zero_shot(plan: RepairPlan, store: EmbeddingStore) -> Indices:
     return np.asarray(logits.argmax(axis=1), np.int64)
 
 
-def _validation(evaluation: Evaluation) -> list[Row]:
+def _validation(evaluation: Evaluation) -> list[DomainScore]:
     return [row for row in evaluation.rows if row.role == IN_DOMAIN]
 
 

@@ -18,7 +18,7 @@ from vl2v.commands.reject import KnownImages, logits_of, negative_texts
 from vl2v.commands.run_images import embed_images, sample_rows
 from vl2v.data.splits import Indices
 from vl2v.errors import RunError, StudentError
-from vl2v.evaluation.evaluation import IN_DOMAIN, Row, row_of
+from vl2v.evaluation.evaluation import IN_DOMAIN, DomainScore, domain_score
 from vl2v.evaluation.predictions import Predictions, read_predictions
 from vl2v.evaluation.reference import LABELS, TEACHER, Reference
 from vl2v.faults import reading
@@ -76,7 +76,7 @@ class DomainTrust:
             negative texts.
     """
 
-    row: Row
+    row: DomainScore
     answered: Mapping[float, tuple[float, float | None]]
     unusual: Mapping[int, float | None]
     known: Mapping[float, float] = field(default_factory=dict)
@@ -265,5 +265,5 @@ def _domain(
     if trust.negatives is not None and rows is not None:
         found = trust.scores(logits_of(student, rows), NEGATIVES, rows)
         known = {c: float((found >= trust.threshold(NEGATIVES, c)).mean()) for c in trust.coverages}
-    row = row_of(name, str(part.role[0]), part.student, part.label, trust.temperature)
+    row = domain_score(name, str(part.role[0]), part.student, part.label, trust.temperature)
     return DomainTrust(row, answered, unusual, known)

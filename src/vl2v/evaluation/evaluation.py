@@ -45,7 +45,7 @@ class ClassRecall:
 
 
 @dataclass(frozen=True)
-class Row:
+class DomainScore:
     """Results of one domain.
 
     Attributes:
@@ -81,7 +81,7 @@ class Row:
     zero_shot_macro: float | None = None
     classes: Mapping[str, ClassRecall] = field(default_factory=dict)
 
-    def with_teacher(self, logits: Logits, labels: NDArray[np.int64]) -> Row:
+    def with_teacher(self, logits: Logits, labels: NDArray[np.int64]) -> DomainScore:
         """Return a copy with the results of the teacher, from its logits [N, K] and the labels [N]."""
         recall = recalls(logits, labels)
         teacher = iter(recall[~np.isnan(recall)].tolist())  # in the order of `self.classes`
@@ -101,7 +101,7 @@ class Evaluation:
         metric: metric of the printed table.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[DomainScore, ...]
     alternatives: Mapping[str, Evaluation] = field(default_factory=dict)
     reference: Reference = LABELS
     metric: Metric = "accuracy"
@@ -139,7 +139,7 @@ class Evaluation:
         rows = []
         for row in content["domains"]:
             classes = {name: ClassRecall(**one) for name, one in row.get("classes", {}).items()}
-            rows.append(Row(**{**row, "classes": classes}))
+            rows.append(DomainScore(**{**row, "classes": classes}))
         return cls(tuple(rows), alternatives, reference, content.get("metric", "accuracy"))
 
     def table(self) -> Table:
@@ -228,14 +228,14 @@ def calibration_error(logits: Logits, labels: NDArray[np.int64], temperature: fl
     return reliability(probabilities(logits, temperature), labels).error
 
 
-def row_of(
+def domain_score(
     domain: str,
     role: str,
     logits: Logits,
     labels: NDArray[np.int64],
     temperature: float | None,
     classes: Sequence[str] = (),
-) -> Row:
+) -> DomainScore:
     """Compute the results of a student on one domain.
 
     Args:
@@ -248,7 +248,7 @@ def row_of(
     recall, images = recalls(logits, labels), np.bincount(labels, minlength=logits.shape[1])
     by_class = zip(classes, images.tolist(), recall.tolist(), strict=True) if classes else ()
     right, t = logits.argmax(axis=1) == labels, temperature or 1.0
-    return Row(
+    return DomainScore(
         domain,
         role,
         len(labels),

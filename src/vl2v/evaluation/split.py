@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.data.splits import DatasetRows, Slots
-from vl2v.evaluation.evaluation import IN_DOMAIN, Evaluation, Logits, row_of, split_domains, student_answers
+from vl2v.evaluation.evaluation import IN_DOMAIN, Evaluation, Logits, domain_score, split_domains, student_answers
 from vl2v.evaluation.reference import LABELS, TEACHER, Reference
 from vl2v.planning.plan import RunPlan
 from vl2v.purchase import BoughtEmbeddings
@@ -121,7 +121,7 @@ def evaluation_of(parts: Sequence[DomainPredictions], trust: Trust | None, metri
     """Compute the results of all domains. If the teacher is the reference, its accuracy is not computed."""
     rows, temperature = [], trust.temperature if trust else None
     for part in parts:
-        row = row_of(part.domain, part.role, part.logits, part.labels, temperature, part.classes)
+        row = domain_score(part.domain, part.role, part.logits, part.labels, temperature, part.classes)
         if part.zero_shot is not None and part.reference is LABELS:
             row = row.with_teacher(part.zero_shot, part.labels)
         rows.append(row)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vl2v.analysis.intervals import share_of
-from vl2v.evaluation.evaluation import ROLES, Evaluation, Row
+from vl2v.evaluation.evaluation import ROLES, DomainScore, Evaluation
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.sheet import Sheet
 from vl2v.words import NONE, percent
 
 
-def accuracies(evaluation: Evaluation) -> list[Row]:
+def accuracies(evaluation: Evaluation) -> list[DomainScore]:
     """Return the results of every domain, in-domain first, then the held-out domains."""
     return [row for role in ROLES for row in evaluation.rows if row.role == role]
 
@@ -32,7 +32,7 @@ def with_interval(accuracy: float | None, images: int) -> str:
     return f"{percent(share.value)}  ({100 * share.low:.1f} to {100 * share.high:.1f})"
 
 
-def accuracy_sheet(domains: Sequence[Row], reference: Reference = LABELS) -> Sheet:
+def accuracy_sheet(domains: Sequence[DomainScore], reference: Reference = LABELS) -> Sheet:
     """Return one row per domain, with the bounds of the 95% Wilson interval."""
     names = ("student", "student_low", "student_high", "teacher", "teacher_low", "teacher_high")
     macros = ("student_macro", "teacher_macro")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vl2v.analysis.intervals import share_of
-from vl2v.evaluation.evaluation import OUT_OF_DOMAIN, TEST, Row
+from vl2v.evaluation.evaluation import OUT_OF_DOMAIN, TEST, DomainScore
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.calibration import Calibration, Rejection
 from vl2v.reports.confusion import MANY, Confusion
@@ -25,7 +25,7 @@ LINES = ("-", "--", ":", "-.")
 SUFFIXES = {TEST: " (test)", OUT_OF_DOMAIN: " *"}  # of the names of domains
 
 
-def accuracy_panel(domains: Sequence[Row], reference: Reference = LABELS) -> Panel:
+def accuracy_panel(domains: Sequence[DomainScore], reference: Reference = LABELS) -> Panel:
     """Draw the accuracy of student and teacher on every domain with its interval."""
     ordered = list(reversed(domains))
     names = [shortened(f.domain, LONGEST) + SUFFIXES.get(f.role, "") for f in ordered]

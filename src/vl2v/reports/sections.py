@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from vl2v.evaluation.evaluation import ROLES, TEST, Evaluation, Row
+from vl2v.evaluation.evaluation import ROLES, TEST, DomainScore, Evaluation
 from vl2v.evaluation.reference import LABELS
 from vl2v.method.registry import METHODS
 from vl2v.reports.accuracy import accuracies, accuracy_sheet, with_interval
@@ -86,7 +86,7 @@ def accuracy_section(source: Source) -> Section:
     return Section(name, measure.removeprefix("Top-1 ").capitalize(), text, blocks, missing)
 
 
-def _accuracy_row(row: Row) -> tuple[str, ...]:
+def _accuracy_row(row: DomainScore) -> tuple[str, ...]:
     return (
         row.domain,
         ROLE_NAMES[row.role],

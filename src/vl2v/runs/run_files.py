@@ -39,7 +39,7 @@ class ClassPart(_Part):
 
 
 class RowPart(BaseModel):
-    """Schema of `vl2v.evaluation.evaluation.Row`."""
+    """Schema of `vl2v.evaluation.evaluation.DomainScore`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
