@@ -138,8 +138,8 @@ class RunConfig(RunSettings, _WithMethods):
             faults.append(f"image_weight_end does not apply to the method {name}; drop it")
         augment = self.distill.augment
         if augment.style + augment.corrupt > 1:
-            found = f"{augment.style:g} and {augment.corrupt:g}"
-            faults.append(f"distill.augment: style and corrupt must add up to at most 1, found {found}")
+            both = f"{augment.style:g} and {augment.corrupt:g}"
+            faults.append(f"distill.augment: style and corrupt must add up to at most 1, found {both}")
         if align.average != "none" and align.solver == "ridge":
             faults.append("align.average needs align.solver adam; ridge has no steps")
         elif align.average != "none" and not self.first_stage_steps:

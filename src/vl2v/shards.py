@@ -81,8 +81,10 @@ class _InShards(torch.autograd.Function):
         sizes = [len(output) for output in ctx.outputs]
 
         def differentiate(output: Tensor, gradient: Tensor) -> Sequence[Tensor | None]:
-            found: Sequence[Tensor | None] = torch.autograd.grad(output, ctx.parameters, gradient, allow_unused=True)
-            return found
+            gradients: Sequence[Tensor | None] = torch.autograd.grad(
+                output, ctx.parameters, gradient, allow_unused=True
+            )
+            return gradients
 
         parts = ctx.shards.map(differentiate, ctx.outputs, torch.split(gradients[0], sizes))
         sums = (None if of[0] is None else torch.stack(of).sum(0) for of in zip(*parts, strict=True))

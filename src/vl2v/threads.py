@@ -42,12 +42,12 @@ Work = Callable[[int], object]
 
 def cores() -> int:
     """Return the number of cores that this process may use, at least 1; hyperthreads count."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:  # the limit of a container: microseconds of CPU time in a period
         quota, period = CPU_LIMIT.read_text().split()
-        return min(found, ceil(int(quota) / int(period)))
+        return min(count, ceil(int(quota) / int(period)))
     except (OSError, ValueError):  # no container, or "max", which is no limit
-        return found
+        return count
 
 
 def free_memory() -> int:

@@ -32,15 +32,15 @@ def fault_of(error: Exception) -> tuple[str, str]:
     """Return in words what is wrong with a file that the parser of YAML refuses, with its line, and the next step."""
     marks = [getattr(error, name, None) for name in ("problem_mark", "context_mark")]
     said = " ".join(str(getattr(error, "problem", None) or error).split())[:300]
-    found, step = said, f"correct the file; {QUOTE} if it has a colon, a quote or a special character"
+    problem, step = said, f"correct the file; {QUOTE} if it has a colon, a quote or a special character"
     for pattern, meaning, remedy in FAULTS:
         if match := re.search(pattern, said):
-            found, step = meaning.format(*match.groups()) or said, remedy
+            problem, step = meaning.format(*match.groups()) or said, remedy
             break
     if "close" in step:
         marks.reverse()  # where the quote or the bracket begins
     mark = next((mark for mark in marks if mark is not None), None)
-    return (f"line {mark.line + 1}: {found}" if mark is not None else found), step
+    return (f"line {mark.line + 1}: {problem}" if mark is not None else problem), step
 
 
 class Limited(Composer):

@@ -141,16 +141,16 @@ _share.__name__ = "number"  # in messages of argparse
 
 def _find(inputs: Sequence[Path]) -> list[Path]:
     """Return the given files and the images in the given folders. Skipped files are reported on standard error."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for given in inputs:
         if given.is_dir():
             images, left_out = search(given)
-            found += images
+            paths += images
             if left_out:
                 print(f"warning: {shown(given)}: {left_out}", file=sys.stderr)
         else:
-            found.append(given)
-    return found
+            paths.append(given)
+    return paths
 
 
 def _print(done: Iterator[tuple[Path, Attempt]], output: str, mark: str) -> tuple[int, list[Floats]]:

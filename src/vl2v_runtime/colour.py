@@ -142,8 +142,8 @@ def _white(values: NDArray[Any], samples: Samples) -> float:
             if high <= white and (i == 0 or high > white / 4):
                 return white
     expected = "0 to 1, 255 or 65535" if samples.kind == "f" else " or ".join(f"{white:.0f}" for white in whites)
-    found = f"{what} values from {low:g} to {high:g}"
-    raise RangeError(f"{found}, so the white level is unclear; expected {expected}; save it with 8 or 16 bits")
+    values_range = f"{what} values from {low:g} to {high:g}"
+    raise RangeError(f"{values_range}, so the white level is unclear; expected {expected}; save it with 8 or 16 bits")
 
 
 def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:

@@ -222,10 +222,10 @@ def _orientation(image: Image.Image) -> int:
 
 def _unknown(data: bytes) -> str:
     """Return why a file is not an image that Pillow can read."""
-    found = what_is(data[:64])
-    if found in FORMATS:
-        return f"a {named(found).title} file that is broken or not supported; save it as an 8-bit PNG or JPEG"
-    return f"not a {alternatives()} image" + (f", but {found}" if found else "")
+    kind = what_is(data[:64])
+    if kind in FORMATS:
+        return f"a {named(kind).title} file that is broken or not supported; save it as an 8-bit PNG or JPEG"
+    return f"not a {alternatives()} image" + (f", but {kind}" if kind else "")
 
 
 def square(image: Image.Image, size: int, fit: Fit = SQUASH) -> Pixels:

@@ -37,10 +37,10 @@ def images_of(folder: Path) -> list[Path]:
 
     A warning reports skipped files.
     """
-    found, left_out = search(folder)
+    images, left_out = search(folder)
     if left_out:
         warnings.warn(f"{shown(folder)}: {left_out}", stacklevel=2)
-    return found
+    return images
 
 
 def search(folder: Path) -> tuple[list[Path], str]:

@@ -21,9 +21,9 @@ class _Bits:
         self._left -= count
         if self._left < 0:
             raise ValueError("a JPEG XL image that ends in its header")
-        found = self._value & ((1 << count) - 1)
+        bits = self._value & ((1 << count) - 1)
         self._value >>= count
-        return found
+        return bits
 
     def size(self) -> tuple[int, int]:
         """Read a SizeHeader, and return width and height."""

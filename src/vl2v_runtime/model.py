@@ -132,10 +132,10 @@ class Model(Network):
             OSError: if a path cannot be read.
             ValueError: if the file has no threshold for this score and coverage.
         """
-        found: list[Answer] = []
+        answers: list[Answer] = []
         for logits, embeddings in self._passed(images, batch_size):
-            found += self.answers(logits, score=score, coverage=coverage, embeddings=embeddings)
-        return found
+            answers += self.answers(logits, score=score, coverage=coverage, embeddings=embeddings)
+        return answers
 
     def answers(
         self, logits: Floats, *, score: str = CONFIDENCE, coverage: float = 0.95, embeddings: Floats | None = None
@@ -170,8 +170,8 @@ class Model(Network):
             if good:
                 logits, embeddings = self.run(self.normalise(np.stack(good)))
                 rows = embeddings if embeddings is not None else [None] * len(good)
-                found = self.answers(logits, score=score, coverage=coverage, embeddings=embeddings)
-                done = zip(found, rows, strict=True)
+                answers = self.answers(logits, score=score, coverage=coverage, embeddings=embeddings)
+                done = zip(answers, rows, strict=True)
             for pixels in batch:
                 yield Attempt(None, fault=pixels) if isinstance(pixels, str) else Attempt(*next(done))
 

@@ -107,5 +107,5 @@ class Negatives:
 
 def _log_sum_exp(rows: Floats) -> Floats:
     top: Floats = rows.max(axis=1, initial=-1e300)
-    found: Floats = top + np.log(np.exp(rows - top[:, None]).sum(axis=1))
-    return found
+    sums: Floats = top + np.log(np.exp(rows - top[:, None]).sum(axis=1))
+    return sums

@@ -66,8 +66,8 @@ class Network:
     @cached_property
     def dimension(self) -> int | None:
         """D, dimension of the embedding space shared with the teacher; None for a linear classifier."""
-        found = [output.shape[1] for output in self._session.get_outputs() if output.name == EMBEDDING]
-        return int(found[0]) if found else None
+        sizes = [output.shape[1] for output in self._session.get_outputs() if output.name == EMBEDDING]
+        return int(sizes[0]) if sizes else None
 
     @cached_property
     def trust(self) -> Trust | None:
@@ -136,8 +136,8 @@ class Network:
             raise ModelError(
                 f"{self.path} cannot be used.", expected=expected, found=text[:300], next_step=AGAIN
             ) from error
-        found = dict(zip(self._outputs, outputs, strict=True))
-        return found[LOGITS], found.get(EMBEDDING)
+        by_name = dict(zip(self._outputs, outputs, strict=True))
+        return by_name[LOGITS], by_name.get(EMBEDDING)
 
     def _check(self) -> None:
         """Check that the graph has the inputs and outputs that the metadata describe."""

@@ -57,9 +57,9 @@ def objection(path: Path) -> str:
                 return f"more than {MAX_NODES:,} nodes"
             if message in UNUSED:
                 return UNUSED[message]
-            found = CHECKS[message](data, start, end) if message in CHECKS else ""
-            if found:
-                return found
+            fault = CHECKS[message](data, start, end) if message in CHECKS else ""
+            if fault:
+                return fault
             below = FIELDS.get(message, {})
             pending += [
                 (below[f], first, last, depth + 1) for f, first, last in _fields(data, start, end) if f in below

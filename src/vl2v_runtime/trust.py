@@ -54,8 +54,8 @@ def softmax(rows: ArrayLike) -> NDArray[np.float64]:
     if not table.size:
         return np.zeros(table.shape)
     powers = np.exp(table - table.max(axis=1, keepdims=True))
-    found: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return found
+    probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def scores(logits: ArrayLike, score: str = CONFIDENCE, temperature: float = 1.0) -> NDArray[np.float64]:
@@ -77,8 +77,8 @@ def scores(logits: ArrayLike, score: str = CONFIDENCE, temperature: float = 1.0)
         return np.zeros(len(scaled))
     top = scaled.max(axis=1)
     rest = np.exp(scaled - top[:, None]).sum(axis=1)
-    found: NDArray[np.float64] = 1 / rest if score == CONFIDENCE else temperature * (top + np.log(rest))
-    return found
+    values: NDArray[np.float64] = 1 / rest if score == CONFIDENCE else temperature * (top + np.log(rest))
+    return values
 
 
 def refusal(trust: Trust | None, score: str, *, linear: bool) -> dict[str, str] | None:
@@ -234,8 +234,8 @@ class Trust:
         Raises:
             ValueError: see `threshold` and `scores`.
         """
-        least, found = self.threshold(score, coverage), self.scores(logits, score, embeddings)
-        accepted: NDArray[np.bool_] = found >= least
+        least, values = self.threshold(score, coverage), self.scores(logits, score, embeddings)
+        accepted: NDArray[np.bool_] = values >= least
         return accepted
 
     def drift(self, embeddings: ArrayLike) -> Drift | None:
@@ -254,8 +254,8 @@ class Trust:
             ValueError: if the content is invalid or of another format.
         """
         if not isinstance(content, Mapping) or content.get("format") != FORMAT:
-            found = content.get("format") if isinstance(content, Mapping) else type(content).__name__
-            raise ValueError(f"expected trust of format {FORMAT}, found {found}")
+            version = content.get("format") if isinstance(content, Mapping) else type(content).__name__
+            raise ValueError(f"expected trust of format {FORMAT}, found {version}")
         try:
             negatives = content.get("negatives")
             fitted = SCORES if negatives is None else ALL_SCORES

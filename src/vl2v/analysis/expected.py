@@ -62,8 +62,8 @@ class Probe:
 
     def __call__(self, features: NDArray[np.floating]) -> Floats:
         """Return the scores [M, K] of other images with features [M, F]."""
-        found: Floats = np.asarray(features, np.float64) @ self._weight + self._intercept
-        return found
+        logits: Floats = np.asarray(features, np.float64) @ self._weight + self._intercept
+        return logits
 
 
 @dataclass(frozen=True)
@@ -251,9 +251,9 @@ class Distances:
         It is 0 for images like those of the training domains, and 1 for images like those of a domain that was left
         out.
         """
-        found = _distance(unit_rows(frozen), self.centres)
+        distance = _distance(unit_rows(frozen), self.centres)
         room = self.outside - self.inside
-        return (max(0.0, (found - self.inside) / room) if room > 0 else 1.0), found > self.farthest
+        return (max(0.0, (distance - self.inside) / room) if room > 0 else 1.0), distance > self.farthest
 
 
 def _centres(rows: Floats, keys: NDArray[np.int64]) -> Floats:

@@ -36,9 +36,9 @@ def frozen_features(
     cache = FeatureCache(plan.pixels.features_folder(), backbone, pixels)
     if keep is not None:
         return np.array(cache.of(slots, keep, progress, title)[slots])
-    found = cache.cached(slots)
-    if found is not None:
-        return found
+    cached = cache.cached(slots)
+    if cached is not None:
+        return cached
     device, rows = device or torch.device("cpu"), []
     with progress.stage(title, len(slots)) as advance:
         for batch in pass_through(module.to(device), backbone.preprocess, pixels, slots, device):

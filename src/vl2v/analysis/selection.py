@@ -102,8 +102,8 @@ def _directions(features: NDArray[np.floating], seed: int | None = None) -> Floa
     x = x - x.mean(axis=0, dtype=np.float64).astype(np.float32)
     if seed is not None and x.shape[1] > WIDTH:
         x = x @ np.random.default_rng([seed, 1]).standard_normal((x.shape[1], WIDTH), np.float32)
-    found: Floats = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    return found
+    directions: Floats = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return directions
 
 
 def _representatives(
@@ -146,12 +146,12 @@ def _clusters(x: Floats, count: int, generator: np.random.Generator) -> Floats:
 
 def _nearest(x: Floats, centres: Floats) -> tuple[Indices, Floats]:
     """Return the nearest centre of each row, [N], and the squared distance up to a constant of the row, [N]."""
-    squares, found, distances = np.square(centres).sum(axis=1), [], []
+    squares, nearest, distances = np.square(centres).sum(axis=1), [], []
     for start in range(0, len(x), CHUNK):
         part = squares - 2 * (x[start : start + CHUNK] @ centres.T)
-        found.append(part.argmin(axis=1))
+        nearest.append(part.argmin(axis=1))
         distances.append(part.min(axis=1))
-    return np.concatenate(found), np.concatenate(distances)
+    return np.concatenate(nearest), np.concatenate(distances)
 
 
 def _least_similar(directions: Floats, chosen: NDArray[np.bool_], count: int) -> list[int]:

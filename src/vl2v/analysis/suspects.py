@@ -80,13 +80,13 @@ def rejects(probability: Floats, labels: Labels) -> NDArray[np.bool_]:
     sums = np.bincount(labels, weights=own, minlength=classes)
     thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)  # inf for a class without labels
     reached = np.where(probability >= thresholds, probability, -1.0)
-    found: NDArray[np.bool_] = reached.max(axis=1) > np.maximum(reached[np.arange(len(labels)), labels], 0)
-    return found
+    rejected: NDArray[np.bool_] = reached.max(axis=1) > np.maximum(reached[np.arange(len(labels)), labels], 0)
+    return rejected
 
 
 def class_similarity(embeddings: NDArray[np.floating], labels: Labels) -> Floats:
     """Return the largest cosine of each of N embeddings [N, D] with the mean embedding of a class, float64."""
     rows = unit_rows(embeddings)
     means = unit_rows(np.stack([rows[labels == label].mean(axis=0) for label in np.unique(labels)]))
-    found: Floats = (rows @ means.T).max(axis=1)
-    return found
+    similarity: Floats = (rows @ means.T).max(axis=1)
+    return similarity

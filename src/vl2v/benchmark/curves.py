@@ -106,7 +106,7 @@ class Curve:
                 found=", ".join(row.method for row in table.rows) or "no method",
                 next_step="finish the grid, or provide x values for these methods",
             )
-        ordered = {name: tuple(sorted(found, key=lambda p: (p.x, p.method))) for name, found in sorted(lines.items())}
+        ordered = {name: tuple(sorted(points, key=lambda p: (p.x, p.method))) for name, points in sorted(lines.items())}
         return cls(f"{table.benchmark}: accuracy on unseen domains", x_name, ordered, levels, _caption(table))
 
     def csv(self) -> str:
@@ -155,14 +155,14 @@ class Curve:
 
 def line_names(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the name of each row's line: its method, and whether it uses fresh views or unlabelled images."""
-    found = {}
+    names = {}
     for label, s in settings.items():
         teacher, data = s.get("teacher") or {}, s.get("data") or {}
         fresh = teacher.get("views") == "fresh"
         unlabelled = data.get("rest_unlabelled") or data.get("unlabelled") is not None
         title = METHODS[s.get("method", DEFAULT_METHOD)].title
-        found[label] = title + ", fresh views" * fresh + ", unlabelled too" * unlabelled
-    return found
+        names[label] = title + ", fresh views" * fresh + ", unlabelled too" * unlabelled
+    return names
 
 
 def _caption(table: Table) -> str:

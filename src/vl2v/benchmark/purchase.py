@@ -193,11 +193,11 @@ def _purchases(sweep: Sweep) -> dict[str, Job]:
         keys_of.setdefault((job.method, job.target, job.seed, job.crossed), set()).add(purchase_key(job))
     if any(len(keys) > 1 for keys in keys_of.values()):  # the queries of later seeds may depend on the selection
         every = sweep.jobs()
-    found: dict[str, Job] = {}
+    jobs: dict[str, Job] = {}
     for job in every:
         if not is_finished(sweep.out, job):
-            found.setdefault(purchase_key(job), job)
-    return found
+            jobs.setdefault(purchase_key(job), job)
+    return jobs
 
 
 def _check(sweep: Sweep, bought: Bought) -> None:

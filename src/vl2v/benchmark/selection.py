@@ -94,10 +94,10 @@ def select(records: Sequence[Record], rule: str = VALIDATION, weights: str | Non
         )
     chosen, lacking = [], []
     runs = _by_run(records)
-    most = {method: max(len(found) for (m, *_), found in runs.items() if m == method) for method, *_ in runs}
+    most = {method: max(len(some) for (m, *_), some in runs.items() if m == method) for method, *_ in runs}
     for key, candidates in sorted(runs.items()):
         try:
-            if all(r.inherited for candidate in candidates.values() for found in candidate.values() for r in found):
+            if all(r.inherited for candidate in candidates.values() for some in candidate.values() for r in some):
                 if rule not in (VALIDATION, LAST):
                     raise _LackingError(f"its candidate was selected by {VALIDATION}, with another seed")
             elif len(candidates) < most[key[0]]:
@@ -142,13 +142,13 @@ def _crossed(candidate: Candidate, main: Record, weights: str | None) -> float:
 
 
 def _with_weights(candidate: Candidate, crossed: str | None, weights: str | None) -> Record:
-    found = candidate.get(crossed, [])
-    if not found:
+    records = candidate.get(crossed, [])
+    if not records:
         raise _LackingError("only crossed runs, not the one that is tested on the target")
-    saved = weights is None or found[0].method == ZERO_SHOT
-    fitting = [record for record in found if (record.saved if saved else record.weights == weights)]
+    saved = weights is None or records[0].method == ZERO_SHOT
+    fitting = [record for record in records if (record.saved if saved else record.weights == weights)]
     if not fitting:
-        names = ", ".join(sorted(record.weights for record in found))
+        names = ", ".join(sorted(record.weights for record in records))
         raise _LackingError(f"no {'saved' if saved else weights} weights, there are {names or 'none'}")
     if len(fitting) > 1:
         one = fitting[0]

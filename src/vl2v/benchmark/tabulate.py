@@ -64,13 +64,13 @@ def tabulate(
     _check(records, against, unit)
     targets, seeds = tuple(sorted({r.target for r in records})), tuple(sorted({r.seed for r in records}))
     weights = tuple(dict.fromkeys(LAST if rule == LAST and choice is None else choice for choice in weights))
-    found, lacking = _choose(records, rule, weights, partial)
+    chosen, lacking = _choose(records, rule, weights, partial)
     rows = []
-    for key in sorted(found, key=lambda key: _rank(key, order, weights)):
-        row = _row(key, found[key], targets, rule)
+    for key in sorted(chosen, key=lambda key: _rank(key, order, weights)):
+        row = _row(key, chosen[key], targets, rule)
         baseline = _key(against, weights[0] if key[0] == ZERO_SHOT else key[1]) if against else key
-        if baseline != key and baseline in found:
-            row = replace(row, against=_difference(found[key], found[baseline], targets, unit))
+        if baseline != key and baseline in chosen:
+            row = replace(row, against=_difference(chosen[key], chosen[baseline], targets, unit))
         rows.append(row)
     rows += _published(benchmark) if published else []
     return Table(benchmark, targets, seeds, rule, weights, tuple(rows), against, unit, lacking)
@@ -97,14 +97,14 @@ def _key(method: str, choice: str | None) -> Key:
 def _choose(
     records: Sequence[Record], rule: str, weights: Sequence[str | None], partial: bool
 ) -> tuple[dict[Key, Runs], tuple[str, ...]]:
-    found: dict[Key, dict[tuple[str, int], Record]] = {}
+    chosen: dict[Key, dict[tuple[str, int], Record]] = {}
     lacking: dict[str, None] = {}  # reported once, although all weights lack it
     for choice in weights:
         selection = select(records, rule, choice)
         for record in selection.records if partial else selection.whole():
-            found.setdefault(_key(record.method, choice), {})[record.target, record.seed] = record
+            chosen.setdefault(_key(record.method, choice), {})[record.target, record.seed] = record
         lacking |= dict.fromkeys(selection.lacking)
-    return dict(found), tuple(lacking)
+    return dict(chosen), tuple(lacking)
 
 
 def _rank(key: Key, order: Sequence[str], weights: Sequence[str | None]) -> tuple[bool, int, str, int]:

@@ -13,15 +13,15 @@ from vl2v.cli.settings import SETTINGS
 
 def options_of(command: Callable[..., None]) -> set[str]:
     """Return the names of the options of a command."""
-    found = set()
+    options = set()
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
         for mark in get_args(parameter.annotation)[1:]:
             if isinstance(mark, OptionInfo):
                 decls = [mark.default, *(mark.param_decls or ())]  # typer takes the first name for the default
                 flags = [flag for decl in decls if isinstance(decl, str) for flag in decl.split("/") if flag[:1] == "-"]
                 plain = f"--{name.replace('_', '-')}"
-                found |= set(flags or [plain, plain.replace("--", "--no-", 1)])
-    return found
+                options |= set(flags or [plain, plain.replace("--", "--no-", 1)])
+    return options
 
 
 def forms_of(command: Callable[..., None]) -> dict[str, str]:

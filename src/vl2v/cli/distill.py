@@ -56,7 +56,7 @@ def quote(
     from vl2v.cli.show import show
 
     _check_given(settings, config, "teacher.spec")
-    found = ask(
+    result = ask(
         data,
         budget=budget,
         storage=storage_paths(cache, store),
@@ -65,7 +65,7 @@ def quote(
         settings=settings,
         ray=ray,
     )
-    show(found.to_dict() if as_json else found.table())
+    show(result.to_dict() if as_json else result.table())
 
 
 @with_settings(*SETTINGS)

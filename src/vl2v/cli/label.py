@@ -61,7 +61,7 @@ def label(
     from vl2v.cluster.pool import cluster_of
     from vl2v.commands.label import label as work
 
-    found = work(
+    result = work(
         data,
         teacher,
         classes,
@@ -75,7 +75,7 @@ def label(
         settings=settings,
         cluster=cluster_of(ray, cpus_per_worker, gpus_per_worker),
     )
-    show(_json(found) if as_json else _text(found))
+    show(_json(result) if as_json else _text(result))
 
 
 def _counts(found: Labels) -> dict[str, int]:

@@ -48,7 +48,7 @@ def evaluate(
     from vl2v.cli.show import show
 
     columns = settings["data"]  # the given ones
-    found = measure(
+    result = measure(
         run,
         data,
         domains=domain or (),
@@ -59,7 +59,7 @@ def evaluate(
         storage=storage_paths(cache, None),
         progress=make_progress(quiet, as_json),
     )
-    show(found.to_dict() if as_json else found.table())
+    show(result.to_dict() if as_json else result.table())
 
 
 def predict(

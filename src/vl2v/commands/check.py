@@ -131,10 +131,10 @@ def check_teacher(
     contents = [dataset.read(int(row)) for row in rows]
     with closing(EmbeddingStore(storage.store)) as store:
         checker = _Checker(opened, store, budget, progress)
-        found = checker.run(contents, dataset.labels[rows], plan.requirements.prompts, len(dataset.phrases))
+        result = checker.run(contents, dataset.labels[rows], plan.requirements.prompts, len(dataset.phrases))
         advice = worth_of(plan, store, progress)
         job = quote_again(plan, store)  # without the queries that the check has bought
-        return replace(found, job=job, advice=advice)
+        return replace(result, job=job, advice=advice)
 
 
 def _check_without_data(settings: Mapping[str, Any], images: int | None) -> None:

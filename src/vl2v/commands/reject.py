@@ -84,10 +84,10 @@ class KnownImages:
         """
         rows, labels = self.of_current_classes()
         head, scale = need_head(self.student).cpu().numpy(), self.student.logit_scale
-        found = make_negatives(nouns, unit_rows(embeddings), scale, head, rows, labels)
-        if found is None:
+        negatives = make_negatives(nouns, unit_rows(embeddings), scale, head, rows, labels)
+        if negatives is None:
             raise _none(f"{len(nouns):,} names that all resemble a class, as the validation images show")
-        return found
+        return negatives
 
     def with_negatives(self, trust: Trust, negatives: Negatives | None) -> Trust:
         """Return trust data with negative texts and the thresholds of their score; see `select`."""

@@ -170,13 +170,13 @@ def _compared(plan: RepairPlan, folder: RunFolder, reference: Indices, tolerance
     pixels = CachedPixels(plan.storage.cache, fit.size, fit.fit)
     slots = pixels.slots(plan.checked.digests)
     predictions = [student_answers(s, pixels.map(), slots)[0].argmax(axis=1) for s in (plan.student, student)]
-    agreement = tuple(int((found == reference).sum()) for found in predictions)
+    agreement = tuple(int((result == reference).sum()) for result in predictions)
     with closing(EmbeddingStore(plan.storage.store)) as store:
         ledger, name = Ledger(store), ledger_name(folder)
         queries, spent = ledger.queries(name), ledger.spent(name)
-    found = Repair(
+    result = Repair(
         plan.out, student, plan.evaluation, new, len(plan.trained), len(plan.checked), (agreement[0], agreement[1]),
         queries, spent, plan.quote.price.currency, tolerance,
     )  # fmt: skip
-    write_json(plan.out / REPAIR, read_repair(plan.out) | {"result": found.to_dict()})
-    return found
+    write_json(plan.out / REPAIR, read_repair(plan.out) | {"result": result.to_dict()})
+    return result

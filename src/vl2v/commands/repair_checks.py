@@ -113,12 +113,12 @@ def read_repair(out: Path) -> dict[str, Any]:
     Raises:
         RunError: if the file cannot be read or has invalid content.
     """
-    found = read_json(out / REPAIR)
-    if not isinstance(found, dict):
+    content = read_json(out / REPAIR)
+    if not isinstance(content, dict):
         raise RunError(
             f"{shown(out / REPAIR)} is damaged.",
             expected="what vl2v repair wrote",
-            found=type(found).__name__,
+            found=type(content).__name__,
             next_step="choose another folder: --out FOLDER; purchased embeddings are reused for free",
         )
-    return found
+    return content

@@ -60,15 +60,15 @@ def aligned_correlations(
         other: [P] slots.
         advance: called with the number of pairs after each block of them.
     """
-    found = np.full(len(one), -1.0)
+    correlations = np.full(len(one), -1.0)
     mirror = np.where(np.arange(FREQUENCIES) % 2, -1, 1).astype(np.float32)
     for start in range(0, len(one), BLOCK):
         part = slice(start, start + BLOCK)
         first, second = spectra(pixels, one[part]), spectra(pixels, other[part])
         both = _fitted(np.concatenate([first, first]), np.concatenate([second, second * mirror]))
-        found[part] = both.reshape(2, -1).max(0)
+        correlations[part] = both.reshape(2, -1).max(0)
         advance(len(first))
-    return found
+    return correlations
 
 
 def _fitted(first: Floats, second: Floats) -> NDArray[np.float64]:

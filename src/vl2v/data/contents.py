@@ -108,29 +108,29 @@ class Contents:
     def lines(self) -> list[str]:
         """Return lines of text: the total, one line per domain, and the classes."""
         classes = _count(len(self.classes), "class", "classes")
-        found = [f"{shown(self.root)}: {_count(len(self.domains), 'domain')}, {classes}, "]
-        found[0] += _count(self.images, "image") + ("" if self.labelled else " without labels")
-        found += [f"  {columns_line(self.columns)}"] if self.columns else []
+        lines = [f"{shown(self.root)}: {_count(len(self.domains), 'domain')}, {classes}, "]
+        lines[0] += _count(self.images, "image") + ("" if self.labelled else " without labels")
+        lines += [f"  {columns_line(self.columns)}"] if self.columns else []
         if self.layout:
-            found.append(f"  folders: {self.layout}")
+            lines.append(f"  folders: {self.layout}")
         if self.parts:
-            found.append(f"  split: {', '.join(f'{count:,} {name}' for name, count in self.parts if count)} images")
-        found += [f"  {_count(self.groups, 'group')} that no split divides"] if self.groups else []
+            lines.append(f"  split: {', '.join(f'{count:,} {name}' for name, count in self.parts if count)} images")
+        lines += [f"  {_count(self.groups, 'group')} that no split divides"] if self.groups else []
         for domain in self.domains[:SHOWN_DOMAINS]:
-            found.append(f"  {shown(domain.name)}: {_count(domain.images, 'image')}")
-            found[-1] += f", {_of_each(domain)}" if self.labelled else ""
+            lines.append(f"  {shown(domain.name)}: {_count(domain.images, 'image')}")
+            lines[-1] += f", {_of_each(domain)}" if self.labelled else ""
             if self.labelled and domain.classes < len(self.classes):
-                found[-1] += f", {domain.classes} of {len(self.classes)} classes"
-            found[-1] += ", held out" if domain.held_out else ""
+                lines[-1] += f", {domain.classes} of {len(self.classes)} classes"
+            lines[-1] += ", held out" if domain.held_out else ""
         if len(self.domains) > SHOWN_DOMAINS:
-            found.append(f"  ... and {len(self.domains) - SHOWN_DOMAINS} more domains")
-        found.append(f"  classes: {_listed(self.classes)}")
+            lines.append(f"  ... and {len(self.domains) - SHOWN_DOMAINS} more domains")
+        lines.append(f"  classes: {_listed(self.classes)}")
         if self.held_out_classes:
             images = _count(self.held_out_class_images, "image")
-            found.append(f"  held-out classes, {images}: {_listed(self.held_out_classes)}")
+            lines.append(f"  held-out classes, {images}: {_listed(self.held_out_classes)}")
         if self.unlabelled:
-            found.append(f"  without labels: {_count(self.unlabelled, 'image')}")
-        return found
+            lines.append(f"  without labels: {_count(self.unlabelled, 'image')}")
+        return lines
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -85,8 +85,8 @@ def near_duplicates(pixels: NDArray[np.uint8], tested: Indices, training: Indice
         training: [N] slots.
     """
     every, where = np.unique(np.concatenate([tested, training]), return_inverse=True)
-    found = hashes(pixels, every)[where]
-    candidates, complete = close_pairs(found[: len(tested)], found[len(tested) :])
+    hashed = hashes(pixels, every)[where]
+    candidates, complete = close_pairs(hashed[: len(tested)], hashed[len(tested) :])
     alike = correlations(pixels, tested[candidates[:, 0]], training[candidates[:, 1]])
     return NearDuplicates(_best(candidates, alike, CORRELATION), complete)
 
@@ -124,7 +124,7 @@ def neighbours(ours: EmbeddingRows, theirs: EmbeddingRows) -> tuple[Pairs, Float
     Returns:
         ([P, 2] int64, indices; [P] float32, cosines).
     """
-    found, cosines = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
+    pairs, cosines = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
     for start in range(0, len(ours.rows), ROWS):
         rows = ours.unit(start, ROWS)
         best, where = np.zeros((len(rows), 0), np.float32), np.zeros((len(rows), 0), np.int64)
@@ -137,9 +137,9 @@ def neighbours(ours: EmbeddingRows, theirs: EmbeddingRows) -> tuple[Pairs, Float
             nearest = np.argsort(-best, axis=1, kind="stable")[:, :PARTNERS]
             best, where = np.take_along_axis(best, nearest, 1), np.take_along_axis(where, nearest, 1)
         row, column = np.nonzero(best >= COSINE)
-        found.append(np.stack([row + start, where[row, column]], 1))
+        pairs.append(np.stack([row + start, where[row, column]], 1))
         cosines.append(best[row, column])
-    return np.concatenate(found), np.concatenate(cosines)
+    return np.concatenate(pairs), np.concatenate(cosines)
 
 
 def _best(candidates: Pairs, alike: NDArray[np.float64], least: float) -> Pairs:
@@ -173,7 +173,7 @@ def coefficients(pixels: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
 
 def hashes(pixels: NDArray[np.uint8], slots: Indices) -> Hashes:
     """Return the perceptual hashes of N slots, [N] uint64; `FLAT` for an image without structure."""
-    found = np.empty(len(slots), np.uint64)
+    packed_hashes = np.empty(len(slots), np.uint64)
     for start in range(0, len(slots), BLOCK):
         values = coefficients(pixels[slots[start : start + BLOCK]], HASHED)
         bits = np.zeros((len(values), 64), np.bool_)
@@ -182,8 +182,8 @@ def hashes(pixels: NDArray[np.uint8], slots: Indices) -> Hashes:
         spread = bits.reshape(-1, 8, 8).transpose(0, 2, 1).reshape(-1, 64)
         packed = np.packbits(spread, axis=1).view(np.uint64).ravel()
         flat = np.linalg.norm(values, axis=1) < LEAST_CONTRAST
-        found[start : start + BLOCK] = np.where(flat, FLAT, packed)
-    return found
+        packed_hashes[start : start + BLOCK] = np.where(flat, FLAT, packed)
+    return packed_hashes
 
 
 def close_pairs(tested: Hashes, training: Hashes, most: int = MOST) -> tuple[Pairs, bool]:
@@ -200,7 +200,7 @@ def close_pairs(tested: Hashes, training: Hashes, most: int = MOST) -> tuple[Pai
         ([P, 2] indices, at most `PARTNERS` for each tested image; whether all hashes were compared).
     """
     (ours, our_images), (theirs, their_images) = _distinct(tested), _distinct(training)
-    found, compared = [np.zeros((0, 3), np.int64)], 0
+    close, compared = [np.zeros((0, 3), np.int64)], 0
     for low, high in _parts():
         mask = np.uint64((1 << high) - (1 << low))
         order = np.argsort(theirs & mask, kind="stable")
@@ -209,25 +209,25 @@ def close_pairs(tested: Hashes, training: Hashes, most: int = MOST) -> tuple[Pai
         for chosen, counts in _blocks(last - first):
             compared += int(counts.sum())
             if compared > most:
-                return _images(np.concatenate(found), our_images, their_images), False
+                return _images(np.concatenate(close), our_images, their_images), False
             left = np.repeat(chosen, counts)
             within = np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts)
             right = order[np.repeat(first[chosen], counts) + within]
             distance = np.bitwise_count(ours[left] ^ theirs[right])
             near = distance <= DISTANCE
-            found.append(np.stack([left[near], right[near], distance[near]], axis=1).astype(np.int64))
-    return _images(np.concatenate(found), our_images, their_images), True
+            close.append(np.stack([left[near], right[near], distance[near]], axis=1).astype(np.int64))
+    return _images(np.concatenate(close), our_images, their_images), True
 
 
 def correlations(pixels: NDArray[np.uint8], tested: Indices, training: Indices) -> NDArray[np.float64]:
     """Return the correlations of the grey images of P pairs of slots, in [-1, 1]."""
-    found = np.zeros(len(tested))
+    cosines = np.zeros(len(tested))
     side = min(COMPARED, pixels.shape[1])
     for start in range(0, len(tested), BLOCK):
         part = slice(start, start + BLOCK)
         a, b = (coefficients(pixels[slots[part]], side).astype(np.float64) for slots in (tested, training))
-        found[part] = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    return found
+        cosines[part] = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return cosines
 
 
 def _parts() -> Iterator[tuple[int, int]]:
@@ -256,9 +256,11 @@ def _blocks(counts: Indices, most: int = 2_000_000) -> Iterator[tuple[Indices, I
 def _images(pairs: NDArray[np.int64], ours: list[Indices], theirs: list[Indices]) -> Pairs:
     """Return pairs of images for [P, 3] pairs of distinct hashes with their distance."""
     unique = np.unique(pairs[:, [0, 2, 1]], axis=0)  # the closest first
-    found: dict[int, list[int]] = {}
+    partners_of: dict[int, list[int]] = {}
     for left, _, right in unique.tolist():
-        partners = found.setdefault(left, [])
+        partners = partners_of.setdefault(left, [])
         partners += theirs[right][: PARTNERS - len(partners)].tolist()
-    rows = [(image, other) for left, partners in found.items() for image in ours[left].tolist() for other in partners]
+    rows = [
+        (image, other) for left, partners in partners_of.items() for image in ours[left].tolist() for other in partners
+    ]
     return np.array(rows, np.int64).reshape(-1, 2)

@@ -162,8 +162,8 @@ class PixelCache:
             shown = progress if progress is not None and rows else Silent()
             with shown.stage("checking the cache of images", len(rows)) as advance:
                 for slot, crc in rows:
-                    found = zlib.crc32(pixels[slot]) if slot < len(pixels) else None
-                    if crc is None or found != crc:
+                    crc_now = zlib.crc32(pixels[slot]) if slot < len(pixels) else None
+                    if crc is None or crc_now != crc:
                         bad.append((slot,))
                     advance(1)
             self._db.execute("BEGIN")

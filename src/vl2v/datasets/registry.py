@@ -97,13 +97,13 @@ def image_names(folder: Path) -> list[str]:
 
 def compare(benchmark: Benchmark, counts: Counts) -> Verdict:
     """Compare counts by domain and class with those of a benchmark."""
-    found = {domain: sum(classes.values()) for domain, classes in counts.items()}
+    images_by_domain = {domain: sum(classes.values()) for domain, classes in counts.items()}
     for release in benchmark.releases:
-        if found == release.images:
+        if images_by_domain == release.images:
             return Verdict(_class_names(benchmark, counts), release.about)
     lines = []
-    for domain in sorted({*benchmark.images, *found}):
-        expected, have = benchmark.images.get(domain, 0), found.get(domain, 0)
+    for domain in sorted({*benchmark.images, *images_by_domain}):
+        expected, have = benchmark.images.get(domain, 0), images_by_domain.get(domain, 0)
         if expected != have:
             lines.append(f"{domain}: expected {_images(expected)}, found {_images(have)}")
     for domain, classes in benchmark.images_per_class.items():
@@ -206,12 +206,12 @@ def _absent(benchmark: Benchmark, where: str) -> DataError:
 
 
 def _class_names(benchmark: Benchmark, counts: Counts) -> tuple[str, ...]:
-    found = {name for classes in counts.values() for name in classes}
+    names = {name for classes in counts.values() for name in classes}
     if benchmark.classes:
-        lines = [f"no image of class '{name}'" for name in benchmark.classes if name not in found]
-        return (*lines, *(f"'{name}' is not one of its classes" for name in sorted(found - set(benchmark.classes))))
+        lines = [f"no image of class '{name}'" for name in benchmark.classes if name not in names]
+        return (*lines, *(f"'{name}' is not one of its classes" for name in sorted(names - set(benchmark.classes))))
     expected = benchmark.class_count
-    return () if len(found) == expected else (f"expected {expected} classes, found {len(found)}",)
+    return () if len(names) == expected else (f"expected {expected} classes, found {len(names)}",)
 
 
 def _images(count: int) -> str:

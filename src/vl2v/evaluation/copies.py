@@ -25,7 +25,7 @@ def warn_of_copies(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) 
     chosen = queried_examples(plan)
     pixels = plan.pixels
     with closing(PixelCache(pixels.folder, pixels.size, pixels.fit)) as cache:
-        found = resemblance_of_embeddings(
+        resemblance = resemblance_of_embeddings(
             plan.dataset,
             plan.split,
             cache,
@@ -35,5 +35,5 @@ def warn_of_copies(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) 
             f"{plan.card.identity} {plan.card.revision}",
             progress,
         )
-    if text := found.text():
+    if text := resemblance.text():
         warn(progress, text)

@@ -59,7 +59,7 @@ def scores(
         accelerator: the processes; None scores all images in this process.
     """
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    found = {}
+    scores_by_domain = {}
     for domain, (slots, targets) in validation.items():
         sums = torch.zeros(3 + 2 * classes, dtype=torch.float64)
         own = torch.from_numpy(targets[rank::world])
@@ -67,8 +67,8 @@ def scores(
         for chunk in logits(slots[rank::world]):
             sums += totals(chunk.cpu(), own[start : start + len(chunk)])
             start += len(chunk)
-        found[domain] = from_totals(_summed(sums, accelerator) if accelerator else sums)
-    return found
+        scores_by_domain[domain] = from_totals(_summed(sums, accelerator) if accelerator else sums)
+    return scores_by_domain
 
 
 def _summed(sums: Tensor, accelerator: Accelerator) -> Tensor:

@@ -57,10 +57,10 @@ def at_final_size(
         if accuracy[size] < accuracy[trained] - TOLERANCE:
             break
         best = size
-    found = ", ".join(f"{size} pixels {100 * share:.1f}%" for size, share in accuracy.items())
+    listed = ", ".join(f"{size} pixels {100 * share:.1f}%" for size, share in accuracy.items())
     if best != trained and (larger := _with_pixels(plan, best, rows, progress, unseen=True)) is not None:
         plan, trained = larger, best
-    progress.note(f"the student is used with images of {trained} pixels; on the validation images: {found}")
+    progress.note(f"the student is used with images of {trained} pixels; on the validation images: {listed}")
     return plan
 
 
@@ -87,6 +87,6 @@ def _validation_accuracy(plan: RunPlan, bought: BoughtEmbeddings, student: Stude
     """Mean accuracy over the source domains, or macro accuracy if the run selects by it, in [0, 1]."""
     metric, domains = plan.config.distill.metric, evaluation_domains(plan, bought)
     parts = predict_domains(plan, bought, [part for part in domains if part.role == IN_DOMAIN], student)
-    found = evaluation_of(parts, None, metric).mean(IN_DOMAIN, "student_macro" if metric == "macro" else "student")
-    assert found is not None
-    return found
+    accuracy = evaluation_of(parts, None, metric).mean(IN_DOMAIN, "student_macro" if metric == "macro" else "student")
+    assert accuracy is not None
+    return accuracy

@@ -86,8 +86,8 @@ class UnseenClasses:
         """
         if column == "harmonic":
             return harmonic(self.mean(role, who, "seen"), self.mean(role, who, "unseen"))
-        found = [getattr(getattr(row, who), column, None) for row in self.rows if row.role == role]
-        values = [value for value in found if value is not None]
+        shares = [getattr(getattr(row, who), column, None) for row in self.rows if row.role == role]
+        values = [value for value in shares if value is not None]
         return float(np.mean(values)) if values else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,8 +110,8 @@ class UnseenClasses:
             rows = [row for row in self.rows if row.role == role]
             for row in rows:
                 for who, name in WHO.items():
-                    if (found := getattr(row, who)) is not None:
-                        table.add_row(row.domain, role, name, *(percent(getattr(found, c)) for c in COLUMNS))
+                    if (result := getattr(row, who)) is not None:
+                        table.add_row(row.domain, role, name, *(percent(getattr(result, c)) for c in COLUMNS))
             if rows:
                 for who, name in WHO.items():
                     means = [percent(self.mean(role, who, column)) for column in COLUMNS]
@@ -165,17 +165,19 @@ def evaluate_unseen(
 
     new = [unseen.rows_of(part.domain) for part in domains]
     logits = [predicted(np.concatenate([part.slots, slots[rows]])) for part, rows in zip(domains, new, strict=True)]
-    known = [found[: len(part)] for part, found in zip(domains, logits, strict=True) if part.role == IN_DOMAIN]
+    known = [
+        part_logits[: len(part)] for part, part_logits in zip(domains, logits, strict=True) if part.role == IN_DOMAIN
+    ]
     validation = np.concatenate(known)
     offset = new_class_offset(validation[:, :seen], validation[:, seen:])
     shift = np.float32(offset) * (np.arange(len(head)) >= seen)
-    for part, further_rows, found in zip(domains, new, logits, strict=True):
+    for part, further_rows, part_logits in zip(domains, new, logits, strict=True):
         labels = np.concatenate([plan.dataset.labels[part.rows], unseen.labels[further_rows] + seen])
         of_teacher = None
         if part.embeddings is not None and bought.unseen is not None:
             embeddings = np.concatenate([part.embeddings, bought.unseen[further_rows]])
             of_teacher = accuracies(bought.zero_shot(embeddings, teacher_head), labels, seen)
-        of_student, adjusted = (accuracies(each, labels, seen) for each in (found, found + shift))
+        of_student, adjusted = (accuracies(each, labels, seen) for each in (part_logits, part_logits + shift))
         rows.append(UnseenRow(part.domain, part.role, len(part), len(further_rows), of_student, adjusted, of_teacher))
     return UnseenClasses(unseen.names, tuple(rows), offset)
 

@@ -28,10 +28,10 @@ def database(error: sqlite3.Error, locations: Sequence[Location]) -> Vl2vError:
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return _damaged(path, location, message)
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
-        found = _reason(path) if path else ""
+        reason = _reason(path) if path else ""
         expected = f"{kind}{f' ({location.option})' if location else ''}, in a folder where this user may write"
         return AccessError(
-            f"{shown} cannot be opened for writing.", expected=expected, found=found or message, next_step=step
+            f"{shown} cannot be opened for writing.", expected=expected, found=reason or message, next_step=step
         )
     if code == sqlite3.SQLITE_NOMEM:
         return AccessError("There is not enough memory.", expected=kind, found=message, next_step="free some memory")

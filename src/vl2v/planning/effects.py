@@ -79,17 +79,17 @@ def without_effect(config: RunConfig) -> list[str]:
     """
     if config.repair is not None:
         return []
-    method, found = METHODS[config.method], dict[str, str]()
+    method, reasons = METHODS[config.method], dict[str, str]()
     rules = [rule for rule in RULES if not rule.applies(config, method)]
     fields = dict(fields_of(RunConfig))
     for key, field in fields.items():
         where = [rule.where for rule in rules if any(f"{key}.".startswith(f"{name}.") for name in rule.keys)]
         block = any(other.startswith(f"{key}.") for other in fields)
         if where and not block and _changed(config, key, field.default):
-            found[f"{key}{_option(key, field.metadata)}"] = where[0].format(method=method.name)
+            reasons[f"{key}{_option(key, field.metadata)}"] = where[0].format(method=method.name)
     for key in _of_other_methods(config):
-        found[key] = ON_METHOD.format(method=method.name)
-    return [f"{key} has no effect {where}" for key, where in found.items()]
+        reasons[key] = ON_METHOD.format(method=method.name)
+    return [f"{key} has no effect {where}" for key, where in reasons.items()]
 
 
 def _changed(config: RunConfig, key: str, default: Any) -> bool:

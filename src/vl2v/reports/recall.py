@@ -41,7 +41,7 @@ def recall_section(source: Source) -> Section:
     name, title, labels = "recall", "Recall by class", source.reference is LABELS
     if source.predictions is None:
         return Section(name, title, missing=[source.missing["predictions"]])
-    found = class_recalls(source.predictions, source.classes, source.reference)
+    recalls = class_recalls(source.predictions, source.classes, source.reference)
     text = (
         "The recall of a class is the share of its images that the student assigns to it. "
         f"Macro {source.reference.key} is the mean recall of all classes, so rare and frequent classes have the same "
@@ -49,10 +49,10 @@ def recall_section(source: Source) -> Section:
     )
     if not labels:
         text += " Here, the class of an image is the prediction of the teacher."
-    sheet = recall_sheet(found, source.reference)
+    sheet = recall_sheet(recalls, source.reference)
     blocks: list[TableBlock] = []
-    for role in dict.fromkeys(one.role for one in found):
-        listed = sorted((one for one in found if one.role == role), key=lambda one: one.student)
+    for role in dict.fromkeys(one.role for one in recalls):
+        listed = sorted((one for one in recalls if one.role == role), key=lambda one: one.student)
         shown = "" if len(listed) <= MOST else f", the lowest {MOST} of {count(len(listed))}"
         heads = ("class", "images", "student (95%)", *(("teacher",) if labels else ()))
         rows = [

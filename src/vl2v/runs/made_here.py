@@ -112,7 +112,7 @@ def _secret() -> bytes | None:
                 pass
             finally:
                 fresh.unlink()
-        found = path.read_bytes()
+        secret = path.read_bytes()
     except OSError:
         return None
-    return found if len(found) == SECRET_BYTES else None
+    return secret if len(secret) == SECRET_BYTES else None

@@ -104,8 +104,8 @@ def alone_in(folder: Path | None, command: str) -> Iterator[None]:
 def _owner(folder: Path) -> Owner | None:
     """Read the owner of a locked folder; None if it has not been written yet."""
     try:
-        found = strict_json.read(folder / OWNER)
-        return Owner(str(found["command"]), int(found["pid"]), str(found["host"]), str(found["since"]))
+        content = strict_json.read(folder / OWNER)
+        return Owner(str(content["command"]), int(content["pid"]), str(content["host"]), str(content["since"]))
     except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return None
 

@@ -194,8 +194,8 @@ class Service:
         chances = outputs.model.chances(outputs.logits)
         accepted: list[bool | None] = [None] * len(chances)
         if trust and options.coverage is not None:
-            found = trust.accepts(outputs.logits, options.score, options.coverage, outputs.embeddings)
-            accepted = [bool(sure) for sure in found]
+            sure_rows = trust.accepts(outputs.logits, options.score, options.coverage, outputs.embeddings)
+            accepted = [bool(sure) for sure in sure_rows]
         answers = [rank(row, classes, options.top_k, sure) for row, sure in zip(chances, accepted, strict=True)]
         if options.neighbours and self.gallery is not None and outputs.embeddings is not None:
             for answer, near in zip(answers, self.gallery.nearest(outputs.embeddings, options.neighbours), strict=True):

@@ -103,10 +103,10 @@ def first_file(candidates: Iterable[Path]) -> Path:
     """Return the first path that is a file, or the first path if none is."""
     first: Path | None = None
     for path in candidates:
-        found = Path(existing_path(str(path)))
-        if _is_file(found):
-            return found
-        first = first or found
+        existing = Path(existing_path(str(path)))
+        if _is_file(existing):
+            return existing
+        first = first or existing
     if first is None:
         raise ValueError("no candidates")
     return first

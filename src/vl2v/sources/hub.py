@@ -47,8 +47,8 @@ def _fetch(name: str, revision: str | None) -> Path:
     # Versions of the client use different HTTP packages; the base class of this error is the one that they raise.
     transport_error = cast("type[Exception]", errors.HfHubHTTPError.__bases__[0])
     try:
-        found = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=["*.parquet"])
-        return Path(found)
+        folder = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=["*.parquet"])
+        return Path(folder)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise DataError(
             f"{SCHEME}{name} is not available on the hub.",

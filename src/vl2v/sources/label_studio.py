@@ -49,10 +49,10 @@ class LabelStudio:
         controls: dict[str, None] = {}
         labelled = 0
         for task in tasks(self._path):
-            fields, found = _fields(task), _choices(task)
+            fields, choices = _fields(task), _choices(task)
             keys |= dict.fromkeys(fields if isinstance(fields, dict) else ())
-            controls |= dict.fromkeys(found)
-            labelled += bool(found) or (isinstance(fields, dict) and bool(fields.get(ANNOTATION)))
+            controls |= dict.fromkeys(choices)
+            labelled += bool(choices) or (isinstance(fields, dict) and bool(fields.get(ANNOTATION)))
             if labelled == LOOKED_AT:
                 break
         full = keys.pop(UNLABELLED, "") is None
@@ -168,10 +168,10 @@ def _agreed(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the values of a task from the rows of its annotations; a `Broken` where annotators disagree."""
     merged = dict(rows[0])
     for column in dict.fromkeys(column for row in rows[1:] for column in row):
-        found = list(dict.fromkeys(row[column] for row in rows if row.get(column) not in (None, "")))
-        if found and column not in BY_ANNOTATION:
-            broken = next((value for value in found if isinstance(value, Broken)), None)
-            merged[column] = broken or (found[0] if len(found) == 1 else _several(sorted(map(str, found))))
+        values = list(dict.fromkeys(row[column] for row in rows if row.get(column) not in (None, "")))
+        if values and column not in BY_ANNOTATION:
+            broken = next((value for value in values if isinstance(value, Broken)), None)
+            merged[column] = broken or (values[0] if len(values) == 1 else _several(sorted(map(str, values))))
     return merged
 
 
@@ -187,20 +187,20 @@ def _fields(task: object) -> dict[str, Any] | Broken:
     if not isinstance(inner, dict):  # JSON-MIN
         return {key: chosen([value]) if isinstance(value, list | dict) else value for key, value in task.items()}
     plain = {key: value for key, value in inner.items() if not isinstance(value, list | dict)}
-    found = _choices(task)
-    nothing = {} if found else {UNLABELLED: Broken(_without_choice(task), LABEL_IT, file=True)}
-    return plain | nothing | {name: chosen(values) for name, values in found.items()}
+    choices = _choices(task)
+    nothing = {} if choices else {UNLABELLED: Broken(_without_choice(task), LABEL_IT, file=True)}
+    return plain | nothing | {name: chosen(values) for name, values in choices.items()}
 
 
 def _choices(task: object) -> dict[str, list[object]]:
     """Return the choices in the annotations of a task by the name of their control."""
-    found: dict[str, list[object]] = {}
+    choices: dict[str, list[object]] = {}
     for annotation in _annotations(task):
         if not (annotation.get("was_cancelled") or annotation.get("skipped")):
             for result in _mappings(annotation.get("result")):
                 if result.get("type", "choices") == "choices":
-                    found.setdefault(str(result.get("from_name", CHOICE)), []).append(result.get("value"))
-    return found
+                    choices.setdefault(str(result.get("from_name", CHOICE)), []).append(result.get("value"))
+    return choices
 
 
 def _annotations(task: object) -> list[dict[str, Any]]:
@@ -226,12 +226,12 @@ def _without_choice(task: dict[str, Any]) -> str:
 
 def chosen(values: Sequence[object]) -> str | Broken | None:
     """Return the class that the annotations of a task agree on; None if there is no choice."""
-    found: list[str] = []
+    choices: list[str] = []
     for value in values:
         inside = value.get("choices") if isinstance(value, dict) else value
         inside = inside if isinstance(inside, list) else [inside]
-        found += [choice for choice in inside if isinstance(choice, str)]
-    distinct = sorted({choice for choice in found if choice})
+        choices += [choice for choice in inside if isinstance(choice, str)]
+    distinct = sorted({choice for choice in choices if choice})
     if len(distinct) > 1:
         return _several(distinct)
     return distinct[0] if distinct else None

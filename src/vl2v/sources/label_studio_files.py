@@ -46,17 +46,17 @@ class Uploads:
         mark = UPLOADED.fullmatch(name)
         names = [name, mark[1]] if mark else [name]
         folders = [folder, folder / "images", (folder / inner).parent, (folder / "media" / inner).parent]
-        originals = (found for parent in folders[:2] if (found := self._original(parent, names[-1])))
+        originals = (original for parent in folders[:2] if (original := self._original(parent, names[-1])))
         here = (parent / name for name in names for parent in folders)
         return str(first_file(chain(here, originals, [data_folder() / "media" / inner])))
 
     def _original(self, folder: Path, name: str) -> Path | None:
         """Return the file in a folder that Label Studio would rename to `name`, unless there are several."""
         if folder not in self._originals:
-            found: dict[str, list[Path]] = {}
+            by_name: dict[str, list[Path]] = {}
             for path in folder.iterdir() if folder.is_dir() else ():
-                found.setdefault(REMOVED.sub("", path.name.strip().replace(" ", "_")), []).append(path)
-            self._originals[folder] = {key: paths[0] for key, paths in found.items() if len(paths) == 1}
+                by_name.setdefault(REMOVED.sub("", path.name.strip().replace(" ", "_")), []).append(path)
+            self._originals[folder] = {key: paths[0] for key, paths in by_name.items() if len(paths) == 1}
         return self._originals[folder].get(name)
 
 

@@ -34,8 +34,8 @@ def find_source(data: str) -> Source | None:
         ConfigError: if no built-in source claims it, and a source of another package cannot be imported.
         DataError: if it is an address that no source claims.
     """
-    found = next((source for source in SOURCES.values() if source.claims(data)), None)
-    if found is None and ADDRESS.match(data) and not Path(data).exists():
+    reader = next((source for source in SOURCES.values() if source.claims(data)), None)
+    if reader is None and ADDRESS.match(data) and not Path(data).exists():
         scheme, _, rest = data.partition(":")
         address = data if rest.startswith("//") else f"{scheme}:/{rest}"  # as before `pathlib` shortened it
         raise DataError(
@@ -44,4 +44,4 @@ def find_source(data: str) -> Source | None:
             found=f"an address with the scheme {scheme}",
             next_step="download it; or list the addresses of the images in a table (.csv), and give the table",
         )
-    return found
+    return reader

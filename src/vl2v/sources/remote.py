@@ -81,14 +81,14 @@ class Fetcher:
         Raises:
             MissingExtraError: if a scheme needs a package that is not installed.
         """
-        found: dict[str, str | Broken] = {}
+        results: dict[str, str | Broken] = {}
         wanted = []
         for address in dict.fromkeys(addresses):
             known = self._known(address)
             if known:
-                found[address] = known
+                results[address] = known
             elif (scheme := address.partition("://")[0].lower()) not in schemes():
-                found[address] = Broken(
+                results[address] = Broken(
                     f"an address with the scheme {shown(scheme)}", f"use one of {', '.join(schemes())}, or a path"
                 )
             else:
@@ -96,8 +96,8 @@ class Fetcher:
                 wanted.append(address)
         if wanted:
             with ThreadPoolExecutor(1) as pool:  # a new event loop: a notebook already runs one
-                found |= pool.submit(lambda: asyncio.run(self._all(wanted))).result()
-        return found
+                results |= pool.submit(lambda: asyncio.run(self._all(wanted))).result()
+        return results
 
     async def _all(self, addresses: list[str]) -> dict[str, str | Broken]:
         import httpx

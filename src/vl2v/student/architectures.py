@@ -168,8 +168,8 @@ def _construct(recipe: Recipe, options: Mapping[str, Any]) -> nn.Module:
             module = timm.create_model(recipe.name, **options, num_classes=0, pretrained=False)
         return module
     except Exception as error:  # a constructor may raise anything for incompatible options
-        found = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise _refused(recipe, "options that this model supports", found) from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise _refused(recipe, "options that this model supports", reason) from error
 
 
 def _refused(recipe: Recipe, expected: str, found: str) -> StudentError:

@@ -189,8 +189,8 @@ def training_time(plan: RunPlan, accelerator: Accelerator) -> tuple[DistillConfi
     settings = within(requested, limit, work, rates)
     seconds = seconds_of(settings, work, rates)
     size, unlimited = plan.student_backbone.preprocess.size, seconds_of(requested, work, rates)
-    found = TrainingTime(settings.steps, work.batch, size, seconds, requested.steps, unlimited, limit)
-    return settings, found
+    time = TrainingTime(settings.steps, work.batch, size, seconds, requested.steps, unlimited, limit)
+    return settings, time
 
 
 def quoted_time(plan: RunPlan) -> TrainingTime:

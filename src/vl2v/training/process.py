@@ -83,9 +83,13 @@ def requested_anywhere(requested: bool, accelerator: Accelerator) -> bool:
 
 def versions(accelerator: Accelerator) -> dict[str, str]:
     """Return the versions of packages and Python, the machine and the device."""
-    found = {}
+    versions_by_name = {}
     for package in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    found |= {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
-    return found | {"device": accelerator.device.type, "processes": str(accelerator.num_processes)}
+            versions_by_name[package] = importlib.metadata.version(package)
+    versions_by_name |= {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+    }
+    return versions_by_name | {"device": accelerator.device.type, "processes": str(accelerator.num_processes)}

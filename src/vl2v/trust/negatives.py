@@ -151,5 +151,5 @@ def without_similar(trust: Trust, head: ArrayLike) -> Trust:
 
 def _cosines(embeddings: NDArray[np.float16], head: ArrayLike) -> NDArray[np.float64]:
     """[M, K], of [M, D] and [K, D] with rows of length one."""
-    found: NDArray[np.float64] = embeddings.astype(np.float64) @ np.asarray(head, np.float64).T
-    return found
+    cosines: NDArray[np.float64] = embeddings.astype(np.float64) @ np.asarray(head, np.float64).T
+    return cosines

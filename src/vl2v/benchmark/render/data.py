@@ -51,24 +51,24 @@ def to_csv(table: Table) -> str:
 def _measures(measures: Measures | None) -> dict[str, Any]:
     if measures is None:
         return {"seeds": 0}
-    found: dict[str, Any] = {"seeds": measures.accuracy.count or ""}
+    values: dict[str, Any] = {"seeds": measures.accuracy.count or ""}
     for name in MEASURES:
         spread = getattr(measures, name)
         if spread is not None:
-            found |= {name: repr(spread.mean), f"{name}_se": _number(spread.error)}
-    return found
+            values |= {name: repr(spread.mean), f"{name}_se": _number(spread.error)}
+    return values
 
 
 def _whole(table: Table, row: Row) -> dict[str, Any]:
-    found: dict[str, Any] = {"source": row.source}
+    values: dict[str, Any] = {"source": row.source}
     if row.expense:
-        found |= asdict(row.expense)
+        values |= asdict(row.expense)
     if row.against:
         spread = row.against.spread
-        found |= {"baseline": table.baseline, "unit": table.unit, "pairs": spread.count}
-        found |= {"difference": repr(spread.mean), "difference_se": _number(spread.error)}
-        found |= {"p": _number(row.against.p), "p_exact": _number(row.against.p_exact)}
-    return found
+        values |= {"baseline": table.baseline, "unit": table.unit, "pairs": spread.count}
+        values |= {"difference": repr(spread.mean), "difference_se": _number(spread.error)}
+        values |= {"p": _number(row.against.p), "p_exact": _number(row.against.p_exact)}
+    return values
 
 
 def _number(value: float) -> str:

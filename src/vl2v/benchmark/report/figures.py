@@ -24,8 +24,8 @@ Paint = tuple[str, str]  # colour and marker
 def paints(rows: Sequence[Row]) -> dict[str, Paint]:
     """Return the colour and marker of every method; the teacher is a diamond in the colour of the text."""
     methods = [row.method for row in rows if row.method != ZERO_SHOT]
-    found = {m: (CLASS_COLOURS[i % 8], MARKERS[i % len(MARKERS)]) for i, m in enumerate(methods)}
-    return {ZERO_SHOT: (INK, "D"), **found}
+    paints_by_method = {m: (CLASS_COLOURS[i % 8], MARKERS[i % len(MARKERS)]) for i, m in enumerate(methods)}
+    return {ZERO_SHOT: (INK, "D"), **paints_by_method}
 
 
 def _title(row: Row) -> str:

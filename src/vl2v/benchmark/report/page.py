@@ -31,12 +31,12 @@ def write_benchmark_report(folder: Path, out: Path | None = None) -> Path:
         ConfigError: if the folder is not that of a benchmark.
         RunError: if no job is finished.
     """
-    found = read_grid(folder)
-    note, tables = [found.note] if found.note else [], str(to_tables(found.table))
+    grid = read_grid(folder)
+    note, tables = [grid.note] if grid.note else [], str(to_tables(grid.table))
     table = Section("table", "Table", missing=note, html=tables)
-    sections = [_accuracy(found), table, _pairs(found), _expense(found), _reliability(found), _jobs(found, out)]
-    title = f"{found.table.benchmark}: accuracy on unseen domains"
-    page = Page("Report of a benchmark", title, _lead(found), _tiles(found), sections, foot(), [table_sheet(found)])
+    sections = [_accuracy(grid), table, _pairs(grid), _expense(grid), _reliability(grid), _jobs(grid, out)]
+    title = f"{grid.table.benchmark}: accuracy on unseen domains"
+    page = Page("Report of a benchmark", title, _lead(grid), _tiles(grid), sections, foot(), [table_sheet(grid)])
     return page.write(out or folder)
 
 

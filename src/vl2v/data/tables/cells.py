@@ -24,7 +24,7 @@ def rows_of_texts(table: Table, columns: Sequence[tuple[str, str]]) -> Iterator[
 
 def _texts(cells: tuple[object, ...], columns: Sequence[tuple[str, str]]) -> list[str] | Broken:
     """Return the texts of a row, or why one of them is missing or cannot be used."""
-    found = []
+    texts = []
     for (role, column), value in zip(columns, cells, strict=True):
         if role == "image":
             text = value if isinstance(value, str) and PLAIN(value) else _usable(role, column, value)
@@ -32,8 +32,8 @@ def _texts(cells: tuple[object, ...], columns: Sequence[tuple[str, str]]) -> lis
             text = _remembered(role, column, value) if isinstance(value, str) else _usable(role, column, value)
         if isinstance(text, Broken):
             return text
-        found.append(text)
-    return found
+        texts.append(text)
+    return texts
 
 
 def _usable(role: str, column: str, value: object) -> str | Broken:

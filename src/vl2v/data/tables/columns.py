@@ -67,11 +67,11 @@ def find_columns(columns: Sequence[str], named: Mapping[str, str | None], *, sou
     """
     named = {role: None if name is None else str(name) for role, name in named.items()}  # settings of Python
     given = _names_by_role(columns, named, labelled)
-    faults, found, repeated = [], {}, set()
+    faults, by_role, repeated = [], {}, set()
     for role, name in given.items():
         known = [column for column in columns if column] if name is None else [name]
         column = name if name is not None else _common(role, known)
-        found[role] = column or ""
+        by_role[role] = column or ""
         if not column:
             if role == "image" or (role == "label" and labelled):
                 faults.append(f"no column is known to be the {role}: name it with {FLAGS[role]}")
@@ -81,12 +81,12 @@ def find_columns(columns: Sequence[str], named: Mapping[str, str | None], *, sou
         elif list(columns).count(column) > 1:
             faults.append(f"{FLAGS[role]}: two columns are called {_short(column)}")
             repeated.add(_short(column))
-    faults += _used_twice(found)
+    faults += _used_twice(by_role)
     if named.get("label") and not labelled:
         faults.append("--label is of no use with --classes, with which no image has a label; drop one of them")
     if faults:
         raise _do_not_fit(source, columns, faults, repeated, alone=not labelled and named.get("domain") == NONE)
-    return Columns(**found)
+    return Columns(**by_role)
 
 
 def _names_by_role(columns: Sequence[str], named: Mapping[str, str | None], labelled: bool) -> dict[str, str | None]:

@@ -68,8 +68,8 @@ def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
     keys = _keys(frame)
     names = [str(key) for key in keys]
     named = {role: settings.get(role) for role in ROLES}
-    found = find_columns(names, named, source=Path("the frame"), labelled=not settings.get("classes"))
-    columns = [column for _, column in found.named()]
+    used = find_columns(names, named, source=Path("the frame"), labelled=not settings.get("classes"))
+    columns = [column for _, column in used.named()]
     values = [_values(frame[keys[names.index(column)]]) for column in columns]
     digest = hashlib.sha256()
     for row in _rows(columns, values):
@@ -106,8 +106,8 @@ def plain(value: Any) -> Cell:
 
 def absolute(value: Any) -> Cell:
     """Make a path absolute from the current folder. Addresses are unchanged; see `plain` for other values."""
-    found = plain(value)
-    text = plain_path(found) if isinstance(found, str) else ""
+    cell = plain(value)
+    text = plain_path(cell) if isinstance(cell, str) else ""
     if not text:
-        return None if isinstance(found, str) else found
+        return None if isinstance(cell, str) else cell
     return text if "://" in text else os.path.abspath(text)  # noqa: PTH100 - links stay

@@ -42,9 +42,9 @@ def origin_of(table: Path) -> Origin | None:
     if not is_imported(table):
         return None
     try:
-        found = json.loads(_note(table).read_text(encoding="utf-8"))
-        columns = {str(role): str(column) for role, column in found["columns"].items()}
-        return Origin(str(found["data"]), str(found["folder"]), columns)
+        content = json.loads(_note(table).read_text(encoding="utf-8"))
+        columns = {str(role): str(column) for role, column in content["columns"].items()}
+        return Origin(str(content["data"]), str(content["folder"]), columns)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

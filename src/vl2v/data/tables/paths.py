@@ -34,7 +34,7 @@ def existing_path(path: str) -> str:
         return path
     slashed = path.replace("\\", "/")
     forms = [] if path.isascii() else [unicodedata.normalize(form, slashed) for form in FORMS]
-    return next((found for found in (slashed, *forms) if os.path.lexists(found)), path)
+    return next((candidate for candidate in (slashed, *forms) if os.path.lexists(candidate)), path)
 
 
 def above_of(folder: Path) -> str:

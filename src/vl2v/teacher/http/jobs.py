@@ -158,15 +158,15 @@ class Jobs:
             TeacherError: if it cannot be read.
         """
         try:
-            found = self._read(self.api.job_url(name), count, lambda answer: self.api.state(answer, count))
+            job = self._read(self.api.job_url(name), count, lambda answer: self.api.state(answer, count))
         except TeacherError as error:
             if "HTTP 404" in error.problem:
                 return None
             raise
-        clean, answers = self._exchange.clean, found.answers
+        clean, answers = self._exchange.clean, job.answers
         if answers is not None:
             answers = [replace(a, why=clean(a.why)) if isinstance(a, Refusal) else a for a in answers]
-        return replace(found, state=clean(found.state), why=clean(found.why), answers=answers)
+        return replace(job, state=clean(job.state), why=clean(job.why), answers=answers)
 
     def _read(self, url: str, rows: int, parse: Callable[[Any], T]) -> T:
         tries = Tries(self._patience, self._rng)
