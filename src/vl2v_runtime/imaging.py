@@ -28,7 +28,7 @@ ImageLike = str | Path | bytes | Image.Image
 
 DECODING = 3
 """Version of the decoded pixels, stored in pixel caches."""
-JUDGING = 1
+RULES = 1
 """Version of the rules that accept or reject files, stored in the index of scanned files."""
 MAX_PIXELS = 178_956_970  # limit of Pillow for decompression bombs: 0.5 GB of RGB
 MAX_BYTES = 2**31  # of a file; images of `MAX_PIXELS` are smaller

@@ -10,10 +10,10 @@ from pathlib import Path
 from vl2v_runtime.names import printable
 
 BROKEN_PIPE = 141  # exit code of a program that SIGPIPE terminates
-KEPT = "\t\n"
+ALLOWED = "\t\n"
 BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # characters that reorder the text after them
 
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in KEPT} | {
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in ALLOWED} | {
     code: f"\\u{code:04x}" for code in BIDI
 }
 

@@ -12,7 +12,7 @@ from odd_images import broken_exif, colours, encoded, tiff
 from PIL import Image
 
 from vl2v.data.scan import FileIndex, read_all
-from vl2v_runtime.imaging import DECODING, JUDGING, UnreadableImageError, decode
+from vl2v_runtime.imaging import DECODING, RULES, UnreadableImageError, decode
 
 KNOWN = {(3, 1): "5a73af748bb7624a"}
 """Rules, and the digest of what they say of the files below."""
@@ -42,7 +42,7 @@ def usable(data: bytes) -> bool:
 def test_a_change_of_the_rules_changes_their_number() -> None:
     said = "\n".join(f"{name}: {usable(data)}" for name, data in files().items())
     digest = hashlib.sha256(said.encode()).hexdigest()[:16]
-    assert KNOWN.get((DECODING, JUDGING)) == digest, f"raise JUDGING in vl2v_runtime/imaging.py, then note {digest}"
+    assert KNOWN.get((DECODING, RULES)) == digest, f"raise RULES in vl2v_runtime/imaging.py, then note {digest}"
 
 
 def test_what_earlier_rules_said_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_what_earlier_rules_said_is_not_believed(tmp_path: Path, monkeypatch: py
     assert not usable(signed)
     index = tmp_path / "files.sqlite"
     with monkeypatch.context() as earlier:
-        earlier.setattr("vl2v.data.scan.JUDGING", JUDGING - 1)
+        earlier.setattr("vl2v.data.scan.RULES", RULES - 1)
         earlier.setattr("vl2v.data.scan.decode", lambda _, draft: Image.new("RGB", (4, 3)))
         with closing(FileIndex(index)) as known:
             assert not read_all(tmp_path, ["a.tif"], index=known)[1]

@@ -23,7 +23,7 @@ from vl2v_runtime.colour import NOTE
 from vl2v_runtime.fits import SQUASH, Fit
 from vl2v_runtime.imaging import (
     DECODING,
-    JUDGING,
+    RULES,
     MissingDecoderError,
     Pixels,
     UnreadableImageError,
@@ -76,14 +76,14 @@ class FileIndex:
     """Results of earlier scans, so that unchanged files are not read again.
 
     A file is unchanged if its size, modification time, change time and inode are the same. Results of earlier versions
-    of the rules (`DECODING`, `JUDGING`) are discarded.
+    of the rules (`DECODING`, `RULES`) are discarded.
 
     Args:
         path: path of the SQLite file; its folder is created if missing.
     """
 
     def __init__(self, path: Path) -> None:
-        self._db, _ = open_cache(path, SCHEMA, 1000 * DECODING + JUDGING)
+        self._db, _ = open_cache(path, SCHEMA, 1000 * DECODING + RULES)
         self._pending: list[tuple[object, ...]] = []
         self._saved = time.monotonic()
 

@@ -100,7 +100,7 @@ class Tile:
 
     name: str
     value: str
-    beside: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class Patience:
         attempts: maximum number of attempts that may have been charged, or did not reach the vendor.
         first: first wait. Each further wait is twice as long, with jitter between half and all of it.
         longest: longest wait, except for Retry-After.
-        asked: longest wait that a vendor may request with Retry-After.
+        requested: longest wait that a vendor may request with Retry-After.
         total: maximum sum of all waits.
         spoilt: maximum number of complete but unusable responses from a vendor that charges for each.
     """
@@ -32,7 +32,7 @@ class Patience:
     attempts: int = 8
     first: float = 0.5
     longest: float = 30.0
-    asked: float = 600.0
+    requested: float = 600.0
     total: float = 1800.0
     spoilt: int = 2
 
@@ -101,7 +101,7 @@ class Tries:
         self.failed += failure.charged or failure.down
         self.spoilt += failure.spoilt
         p = self.patience
-        over = self.failed >= p.attempts or self.waited > p.total or (failure.wait or 0) > p.asked
+        over = self.failed >= p.attempts or self.waited > p.total or (failure.wait or 0) > p.requested
         if failure.final or over or (not idempotent and self.spoilt >= p.spoilt):
             raise failure.error
         own = min(p.longest, p.first * 2.0 ** min(self.pauses, 30)) * self.rng.uniform(0.5, 1)
