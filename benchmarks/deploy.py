@@ -35,7 +35,7 @@ from vl2v.onnx_export.onnx import to_onnx, write
 from vl2v.onnx_export.parity import compare
 from vl2v.onnx_export.quantise import quantise
 from vl2v.onnx_export.sample import Sample
-from vl2v.planning.prepare import list_folder, read_dataset
+from vl2v.planning.prepare import list_folder, read_datasets
 from vl2v.planning.split import split_dataset
 from vl2v.progress import Silent
 from vl2v.student.model import Student
@@ -52,7 +52,7 @@ def held_out(student: Student, cache_folder: Path) -> Sample:
     data = DataConfig(**made["config"]["data"])
     seen = student.preprocess
     index, cache = FileIndex(cache_folder / "files.sqlite"), PixelCache(cache_folder, seen.size, seen.fit)
-    dataset, _ = read_dataset(list_folder(data), data, index, cache, Silent())
+    dataset, *_ = read_datasets(list_folder(data), data, index, cache, Silent())
     rows = np.concatenate(list(split_dataset(dataset, data, made["seed"]).test.values()))
     domains = np.array(dataset.domains)[dataset.domain_of[rows]]
     return Sample(

@@ -39,7 +39,7 @@ from vl2v.evaluation.split import evaluation_domains
 from vl2v.locations import StoragePaths
 from vl2v.nested import nested
 from vl2v.planning.plan import plan_run
-from vl2v.planning.prepare import list_folder, read_dataset
+from vl2v.planning.prepare import list_folder, read_datasets
 from vl2v.planning.split import split_dataset
 from vl2v.progress import Silent
 from vl2v.purchase import BoughtEmbeddings, export_embeddings
@@ -212,7 +212,7 @@ def sampled(plan: RepairPlan, place: str, storage: StoragePaths) -> Iterator[tup
     """Digests and labels of 600 images of the place that are not queried, and of 600 validation images."""
     config, generator = plan.config, np.random.default_rng(0)
     with closing(FileIndex(storage.cache / "files.sqlite")) as index:
-        dataset, _ = read_dataset(list_folder(config.data), config.data, index, None, Silent())
+        dataset, *_ = read_datasets(list_folder(config.data), config.data, index, None, Silent())
     queried = {row.tobytes() for part in (plan.trained, plan.checked) for row in part.digests}
     there = [row for row in dataset.rows_of(place) if dataset.digests[row].tobytes() not in queried]
     split = split_dataset(dataset, config.data, config.seed)

@@ -103,7 +103,8 @@ def test_what_an_interrupted_scan_has_read_is_recorded(tmp_path: Path, images: l
     ):
         read_all(tmp_path, images, index=index, cache=cache, progress=Interrupting())
     with closing(FileIndex(path)) as index:
-        assert [index.find(str(tmp_path / images[i])) is not None for i in (0, CHUNK - 1, CHUNK)] == [True, True, False]
+        read = [str(tmp_path / images[i]) for i in (0, CHUNK - 1, CHUNK)]
+        assert set(index.find_all(read)) == set(read[:2])
 
 
 def test_a_long_scan_is_recorded_while_it_lasts(

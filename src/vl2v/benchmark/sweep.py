@@ -20,7 +20,7 @@ from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
 from vl2v.locking import try_file_lock
 from vl2v.planning.models import stated_price
-from vl2v.planning.prepare import list_folder, read_dataset
+from vl2v.planning.prepare import list_folder, read_datasets
 from vl2v.progress import Progress
 from vl2v.purchase import BudgetAccount
 from vl2v.runs.folder import RunFolder
@@ -252,7 +252,7 @@ def identify(grid: Grid, teacher: Teacher, storage: StoragePaths, progress: Prog
         expected = f"all, or among {', '.join(folder.domains)}"
         raise ConfigError("Unknown domain.", expected=expected, found=", ".join(unknown), next_step="correct --targets")
     with open_index(storage.cache) as index:
-        dataset, _ = read_dataset(folder, data, index, None, progress)
+        dataset, *_ = read_datasets(folder, data, index, None, progress)
     card = teacher.describe()
     return Origin(dataset.digest(), f"{card.identity}@{card.revision}", student_name(config.student.spec))
 

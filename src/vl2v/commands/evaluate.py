@@ -25,7 +25,7 @@ from vl2v.errors import ConfigError, StudentError
 from vl2v.evaluation.class_numbers import class_numbers
 from vl2v.evaluation.evaluation import TEST, UNSPLIT, Evaluation, Logits, domain_score, split_domains, student_answers
 from vl2v.locations import StoragePaths
-from vl2v.planning.prepare import check_domains, list_folder, read_dataset
+from vl2v.planning.prepare import check_domains, list_folder, read_datasets
 from vl2v.planning.split import split_of_student
 from vl2v.progress import Progress, Silent, warn
 from vl2v.student.model import Student
@@ -69,7 +69,7 @@ def evaluate(
     check_provenance(student.provenance, "the student")
     storage, progress = storage or StoragePaths(), progress or Silent()
     with open_caches(storage.cache, student.preprocess.size, student.preprocess.fit) as (index, cache):
-        dataset, _ = read_dataset(list_folder(data, begun=True), data, index, cache, progress)
+        dataset, *_ = read_datasets(list_folder(data, begun=True), data, index, cache, progress)
         if dataset.columns:
             progress.note(columns_line(dataset.columns))
         domains = check_domains(domains, dataset.domains, "--domain")

@@ -23,7 +23,7 @@ from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
 from vl2v.nested import merge
 from vl2v.planning.models import open_configured_teacher
-from vl2v.planning.prepare import list_folder, read_dataset
+from vl2v.planning.prepare import list_folder, read_datasets
 from vl2v.planning.requirements import Requirements, make_quote
 from vl2v.progress import Progress, Silent
 from vl2v.purchase import text_heads
@@ -199,7 +199,7 @@ def _read_parts(
     """Read the images to label, and the checked images with their class indices, [M]."""
     with open_index(storage.cache) as index:
         sources = (data,) if checked is None else (data, checked)
-        parts = [read_dataset(list_folder(source), source, index, None, progress)[0] for source in sources]
+        parts = [read_datasets(list_folder(source), source, index, None, progress)[0] for source in sources]
     return parts, np.zeros(0, np.int64) if checked is None else _labels_of(parts[1], parts[0].names, error)
 
 

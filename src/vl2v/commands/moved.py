@@ -18,7 +18,7 @@ from vl2v.data.tables.frame import Frame
 from vl2v.errors import RunError
 from vl2v.json_files import read_json
 from vl2v.locations import StoragePaths
-from vl2v.planning.prepare import known_columns, list_folder, read_parts
+from vl2v.planning.prepare import known_columns, list_folder, read_datasets
 from vl2v.planning.split import is_dataset_of
 from vl2v.progress import Progress, Silent, warn
 from vl2v.runs.folder import RunFolder
@@ -99,7 +99,7 @@ def _check_content(folder: RunFolder, data: DataConfig, storage: StoragePaths, p
         warn(progress, f"{shown(folder.path)} has not read its images yet, so the new place cannot be checked")
         return
     with open_index(storage.cache) as index:
-        dataset, unlabelled, _ = read_parts(list_folder(data, begun=True), data, index, None, progress)
+        dataset, unlabelled, _ = read_datasets(list_folder(data, begun=True), data, index, None, progress)
     if is_dataset_of(dataset, made):
         return
     every = [dataset.digests, *([] if unlabelled is None else [unlabelled.digests])]

@@ -26,6 +26,7 @@ from vl2v.data.caches import open_caches
 from vl2v.data.images import ImageDataset
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.tables.columns import IMAGE_ONLY
+from vl2v.digests import distinct
 from vl2v.errors import ConfigError, DataError
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.evaluation.features import pass_through
@@ -257,7 +258,7 @@ def _select(
     """Select a diverse set of images to train on, and a random set to compare the students on."""
     student, seed = first.student, first.config.seed
     generator = np.random.default_rng(seed)
-    rows = np.sort(np.unique(found.digests, axis=0, return_index=True)[1])
+    rows = np.sort(distinct(found.digests))
     if len(rows) < FEWEST:
         raise DataError(
             "There are too few images.",

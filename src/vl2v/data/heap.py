@@ -67,8 +67,8 @@ class ImageHeap(DomainFolder):
     def _classes(self, cells: Cells) -> tuple[str, ...]:
         return self._named
 
-    def _labels(self, keys: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
-        return np.full(len(keys), -1, np.int64)
+    def _labels(self) -> list[int]:
+        return [-1] * len(self._files)
 
     def _check_names(self, allow_missing: bool) -> None:
         """Do nothing: classes have no folders that could be missing, and their names have been checked."""

@@ -17,10 +17,10 @@ from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import Fault, FileIndex, read_all
 from vl2v.data.splits import TRAIN
 from vl2v.data.unnamed import equal_numbers
+from vl2v.digests import first_rows
 from vl2v.errors import DataError
 from vl2v.hints import fitting
 from vl2v.progress import Progress
-from vl2v.sqlite import keys_of
 from vl2v_runtime.metadata import MAX_NAME
 from vl2v_runtime.names import has_control, printable, shown
 
@@ -144,47 +144,50 @@ class Listing(ABC):
         """
         paths = self.paths
         digests, bad = read_all(self.root, paths, index=index, cache=cache, progress=progress)
-        keys, sizes = list(self._files), [len(files) for files in self._files.values()]
         good = np.asarray(digests.any(axis=1), dtype=np.bool_)
         bad = self._bad(np.flatnonzero(~good), bad)
         bad = [*(fault for fault in self.faults if fault.file), *bad]
         faults = [*(fault for fault in self.faults if not fault.file), *([] if skip_bad else bad)]
-        domain_of = np.repeat(np.array([self.domains.index(domain) for domain, _ in keys], dtype=np.int64), sizes)
+        domain_of = self._of_files([self.domains.index(domain) for domain, _ in self._files])
         for i, domain in enumerate(self.domains):
             count = int(np.count_nonzero(good & (domain_of == i)))
             if count < 2 and (skip_bad or good.any() or not bad):  # else it is said that no file is usable
                 remedy = f"a domain needs at least two; {self.REMOVE}"
                 faults.append(Fault(domain, f"a domain with {count} usable image{'' if count == 1 else 's'}", remedy))
         if skip_bad:
-            faults.extend(self._emptied(np.repeat(np.arange(len(keys)), sizes)[good]))
+            faults.extend(self._emptied(self._of_files(range(len(self._files)))[good]))
         if faults:
             raise FaultyDataError(self.source, faults)
-        labels = np.repeat(self._labels(keys), sizes)
-        warnings = [*self.warnings, *contradictions(paths, digests, labels)]
-        return ImageDataset(
+        labels = self._of_files(self._labels())
+        dataset = ImageDataset(
             root=self.root,
-            paths=[path for path, ok in zip(paths, good, strict=True) if ok],
-            digests=digests[good],
-            labels=labels[good],
-            domain_of=domain_of[good],
+            paths=paths,
+            digests=digests,
+            labels=labels,
+            domain_of=domain_of,
             domains=self.domains,
             folders=self.folders,
             phrases=self.phrases,
             skipped=tuple(bad),
-            warnings=tuple(warnings),
+            warnings=(*self.warnings, *contradictions(paths, digests, labels)),
             source=self.source,
             columns=self.columns,
-            parts=None if self.parts is None else self.parts[good],
-            groups=None if self.groups is None else self.groups[good],
+            parts=self.parts,
+            groups=self.groups,
         )
+        return dataset if good.all() else dataset.take(np.flatnonzero(good))
 
     def _classes(self, cells: Cells) -> tuple[str, ...]:
         """Return the class folders in alphabetical order."""
         return tuple(sorted({folder for _, folder in cells}))
 
-    def _labels(self, keys: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
+    def _labels(self) -> list[int]:
         """Return the label of the files of each (domain, class folder)."""
-        return np.array([self.folders.index(folder) for _, folder in keys], dtype=np.int64)
+        return [self.folders.index(folder) for _, folder in self._files]
+
+    def _of_files(self, values: Sequence[int]) -> NDArray[np.int64]:
+        """Return the value of each file, given those of each (domain, class folder)."""
+        return np.repeat(np.array(values, np.int64), [len(files) for files in self._files.values()])
 
     def _doubt(self, fault: Fault) -> None:
         """Report what is usable, but probably a mistake: as a warning with `as_found`, otherwise as a fault."""
@@ -242,7 +245,7 @@ class Listing(ABC):
         if not (self.parts == TRAIN).any():
             self._fault("the split", "no image to train on", "mark images with train")
         elif not allow_missing:
-            labels = np.repeat(self._labels(list(self._files)), [len(files) for files in self._files.values()])
+            labels = self._of_files(self._labels())
             trained = set(labels[self.parts == TRAIN].tolist())
             for i in sorted(set(labels.tolist()) - trained):
                 remedy = "move some of its images to train, drop the class, or allow it: --allow-missing-classes"
@@ -263,11 +266,8 @@ class Listing(ABC):
         values = tuple(phrases[folder] for folder in self.folders)
         for phrase in sorted({p for p in values if values.count(p) > 1}):
             if len({spelling(f) for f in self.folders if phrases[f] == phrase}) > 1:
-                self.faults.append(
-                    Fault(
-                        "classes.yaml", f"two classes have the description '{phrase}'", "give each its own description"
-                    )
-                )
+                problem = f"two classes have the description '{phrase}'"
+                self._fault("classes.yaml", problem, "give each its own description")
         return values
 
 
@@ -284,18 +284,10 @@ def contradictions(paths: Sequence[str], digests: Digests, labels: NDArray[np.in
         digests: [N, 32] uint8, SHA-256 of each image; zeros for unreadable files.
         labels: [N] int64, the class of each image.
     """
-    read = np.flatnonzero(digests.any(axis=1)).tolist()
-    keys = keys_of(digests[read])
-    if len(set(keys)) == len(keys):
+    first = first_rows(digests)
+    others = np.flatnonzero((labels[first] != labels) & digests.any(axis=1))
+    if not len(others):
         return []
-    first: dict[bytes, int] = {}
-    pairs = []
-    for i, key in zip(read, keys, strict=True):
-        other = first.setdefault(key, i)
-        if labels[other] != labels[i]:
-            pairs.append((other, i))
-    if not pairs:
-        return []
-    count = "1 image is" if len(pairs) == 1 else f"{len(pairs):,} images are"
-    example = " and ".join(shown(paths[i]) for i in pairs[0])
+    count = "1 image is" if len(others) == 1 else f"{len(others):,} images are"
+    example = " and ".join(shown(paths[i]) for i in (first[others[0]], others[0]))
     return [f"{count} in two classes, with contradictory labels: {example}"]

@@ -91,12 +91,8 @@ class FileIndex:
         """Close the index."""
         self._db.close()
 
-    def find(self, path: str) -> _Noted | None:
-        """Return the recorded stamp, digest and problem of a path; None if there is no record."""
-        return self.find_all([path]).get(path)
-
     def find_all(self, paths: Sequence[str]) -> dict[str, _Noted]:
-        """Return the records of many paths; paths without a record are missing."""
+        """Return the recorded stamps, digests and problems of paths; paths without a record are missing."""
         query = "SELECT path, size, mtime, ctime, inode, digest, problem FROM files WHERE path IN"
         keys = {os.fsencode(path): path for path in paths}
         return {keys[row[0]]: (row[1:5], row[5], row[6]) for row in rows_of(self._db, query, list(keys))}
@@ -154,19 +150,19 @@ def read_all(
         cache.check(progress)
     try:
         with progress.stage(title, len(paths)) as advance:
-            for rows, keys, checked in _chunks(root, paths, index, cache):
+            for chunk in _chunks(root, paths, index, cache):
                 if cache is not None:
-                    cache.add([(c.digest, c.pixels) for c in checked if c.pixels is not None])
+                    cache.add([(c.digest, c.pixels) for _, _, c in chunk if c.pixels is not None])
                 if index is not None:
-                    index.note([(key, c.noted) for key, c in zip(keys, checked, strict=True) if c.noted is not None])
-                usable = b"".join(bytes(32) if c.problem else c.digest for c in checked)
-                digests[rows] = np.frombuffer(usable, np.uint8).reshape(-1, 32)
-                for i, result in zip(rows, checked, strict=True):
+                    index.note([(key, c.noted) for _, key, c in chunk if c.noted is not None])
+                usable = b"".join(bytes(32) if c.problem else c.digest for _, _, c in chunk)
+                digests[[i for i, _, _ in chunk]] = np.frombuffer(usable, np.uint8).reshape(-1, 32)
+                for i, _, result in chunk:
                     if result.problem:
                         faults[i] = Fault(shown(paths[i]), result.problem, result.remedy, file=True)
                     if result.note:
                         notes.setdefault(result.note, []).append(i)
-                advance(len(checked))
+                advance(len(chunk))
     finally:
         if index is not None:
             index.save()
@@ -178,7 +174,7 @@ def read_all(
     return digests, [faults[i] for i in sorted(faults)]
 
 
-_Chunk = tuple[list[int], list[str], list[_Checked]]  # indices in `paths`, absolute paths, and results
+_Chunk = list[tuple[int, str, _Checked]]  # index in `paths`, absolute path, and result of each file
 _Part = tuple[list[int], list[str]]  # indices in `paths`, and absolute paths
 _LookUp = tuple[list[int], list[str], dict[str, _Noted], frozenset[bytes]]  # what index and cache know of a chunk
 
@@ -189,7 +185,7 @@ def _chunks(root: Path, paths: Sequence[str], index: FileIndex | None, cache: Pi
     if cache is None:  # neighbours in a folder and in the index are read together; slots have the order of `paths`
         order.sort(key=paths.__getitem__)
         more = UNCACHED
-    check, pool = _Check.of(cache), current_pool()
+    check, pool = _Check() if cache is None else _Check(cache.size, cache.fit), current_pool()
     look: Callable[..., Sequence[_Checked | None]] = check.some if pool is None else check.unchanged
     changed: list[int] = []
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
@@ -197,23 +193,17 @@ def _chunks(root: Path, paths: Sequence[str], index: FileIndex | None, cache: Pi
             parts = [keys[i : i + more * SLICE] for i in range(0, len(keys), more * SLICE)]
             jobs = [threads.submit(look, part, noted, cached) for part in parts]
             results = (checked for job in jobs for checked in job.result())
-            chunk: _Chunk = [], [], []
+            chunk: _Chunk = []
             for row, key, checked in zip(rows, keys, results, strict=True):
                 if checked is None:
                     changed.append(row)
                 else:
-                    _append(chunk, row, key, checked)
+                    chunk.append((row, key, checked))
             yield chunk
     if pool is not None and changed:
         parts_left = [changed[i : i + more * SLICE] for i in range(0, len(changed), more * SLICE)]
         items = ((rows, _keys(root, [paths[i] for i in rows])) for rows in parts_left)
         yield from _on_workers(pool, check, items, len(parts_left), more * CHUNK)
-
-
-def _append(chunk: _Chunk, row: int, key: str, checked: _Checked) -> None:
-    chunk[0].append(row)
-    chunk[1].append(key)
-    chunk[2].append(checked)
 
 
 def _looked_up(
@@ -230,15 +220,15 @@ def _looked_up(
 
 def _on_workers(pool: WorkerPool, check: _Check, parts: Iterable[_Part], count: int, size: int) -> Iterator[_Chunk]:
     """Check files on a cluster. A problem on another machine counts only if it exists on this one, too."""
-    chunk: _Chunk = [], [], []
+    chunk: _Chunk = []
     for (rows, keys), found, host in pool.map(check.part, parts, count, Share()):
         for row, key, checked in zip(rows, keys, found, strict=True):
             if checked.problem and check.some([key], {}, ())[0].problem != checked.problem:
                 raise other_files(host, shown(key), checked.problem)
-            _append(chunk, row, key, checked)
-        if len(chunk[0]) >= size:
+            chunk.append((row, key, checked))
+        if len(chunk) >= size:
             yield chunk
-            chunk = [], [], []
+            chunk = []
     yield chunk
 
 
@@ -254,10 +244,6 @@ class _Check:
 
     size: int | None = None
     fit: Fit = SQUASH
-
-    @classmethod
-    def of(cls, cache: PixelCache | None) -> _Check:
-        return cls() if cache is None else cls(cache.size, cache.fit)
 
     def some(self, paths: Sequence[str], noted: Mapping[str, _Noted], cached: Collection[bytes]) -> list[_Checked]:
         """Check files, and read those that have changed since they were noted."""

@@ -144,7 +144,7 @@ class TableListing(Listing):
             if split:
                 found.part.append(part_of(values[split]) or 0)
         found.fill({"label": "", "domain": self._name, "group": ""})
-        self._numbers = np.array(found.rows, np.int64)
+        self._numbers = np.asarray(found.rows, np.int64)
         return found
 
     def _note(self, number: int, fault: Broken) -> None:
@@ -156,8 +156,8 @@ class TableListing(Listing):
     def _sorted(self, read: _Read) -> Cells:
         """Return paths by (domain, class), sorted, without repeated rows."""
         paths, used = read.paths, dict(self.columns)
-        labels, domains, groups = (np.array(numbers, np.int64) for numbers in (read.label, read.domain, read.group))
-        parts = np.array(read.part, np.int8)
+        labels, domains, groups = (np.asarray(numbers, np.int64) for numbers in (read.label, read.domain, read.group))
+        parts = np.asarray(read.part, np.int8)
         values = (("classes", labels), ("domains", domains), ("splits", parts), ("groups", groups))
         order = np.array(sorted(range(len(paths)), key=paths.__getitem__), np.int64)
         keep = np.ones(len(paths), np.bool_)
@@ -206,8 +206,8 @@ class TableListing(Listing):
     def _classes(self, cells: Cells) -> tuple[str, ...]:
         return self._named or super()._classes(cells)
 
-    def _labels(self, keys: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
-        return np.full(len(keys), -1, np.int64) if self._named else super()._labels(keys)
+    def _labels(self) -> list[int]:
+        return [-1] * len(self._files) if self._named else super()._labels()
 
     def _check_names(self, allow_missing: bool) -> None:
         for role, names in (("label", self.folders), ("domain", self.domains)):

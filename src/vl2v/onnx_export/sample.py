@@ -18,7 +18,7 @@ from vl2v.errors import RunError
 from vl2v.evaluation.class_numbers import class_numbers
 from vl2v.evaluation.reference import LABELS, TEACHER, Reference
 from vl2v.locations import StoragePaths
-from vl2v.planning.prepare import open_folder, read_dataset
+from vl2v.planning.prepare import open_folder, read_datasets
 from vl2v.planning.split import match_domains, split_of_student
 from vl2v.progress import Progress
 from vl2v.student.files import CHANGES
@@ -98,7 +98,7 @@ def run_sample(
             next_step="pass their new folder or table: --data DATA",
         )
     with open_caches(storage.cache, student.preprocess.size, student.preprocess.fit) as (index, cache):
-        dataset, _ = read_dataset(open_folder(data, begun=True), data, index, cache, progress)
+        dataset, *_ = read_datasets(open_folder(data, begun=True), data, index, cache, progress)
         changes = student.provenance.get(CHANGES, [])
         removed = [name for change in changes for name in change.get("removed", [])]
         labels = class_numbers(student, dataset, removed) if not data.classes else None

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vl2v.data.pixels import Digests
 from vl2v.data.splits import DatasetRows, Indices
+from vl2v.digests import among, distinct
 from vl2v.errors import RunError
 from vl2v.json_files import read_json, write_json
 from vl2v.planning.plan import RunPlan, quote_again
@@ -120,7 +121,7 @@ class Images:
         digests, sizes = np.concatenate([_digests([]), *parts]), np.array([len(part) for part in parts], np.int64)
         groups = np.repeat(np.arange(len(parts), dtype=np.int64), sizes)
         order = np.argsort(sizes[groups], kind="stable")
-        first = np.sort(order[np.unique(digests[order], axis=0, return_index=True)[1]])
+        first = np.sort(order[distinct(digests[order])])
         digests, groups = digests[first], groups[first]
         paid = store.knows_images(plan.card, digests)
         if resumable(plan.teacher):
@@ -268,12 +269,3 @@ def quoted_choice(plan: RunPlan, store: EmbeddingStore) -> RunPlan:
 def _digests(rows: Sequence[str]) -> Digests:
     """Convert N hexadecimal digests to [N, 32] uint8."""
     return np.frombuffer(b"".join(bytes.fromhex(row) for row in rows), np.uint8).reshape(len(rows), 32)
-
-
-def among(digests: Digests, others: Digests) -> NDArray[np.bool_]:
-    """Return [N] bool, whether each of [N, 32] digests is one of `others`."""
-    kind = np.dtype((np.void, 32))
-    found: NDArray[np.bool_] = np.isin(
-        np.ascontiguousarray(digests).view(kind).ravel(), np.ascontiguousarray(others).view(kind).ravel()
-    )
-    return found

@@ -21,7 +21,7 @@ from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
 from vl2v.planning.effects import without_effect
 from vl2v.planning.models import ensure_fresh_views_possible, open_configured_teacher, open_student
-from vl2v.planning.prepare import Examples, examples_of, list_folder, read_parts, read_unlabelled
+from vl2v.planning.prepare import Examples, examples_of, list_folder, read_datasets, read_unlabelled
 from vl2v.planning.requirements import EVALUATION, UNSEEN, Requirements, make_quote, requirements_of
 from vl2v.planning.resemblance import resemblance
 from vl2v.planning.settling import settled
@@ -141,7 +141,7 @@ def plan_run(
     fit = backbone.preprocess.fit if backbone else config.student.fit
     pixels = CachedPixels(paths.cache, size, fit)
     with open_caches(paths.cache, size, fit) as (index, cache), closing(EmbeddingStore(paths.store)) as store:
-        parts = read_parts(listing, config.data, index, cache if backbone else None, progress)
+        parts = read_datasets(listing, config.data, index, cache if backbone else None, progress)
         dataset, unlabelled, unseen = parts
         new = None
         if config.repair is not None:

@@ -148,21 +148,14 @@ def list_folder(config: DataConfig, *, begun: bool = False) -> Listing:
     return folder
 
 
-def read_dataset(
+def read_datasets(
     folder: Listing, config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
-) -> tuple[ImageDataset, ImageDataset | None]:
-    """Scan the labelled images without held-out classes, and the unlabelled images if there are any.
+) -> tuple[ImageDataset, ImageDataset | None, ImageDataset | None]:
+    """Scan the labelled images, the unlabelled images if there are any, and those of held-out classes if there are any.
 
     Raises:
         DataError: lists all faults.
     """
-    return read_parts(folder, config, index, cache, progress)[:2]
-
-
-def read_parts(
-    folder: Listing, config: DataConfig, index: FileIndex, cache: PixelCache | None, progress: Progress
-) -> tuple[ImageDataset, ImageDataset | None, ImageDataset | None]:
-    """Scan the images as `read_dataset` does, and return those of held-out classes as a third dataset."""
     dataset = folder.scan(index=index, cache=cache, skip_bad=config.skip_bad, progress=progress)
     if config.drop is not None:
         allow = config.allow_missing_classes or folder.as_found  # also for a run that was started before
@@ -207,7 +200,7 @@ def read_unlabelled(
     config = DataConfig(
         root=root, classes=tuple(names), image=column, domain=domain, skip_bad=skip_bad, layout_as_found=True
     )
-    return read_dataset(list_folder(config), config, index, cache, progress)[0]
+    return read_datasets(list_folder(config), config, index, cache, progress)[0]
 
 
 def check_domains(

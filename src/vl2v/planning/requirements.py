@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vl2v.config import RunConfig
 from vl2v.data.images import ImageDataset
+from vl2v.digests import distinct
 from vl2v.errors import DiskFullError
 from vl2v.locations import StoragePaths
 from vl2v.method.registry import METHODS
@@ -66,12 +66,11 @@ def requirements_of(
     further = load_templates(further) if further else ()
     more = tuple(render(template, phrase) for phrase in dataset.phrases for template in further)
     purposes: dict[tuple[str, int], Digests] = {}
-    labelled = len(split.sources)
-    trained = np.concatenate(examples.groups[:labelled])
-    extra = np.concatenate([np.zeros(0, np.int64), *examples.groups[labelled:]])
-    for purpose, part in ((TRAINING, trained), (UNLABELLED, extra)) if method.queries_teacher else ():
-        for view in np.unique(examples.views[part]):
-            purposes[purpose, int(view)] = examples.digests[part][examples.views[part] == view]
+    trained, k = sum(map(len, examples.groups[: len(split.sources)])), config.teacher.kept_views
+    parts = ((TRAINING, examples.digests[:trained]), (UNLABELLED, examples.digests[trained:]))
+    for purpose, digests in parts if method.queries_teacher else ():
+        for view in range(k if len(digests) else 0):
+            purposes[purpose, view] = digests[view::k]
     if config.data.classes:
         purposes[VALIDATION, 0] = dataset.digests[split.evaluation_rows]
     elif config.teacher.zero_shot:
@@ -94,16 +93,16 @@ def make_quote(
         parameters: number of parameters of the student; None without a student.
     """
     card = teacher.describe()
-    seen: dict[int, NDArray[np.bytes_]] = {}
+    seen: dict[int, Digests] = {}
     required: dict[str, int] = {}
     known: dict[str, int] = {}
     for (purpose, view), digests in requirements.purposes.items():
-        before = seen.get(view, np.zeros(0, "S32"))
-        fresh = np.setdiff1d(np.ascontiguousarray(digests).view("S32"), before)
-        seen[view] = np.concatenate([before, fresh])
-        rows = fresh.view(np.uint8).reshape(-1, 32)
-        required[purpose] = required.get(purpose, 0) + len(fresh)
-        known[purpose] = known.get(purpose, 0) + int(store.knows_images(card, rows, view).sum())
+        before = seen.get(view, digests[:0])
+        seen[view] = np.concatenate([before, digests]) if len(before) else digests
+        rows = distinct(seen[view])
+        rows = rows[rows >= len(before)]
+        required[purpose] = required.get(purpose, 0) + len(rows)
+        known[purpose] = known.get(purpose, 0) + int(store.knows_images(card, seen[view][rows], view).sum())
     texts = list(dict.fromkeys(requirements.texts))
     queries = sum(required.values()) - sum(known.values())
     disk = {

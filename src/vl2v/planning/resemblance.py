@@ -24,6 +24,7 @@ from vl2v.data.near_duplicates import (
 )
 from vl2v.data.pixels import PixelCache
 from vl2v.data.splits import DatasetRows, Slots
+from vl2v.digests import among
 from vl2v.errors import RunError
 from vl2v.json_files import read_json
 from vl2v.planning.split import Split
@@ -101,8 +102,7 @@ def resemblance_of_embeddings(
     """
     tested = split.evaluation_rows
     hashed = _of_hashes(dataset, tested, _joined(split.training.values()), cache)
-    copied = set(keys_of(dataset.digests[training]))  # the same files are counted elsewhere
-    fresh = np.array([key not in copied for key in keys_of(dataset.digests[tested])], bool)
+    fresh = ~among(dataset.digests[tested], dataset.digests[training])  # the same files are counted elsewhere
     fresh[hashed.pairs[:, 0]] = False
     chosen = np.flatnonzero(fresh)
 

@@ -21,8 +21,8 @@ from vl2v.data.splits import (
     grouped_holdout,
     labels_per_class,
 )
+from vl2v.digests import among
 from vl2v.errors import DataError
-from vl2v.sqlite import keys_of
 from vl2v_runtime.names import shown
 
 
@@ -199,6 +199,8 @@ def _too_small(dataset: ImageDataset, domain: str, config: DataConfig, train: In
 
 def leaked(dataset: ImageDataset, split: Split) -> int:
     """Return the number of test images with the same content as a training image."""
-    train = {key for rows in split.training.values() for key in keys_of(dataset.digests[rows])}
-    tested = [*split.test.values(), *split.own_test.values()]
-    return sum(key in train for rows in tested for key in keys_of(dataset.digests[rows]))
+    training, tested = (
+        dataset.digests[np.concatenate([split.rest[:0], *rows])]
+        for rows in (split.training.values(), [*split.test.values(), *split.own_test.values()])
+    )
+    return int(among(tested, training).sum())

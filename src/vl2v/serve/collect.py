@@ -10,7 +10,7 @@ from vl2v.data.images import ImageDataset
 from vl2v.data.splits import Indices
 from vl2v.errors import DataError
 from vl2v.locations import StoragePaths
-from vl2v.planning.prepare import list_folder, read_dataset
+from vl2v.planning.prepare import list_folder, read_datasets
 from vl2v.planning.split import split_of_student
 from vl2v.progress import Progress
 from vl2v.serve.gallery import Gallery, origin_of
@@ -35,7 +35,7 @@ def build(config: RunConfig, model: Model, storage: StoragePaths, progress: Prog
     """
     labelled = config.data.model_copy(update={"unlabelled": None})
     with open_index(storage.cache) as index:
-        dataset, _ = read_dataset(list_folder(config.data, begun=True), labelled, index, None, progress)
+        dataset, *_ = read_datasets(list_folder(config.data, begun=True), labelled, index, None, progress)
     split = split_of_student(dataset, model.metadata.provenance, config.data)
     if split is None:
         found = f"other images in {dataset.root}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vl2v.arrays import FLOAT, TEXT, WHOLE, Form, read_arrays
 from vl2v.errors import MissingExtraError, TeacherError
@@ -37,7 +38,7 @@ FORMS = {
     "identity": Form(TEXT, (), optional=True),
     "revision": Form(TEXT + WHOLE, (), optional=True),
 }
-EMBEDDINGS = {"embeddings": FORMS["embeddings"]}
+IMAGES = {name: FORMS[name] for name in ("embeddings", "paths", "sha256")}
 
 
 class FileTeacher:
@@ -58,16 +59,17 @@ class FileTeacher:
 
     def __init__(self, path: str | Path, price: Price | None = None) -> None:
         self.path = Path(path)
-        (image_keys, self._image_embeddings), (text_keys, self._text_vectors), extra = _read(self.path)
-        keys = (key.lower() if DIGEST.fullmatch(key) else key for key in image_keys)
-        self._images = {key: row for row, key in enumerate(keys)}
+        images, (text_keys, self._text_vectors), extra = _read(self.path)
+        self._images = None if isinstance(images, int) else _by_key(*images)
         self._texts = {key: row for row, key in enumerate(text_keys)}
+        self._bound: list[tuple[Digests, Sequence[str]]] = []
         self._paths: dict[bytes, str] = {}
-        if not self._texts or not self._images:
+        count = images if self._images is None else len(self._images[0])
+        if not self._texts or not count:
             raise TeacherError(
                 f"{self.path} cannot be used as a teacher.",
                 expected="images and texts of the same dimension",
-                found=f"{len(self._images)} images, {len(self._texts)} texts",
+                found=f"{count} images, {len(self._texts)} texts",
             )
         self._digest = file_digest(self.path)
         self._card = TeacherCard(
@@ -85,7 +87,7 @@ class FileTeacher:
         Args:
             paths: paths of N images, relative to the data folder.
         """
-        self._paths.update(zip(keys_of(digests), paths, strict=True))
+        self._bound.append((digests, paths))
 
     def describe(self) -> TeacherCard:
         """See `Teacher.describe`. Without a ``logit_scale`` in the file, it is 100, as in CLIP."""
@@ -93,15 +95,19 @@ class FileTeacher:
 
     def embed_images(self, images: list[bytes]) -> Embeddings:
         """See `Teacher.embed_images`. Each image is looked up by the SHA-256 of its bytes, then by its path."""
+        known, embeddings = self._images = self._images or self._read_images()
+        while self._bound:
+            digests, paths = self._bound.pop(0)
+            self._paths.update(zip(keys_of(digests), paths, strict=True))
         rows = []
         for data in images:
             digest = hashlib.sha256(data).digest()
             path = self._paths.get(digest, "")
-            row = self._images.get(digest.hex(), self._images.get(path))
+            row = known.get(digest.hex(), known.get(path))
             if row is None:
-                raise self._lacks(f"image {path or digest.hex()}", self._images)
+                raise self._lacks(f"image {path or digest.hex()}", known)
             rows.append(row)
-        return self._embeddings()[rows]
+        return embeddings[rows]
 
     def embed_texts(self, texts: list[str]) -> Embeddings:
         """See `Teacher.embed_texts`."""
@@ -110,18 +116,17 @@ class FileTeacher:
                 raise self._lacks(f"text '{text}'", self._texts)
         return unit_rows(self._text_vectors[[self._texts[text] for text in texts]])
 
-    def _embeddings(self) -> Embeddings:
-        """Return the embeddings of the images, which a quote does not need. Those of a .npz are read here."""
-        if self._image_embeddings is None:
-            with _explaining(self.path):
-                embeddings = read_arrays(self.path, EMBEDDINGS)["embeddings"].astype(np.float32, copy=False)
-                digest = file_digest(self.path)
-            if digest != self._digest:
-                step = "run the command again"
-                expected = "the content that it had when the command started"
-                raise TeacherError(f"{self.path} changed.", expected=expected, found="other content", next_step=step)
-            self._image_embeddings = embeddings
-        return self._image_embeddings
+    def _read_images(self) -> Images:
+        """Read the images of a .npz, which a quote does not need."""
+        with _explaining(self.path):
+            file = read_arrays(self.path, IMAGES)
+            images = _by_key(_keys(file).tolist(), file["embeddings"].astype(np.float32, copy=False))
+            digest = file_digest(self.path)
+        if digest != self._digest:
+            step = "run the command again"
+            expected = "the content that it had when the command started"
+            raise TeacherError(f"{self.path} changed.", expected=expected, found="other content", next_step=step)
+        return images
 
     def _lacks(self, what: str, has: Mapping[str, object]) -> TeacherError:
         return TeacherError(
@@ -143,7 +148,8 @@ def _scale(path: Path, value: Any) -> float:
 
 
 Rows = tuple[list[str], Embeddings]  # N keys, and [N, D] float32
-Content = tuple[tuple[list[str], Embeddings | None], Rows, Mapping[str, Any]]  # images, texts, scalars
+Images = tuple[dict[str, int], Embeddings]  # rows of the embeddings by key
+Content = tuple[Rows | int, Rows, Mapping[str, Any]]  # images, or their number if they are read later; texts; scalars
 
 
 def _read(path: Path) -> Content:
@@ -171,11 +177,16 @@ def _explaining(path: Path) -> Iterator[None]:
 
 def _read_npz(path: Path) -> Content:
     file = read_arrays(path, FORMS, later=["embeddings"])
-    keys = file.get("sha256", file.get("paths"))
-    if keys is None:
-        raise KeyError("paths")
     texts = file["texts"].tolist(), file["text_embeddings"].astype(np.float32, copy=False)
-    return (keys.tolist(), None), texts, {name: file[name].item() for name in SCALARS if name in file}
+    return len(_keys(file)), texts, {name: file[name].item() for name in SCALARS if name in file}
+
+
+def _keys(file: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    return file["sha256"] if "sha256" in file else file["paths"]
+
+
+def _by_key(keys: Sequence[str], embeddings: Embeddings) -> Images:
+    return {key.lower() if DIGEST.fullmatch(key) else key: row for row, key in enumerate(keys)}, embeddings
 
 
 def _read_parquet(path: Path) -> Content:

@@ -8,6 +8,7 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v.digests import distinct
 from vl2v.errors import TeacherError
 from vl2v.sqlite import VARIABLES, keys_of, rows_of
 from vl2v.teacher.base import Embeddings, TeacherCard
@@ -46,8 +47,9 @@ class EmbeddingStore(LedgerTable):
     def lacks(self, card: TeacherCard, digests: Digests, view: int = 0) -> list[int]:
         """Return the indices of the distinct images without a stored embedding, shuffled by content."""
         known = self.knows_images(card, digests, view)
-        _, first = np.unique(digests, axis=0, return_index=True)  # sorted by digest, which shuffles the images
-        return [int(i) for i in first[~known[first]]]
+        first = distinct(digests)  # sorted by digest, which shuffles the images
+        rows: list[int] = first[~known[first]].tolist()
+        return rows
 
     def knows_texts(self, card: TeacherCard, texts: Sequence[str]) -> list[bool]:
         """Return which texts have a stored embedding, in their order."""
