@@ -220,18 +220,17 @@ def _offset(student: Student, folder: RunFolder, rows: torch.Tensor, share: floa
 
 def _check_distinct(student: Student, new: Mapping[str, torch.Tensor], identity: str) -> None:
     """Reject a class whose text embedding equals that of another class, since images cannot distinguish them."""
-    known = dict(zip(student.classes, need_head(student).cpu(), strict=True))
-    for name, row in new.items():
-        for other, known_row in known.items():
-            if float((row.double() - known_row.double()).norm()) < SAME:
-                raise TeacherError(
-                    f"{identity} returned the same embedding for different texts.",
-                    expected=f"different embeddings for {name} and {other}",
-                    found="the same embedding for both",
-                    next_step="the student is unchanged, and the embeddings are stored; to add the class anyway: "
-                    "--accept-teacher",
-                )
-        known[name] = row
+    head, rows = need_head(student).cpu().double(), torch.stack(list(new.values())).double()
+    equal = (torch.cdist(rows, torch.cat([head, rows])) < SAME).tril(len(head) - 1)  # with the classes before it
+    if equal.any():
+        i, j = equal.nonzero()[0].tolist()
+        raise TeacherError(
+            f"{identity} returned the same embedding for different texts.",
+            expected=f"different embeddings for {list(new)[i]} and {[*student.classes, *new][j]}",
+            found="the same embedding for both",
+            next_step="the student is unchanged, and the embeddings are stored; to add the class anyway: "
+            "--accept-teacher",
+        )
 
 
 def _save(student: Student, folder: Path, home: Path, change: Mapping[str, Any]) -> None:
