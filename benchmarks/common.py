@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import socket
 import statistics
 import subprocess
@@ -52,18 +53,13 @@ def scratch_option(description: str | None) -> Path:
 
 def circumstances(seeds: Sequence[int] = (0,)) -> dict[str, Any]:
     """Return machine, software and commit of a measurement."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
+    from vl2v.reports.comparison import processor  # later, for scripts that measure imports and memory
+
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return {
-        "cpu": cpu,
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "ram_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "torch": torch.__version__,
@@ -86,6 +82,14 @@ def keep(name: str, figures: dict[str, Any]) -> None:
     print(text)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n")
+
+
+def write_table(page: Path, name: str, rows: Sequence[str]) -> None:
+    """Write the rows of a Markdown table between ``<!-- name -->`` and ``<!-- end of name -->`` of a page."""
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    body = "\n".join((start, "", *rows, "", end))
+    text = page.read_text(encoding="utf-8")
+    page.write_text(re.sub(f"{start}.*?{end}", lambda _: body, text, flags=re.DOTALL), encoding="utf-8")
 
 
 @contextmanager

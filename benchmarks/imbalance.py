@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from common import circumstances, keep, need_shared
 from pacs_dataset import DOMAINS, LOGIT_SCALE, SimulatedVendor, student
+from vl2v.benchmark.statistics import Spread
 from vl2v.config import RunConfig, parse
 from vl2v.data.splits import domainbed_holdout
 from vl2v.evaluation.features import pass_through
@@ -130,9 +131,8 @@ def summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         by_seed: dict[int, list[float]] = {}
         for run in runs:
             value = run[name] if key is None else run[name][key]
-            by_seed.setdefault(run["seed"], []).append(100 * value)
-        means = [fmean(values) for values in by_seed.values()]
-        return f"{fmean(means):.1f} ± {stdev(means) / len(means) ** 0.5:.1f}"
+            by_seed.setdefault(run["seed"], []).append(value)
+        return str(Spread.of([fmean(values) for values in by_seed.values()]))
 
     found = {name: {f"{e:g}": spread_of(name, e) for e in EXPONENTS} for name in ("validation", "target")}
     found["target"]["auto"] = spread_of("auto", None)

@@ -23,7 +23,6 @@ from typing import Any
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 USES = {  # requirements by what would not work without them
     "training, prediction": ("torch", "torchvision", "timm", "accelerate"),
     "figures of reports": ("matplotlib",),
@@ -40,10 +39,12 @@ def main() -> None:
     parser.add_argument("--inner", action="store_true", help=argparse.SUPPRESS)
     a = parser.parse_args()
     figures = measure() if a.inner or a.scratch is None else fresh(a.scratch)
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if not a.inner:
-        (RESULTS / "install_size.json").write_text(text + "\n", encoding="utf-8")
+    if a.inner:
+        print(json.dumps(figures))
+        return
+    from common import keep  # whose packages a fresh environment may lack
+
+    keep("install_size", figures)
 
 
 def fresh(folder: Path) -> dict[str, Any]:

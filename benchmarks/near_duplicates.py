@@ -11,7 +11,6 @@ scratch folder: which of them are no copies must be judged by eye.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance
 
 from common import circumstances, keep, need_shared, scratch_option
+from pacs_dataset import SimulatedVendor
 from vl2v.data import near_duplicates as near
 from vl2v.data.alignment import CORRELATION, aligned_correlations
 from vl2v_runtime.imaging import decode, square
@@ -82,17 +82,7 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def vendor_of(folder: Path) -> Any:
-    """The simulated vendor."""
-    spec = importlib.util.spec_from_file_location("simulated_vendor", folder / "teacher" / "vendor.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.SimulatedVendor(folder / "teacher")
-
-
-def of_copies(vendor: Any, pixels: NDArray[np.uint8], files: list[Path], chosen: NDArray[np.int64],
+def of_copies(vendor: SimulatedVendor, pixels: NDArray[np.uint8], files: list[Path], chosen: NDArray[np.int64],
               embeddings: NDArray[np.float32]) -> dict[str, dict[str, float]]:  # fmt: skip
     """Shares of the copies of chosen images that are found, by change."""
     found = {}
@@ -175,7 +165,7 @@ def main() -> None:
         [generator.choice(np.flatnonzero(domains == domain), COPIED, replace=False) for domain in np.unique(domains)]
     )
     figures = {
-        "copies": of_copies(vendor_of(folder), pixels, files, chosen, embeddings),
+        "copies": of_copies(SimulatedVendor(folder), pixels, files, chosen, embeddings),
         "as they are": of_others(pixels, files, embeddings, scratch / "pairs.png"),
     }
     keep("near_duplicates", figures | {"circumstances": circumstances()})

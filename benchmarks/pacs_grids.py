@@ -11,12 +11,11 @@ time and called again, also several times at once; finished jobs are not done ag
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, circumstances, keep, need_shared
+from common import ROOT, circumstances, keep, need_shared, write_table
 from pacs_dataset import DOMAINS, SimulatedVendor, link_images, student, vectors_file
 from pacs_jobs import restore_jobs, save_jobs
 from vl2v.allocator import keep_freed_memory
@@ -180,7 +179,6 @@ def make_sweep(name: str, out: Path, folder: Path) -> Sweep:
 
 def write_tables(out: Path) -> None:
     """Rebuild the page's tables between their marks, and save them as CSV."""
-    text = PAGE.read_text(encoding="utf-8")
     for name in GRIDS:
         if not (out / name / "origin.json").exists():
             continue
@@ -195,12 +193,9 @@ def write_tables(out: Path) -> None:
         order = [*methods, *plan.methods, *plan.variants]
         against = plan.against if any(r.method == plan.against for r in records) else None
         table = tabulate(list(once(records)), "PACS", weights=weights, against=against, partial=True, order=order)
-        marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        rows = "\n".join(line for line in render(table, "md").splitlines() if line.startswith("|"))
-        body = f"{marks[0]}\n\n{rows}\n\n{marks[1]}"  # the page explains the columns once
-        text = re.sub(f"{marks[0]}.*?{marks[1]}", lambda _, body=body: body, text, flags=re.DOTALL)  # type: ignore[misc]
+        # the page explains the columns once
+        write_table(PAGE, name, [line for line in render(table, "md").splitlines() if line.startswith("|")])
         (ROOT / "benchmarks" / "results" / f"pacs-{name}.csv").write_text(render(table, "csv"), encoding="utf-8")
-    PAGE.write_text(text, encoding="utf-8")
 
 
 def draw_curves(out: Path) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common import ROOT, circumstances, keep
+from common import ROOT, circumstances, keep, write_table
 from vl2v.allocator import keep_freed_memory
 from vl2v.cli.console import LogLines
 from vl2v.commands.distill import run as distill
@@ -84,7 +84,7 @@ def measure(jobs: Path, out: Path) -> None:
             del values[key]
         figures.parent.mkdir(parents=True, exist_ok=True)
         figures.write_text(json.dumps(values, indent=2))
-    write_table(out)
+    save(out)
 
 
 def out_of_domain(run: Path, target: str, plan: RepairPlan) -> float:
@@ -131,7 +131,7 @@ def control(out: Path) -> None:
     keep("repair-control", {"students": rows, "circumstances": circumstances(sorted({r["seed"] for r in rows}))})
 
 
-def write_table(out: Path) -> None:
+def save(out: Path) -> None:
     """Write the figures of all repaired students, and the table of the page."""
     rows = [json.loads(file.read_text()) for file in sorted((out / "measured").glob("*.json"))]
     if not rows:
@@ -148,13 +148,7 @@ def write_table(out: Path) -> None:
         means = [f"{statistics.mean(values):.1f}" for values in (before, after)]
         cells = [target, str(len(part)), *means, *(spread(values) for values in (gains, sources))]
         lines.append(f"| {' | '.join(cells)} |")
-    start, end = "<!-- measured -->", "<!-- end of measured -->"
-    if PAGE.exists():
-        text = PAGE.read_text(encoding="utf-8")
-        head, _, rest = text.partition(start)
-        PAGE.write_text(
-            f"{head}{start}\n\n" + "\n".join(lines) + f"\n\n{end}" + rest.partition(end)[2], encoding="utf-8"
-        )
+    write_table(PAGE, "measured", lines)
     keep(
         "repair",
         {"students": rows, "queries": QUERIES, "circumstances": circumstances(sorted({r["seed"] for r in rows}))},
@@ -238,7 +232,7 @@ def main() -> None:
     a = parser.parse_args()
     keep_freed_memory()
     if a.what == "table":
-        write_table(a.out)
+        save(a.out)
     elif a.what == "control":
         control(a.out)
     else:

@@ -21,7 +21,7 @@ from lab_parts.dataset import load
 from lab_parts.scoring import CHUNK, resized
 from lab_parts.slot import Engine, Network, Slot, shape_of
 from lab_parts.training import Event, Running, SharedData, plan_of
-from lab_parts.variant import Job, settings_of
+from lab_parts.variant import Job, read_lines, settings_of
 
 SIDE = 128  # pixels, of the student's images
 
@@ -114,7 +114,7 @@ class Runner:
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Run all of them, most important first."""
-        done = finished(self.out)
+        done = {line["key"] for line in read_lines([self.out])} if self.out.exists() else set()
         self._queue = [job for job in dict.fromkeys(jobs) if job.key not in done]
         total, self._started, reported = len(self._queue), time.perf_counter(), 0.0
         print(f"{total} jobs to do, {len(jobs) - total} done before", flush=True)
@@ -190,15 +190,3 @@ def _write(file: TextIO, running: Running) -> None:
     line |= {"removed": list(job.removed), "seed": job.seed, "settings": settings_of(job.variant)} | running.result
     file.write(json.dumps(line) + "\n")
     file.flush()
-
-
-def finished(out: Path) -> set[str]:
-    """Keys of the jobs whose lines are in a file; a line cut short is not one."""
-    keys = set()
-    if out.exists():
-        for text in out.read_text().splitlines():
-            try:
-                keys.add(json.loads(text)["key"])
-            except (ValueError, KeyError):
-                continue
-    return keys

@@ -5,7 +5,7 @@ Its terms are the product's: `tests/benchmark/test_lab.py` compares them with `d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -43,11 +43,8 @@ class Tables:
     @staticmethod
     def of(goals: Goals, variant: Variant) -> Tables:
         """A copy of the goals' tensors."""
-        return Tables(
-            *(goals.targets.clone(), goals.head.clone(), goals.labels.clone(), goals.guess.clone()),
-            *(goals.labelled.clone(), goals.weight.clone(), goals.teacher_logits.clone()),
-            *(goals.steer.clone(), goals.bank.clone(), weights_of(variant, goals).to(goals.targets.device)),
-        )
+        copies = {f.name: getattr(goals, f.name).clone() for f in fields(Tables) if f.name != "numbers"}
+        return Tables(**copies, numbers=weights_of(variant, goals).to(goals.targets.device))
 
     def fill(self, goals: Goals, variant: Variant) -> None:
         """Overwrite with another job's."""

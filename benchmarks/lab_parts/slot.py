@@ -6,9 +6,9 @@ their starts are then a handful of operations on flat tensors.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,14 +163,12 @@ class Slot:
         self.tables = Tables.of(goals, variant)
         self.pixels = torch.zeros(steps if network else 0, batch, 3, size, size, dtype=torch.uint8, device=device)
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
-        self.rows, self.partner, self.style = (
-            torch.zeros(steps, batch, dtype=torch.int64, device=device) for _ in range(3)
-        )
-        self.share = torch.ones(steps, batch, device=device)
-        self.rates, self.keep = torch.ones(steps, 2, device=device), torch.zeros(steps, 1, device=device)
+        rows, partner, style = torch.zeros(3, steps, batch, dtype=torch.int64, device=device)
+        share, rates = torch.ones(steps, batch, device=device), torch.ones(steps, 2, device=device)
+        self.loaded = Schedule(rows, partner, share, style, rates, torch.zeros(steps, device=device))
         self.losses = torch.zeros(steps, device=device)
         self.leaves = self.leaves_of(self.flat)
-        self.stream = _stream(device)
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.graph: torch.cuda.CUDAGraph | None = None
         self.note = ""
 
@@ -182,14 +180,9 @@ class Slot:
         parts = [*(self.network.views(flat) if self.network else []), weight.view(outputs, inputs), bias, gain]
         return [part.detach().requires_grad_(i >= self.frozen) for i, part in enumerate(parts)]
 
-    @contextlib.contextmanager
-    def on_stream(self) -> Iterator[None]:
+    def on_stream(self) -> AbstractContextManager[None]:
         """Work inside goes to this slot's stream."""
-        if self.stream is None:
-            yield
-            return
-        with torch.cuda.stream(self.stream):
-            yield
+        return torch.cuda.stream(self.stream)
 
     def begin(self, goals: Goals, variant: Variant, layer: Tensor, factors: tuple[float, float]) -> None:
         """Make ready for another job.
@@ -215,10 +208,8 @@ class Slot:
 
     def load(self, schedule: Schedule, begin: int, end: int) -> None:
         """Take over the numbers of the steps from `begin` to before `end`, at most `chunk` of them."""
-        count = end - begin
-        for name in ("rows", "partner", "share", "style", "rates"):
-            getattr(self, name)[:count] = moved(getattr(schedule, name)[begin:end], self.engine.device)
-        self.keep[:count, 0] = moved(schedule.keep[begin:end], self.engine.device)
+        for name, loaded in vars(self.loaded).items():
+            loaded[: end - begin] = moved(getattr(schedule, name)[begin:end], self.engine.device)
         self.step.zero_()
 
     def run(self, count: int) -> None:
@@ -253,26 +244,24 @@ class Slot:
     def _step(self) -> None:
         """Loss, gradient, Adam, running average; everything on the device."""
         i = self.step
-        rows, partner, style, share = (
-            table.index_select(0, i).squeeze(0) for table in (self.rows, self.partner, self.style, self.share)
-        )
+        now = Schedule(*(numbers.index_select(0, i).squeeze(0) for numbers in vars(self.loaded).values()))
         *parameters, weight, bias, gain = self.leaves
-        before = self.pretrained[rows]
+        before = self.pretrained[now.rows]
         with torch.enable_grad():
             if self.network is None:
                 features = before
             else:
                 features = self.network.forward(parameters, self.pixels.index_select(0, i).squeeze(0))
             out = F.linear(features, weight, bias)
-            step = Step(rows, partner, share, style)
+            step = Step(now.rows, now.partner, now.share, now.style)
             loss = objective(out, features, before, gain.squeeze(0), step, self.tables, self.shape)
             trained = torch.autograd.grad(loss, self.leaves[self.frozen :], allow_unused=True)
         gradients = (*[None] * self.frozen, *trained)
         parts = [
             _flattened(g if g is not None else torch.zeros_like(p)) for g, p in zip(gradients, self.leaves, strict=True)
         ]
-        self._adam(torch.cat(parts), self.rates.index_select(0, i).squeeze(0))
-        self.average.lerp_(self.flat, self.keep.index_select(0, i).squeeze(0))
+        self._adam(torch.cat(parts), now.rates)
+        self.average.lerp_(self.flat, now.keep)
         self.losses.index_copy_(0, i, loss.detach().view(1))
         self.step.add_(1)
 
@@ -283,10 +272,6 @@ class Slot:
         self.second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
         change = self.first / (self.second.sqrt().mul_(rates[1]).add_(EPS))
         self.flat.sub_(change.mul_(self.factor).mul_(rates[0]))
-
-
-def _stream(device: torch.device) -> torch.cuda.Stream | None:
-    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
 
 def shape_of(variant: Variant) -> Shape:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,20 +10,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from lab_parts.variant import read_lines
+
 Line = dict[str, Any]
-
-
-def read(files: Sequence[Path]) -> list[Line]:
-    """The lines of some results, the last of each key; lines cut short are passed over."""
-    lines: dict[str, Line] = {}
-    for file in files:
-        for text in file.read_text().splitlines():
-            try:
-                line = json.loads(text)
-                lines[line["key"]] = line
-            except (ValueError, KeyError):
-                continue
-    return list(lines.values())
 
 
 def show(files: Sequence[Path], against: str) -> None:
@@ -35,7 +23,7 @@ def show(files: Sequence[Path], against: str) -> None:
         against: the variant that differences are taken from, pair by pair.
     """
     groups: dict[tuple[str, str, int], dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
-    for line in read(files):
+    for line in read_lines(files):
         groups[line["dataset"], line["with"], len(line["removed"])][line["variant"]].append(line)
     for (dataset, teacher, removed), variants in sorted(groups.items(), key=lambda item: (item[0][:2], -item[0][2])):
         what = "targets" if removed == 1 else "left-out sources (choose by these)"

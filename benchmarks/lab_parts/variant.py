@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -183,6 +184,19 @@ def settings_of(variant: Variant) -> dict[str, Any]:
     """Only what differs from the defaults."""
     plain = asdict(Variant(name=""))
     return {key: value for key, value in asdict(variant).items() if key != "name" and value != plain[key]}
+
+
+def read_lines(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """The lines of some results, the last of each key; lines cut short are passed over."""
+    lines: dict[str, dict[str, Any]] = {}
+    for file in files:
+        for text in file.read_text().splitlines():
+            try:
+                line = json.loads(text)
+                lines[line["key"]] = line
+            except (ValueError, KeyError):
+                continue
+    return list(lines.values())
 
 
 def removals(domains: int, mode: str, targets: tuple[int, ...] = ()) -> list[tuple[int, ...]]:

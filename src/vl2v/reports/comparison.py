@@ -124,15 +124,19 @@ def _once(student: Student, inputs: Sequence[torch.Tensor]) -> float:
 
 def machine() -> str:
     """Return the name of the processor, its number of cores, and the threads of PyTorch."""
+    threads = torch.get_num_threads()
+    used = f"{threads} thread{'' if threads == 1 else 's'}, PyTorch {torch.__version__}"
+    return f"{processor()}, {os.cpu_count()} cores, {used}"
+
+
+def processor() -> str:
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # other systems have none
         lines = []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    name = models[0] if models else platform.processor() or platform.machine()
-    threads = torch.get_num_threads()
-    used = f"{threads} thread{'' if threads == 1 else 's'}, PyTorch {torch.__version__}"
-    return f"{name}, {os.cpu_count()} cores, {used}"
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def teacher_parameters(spec: str) -> int | None:
