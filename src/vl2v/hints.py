@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
+
+from vl2v_runtime.names import shown
 
 FLAG = re.compile(r"(?<![\w-])(--[a-z][a-z0-9-]*)(?: (\"[^\"]+\"|'[^']+'|[A-Z]{2,}|[0-9][\w.]*))?")
 OTHER = re.compile(r"\b(?:vl2v [a-z]|docker |infinity_emb )")  # before options of another command
 ELSEWHERE = " of vl2v distill"
 ALTERNATIVE = re.compile(r"([;,] or )")
 _forms: Mapping[str, str] = {}
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'X'?" with the known name that is most similar, ignoring case, or an empty string."""
+    spelt = {other.casefold(): other for other in known}
+    near = get_close_matches(name.casefold(), spelt, 1)
+    return f"; did you mean '{shown(spelt[near[0]])}'?" if near else ""
 
 
 def resume_command(run: Path | str) -> str:

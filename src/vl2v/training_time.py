@@ -15,7 +15,7 @@ class TrainingTime:
     """How long training takes on this machine.
 
     Attributes:
-        steps: of Distill, within the limit of time.
+        steps: of Distill, within the time limit.
         batch: images of a step.
         size: their side length in pixels.
         seconds: wall time of the run after the purchase, estimated from a few steps.
@@ -39,7 +39,7 @@ class TrainingTime:
             if self.seconds > OVER * self.limit:
                 line += f", the fewest possible, longer than {duration(self.limit, rounded=True)}"
             else:
-                line += ", within the limit of time"
+                line += ", within the time limit"
             line += f"; {self.unlimited_steps:,} steps would take about "
             line += f"{duration(self.unlimited_seconds, rounded=True)} (--time none)"
         return line

@@ -184,7 +184,7 @@ def test_a_run_or_a_teacher_and_a_student_are_needed(scene: Path) -> None:
 
 def test_the_page_shows_a_limited_number_of_pictures(tmp_path: Path) -> None:
     one = Suspect("a.png", "day", "<i>cat</i>", LABEL, "dog", 0.1, 0.2, 0.5)
-    page = review_page([one] * 201, tmp_path, "suspects.csv", 1000, 3).html()
+    page = review_page([one] * 201, "photos", tmp_path, "suspects.csv", 1000, 3).html()
     assert "first 200 of 201" in page
     assert "&lt;i&gt;cat&lt;/i&gt;" in page
     assert "3 images were not checked because they have no stored embedding" in page

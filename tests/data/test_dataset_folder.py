@@ -239,7 +239,7 @@ def test_one_scan_lists_every_fault_together(tmp_path: Path) -> None:
     assert found["photo"] == ["no image of class 'horse'"]
     assert found["sketch"] == ["no image of class 'horse'"]
     assert "a domain with 1 usable image" in found["lonely"]
-    assert "no image of class 'horse'" in found["lonely"]
+    assert "no image of 2 classes: 'Dog', 'horse'" in found["lonely"]
     spelt = [where for where, problems in found.items() if problems == ["two spellings of one class"]]
     assert len(spelt) == 1
     assert "sketch/Dog" in spelt[0]
@@ -315,6 +315,24 @@ def test_a_root_without_images_is_refused(tmp_path: Path, kind: str) -> None:
         (root / "art" / "cat").mkdir(parents=True)
     with pytest.raises(DataError, match="is not a folder" if kind in ("missing", "file") else "contains no images"):
         DomainFolder(root)
+
+
+def test_a_folder_of_images_without_class_folders_is_described(tmp_path: Path) -> None:
+    for name in "abc":
+        put(tmp_path / f"{name}.png", ord(name))
+    with pytest.raises(DataError, match="contains images, but no class folders") as caught:
+        DomainFolder(tmp_path)
+    assert caught.value.found == f"3 images directly in {tmp_path}"
+    assert "--classes" in (caught.value.next_step or "")
+
+
+def test_the_classes_that_a_domain_lacks_are_one_fault(tmp_path: Path) -> None:
+    root = folder_of(tmp_path)
+    for i in range(12):
+        put(root / "art" / f"extra{i:02}" / "0.png", 80 + i)
+    (problem,) = faults_of(root)["photo"]
+    assert problem.startswith("no image of 12 classes: 'extra00', 'extra01'")
+    assert "extra10" not in problem
 
 
 def test_missing_classes_can_be_allowed(tmp_path: Path) -> None:

@@ -422,6 +422,8 @@ def test_classes_above_domains(tmp_path: Path) -> None:
     assert "  folders: class/domain/image" in said
     with pytest.raises(ConfigError, match=r"art_painting, photo are classes: .* add --class-first"):
         list_folder(config.model_copy(update={"class_first": False}))
+    with pytest.raises(ConfigError, match=r"are classes: .* omit --class-first"):
+        list_folder(config.model_copy(update={"held_out": ("cat",)}))
 
 
 def test_both_orders_of_the_levels_are_the_same_dataset(tmp_path: Path) -> None:

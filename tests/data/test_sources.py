@@ -418,6 +418,20 @@ def test_classes_can_be_described_next_to_the_source(tmp_path: Path) -> None:
     assert scan(imported(data, tmp_path), label="cls").phrases == ("cat", "a dingo")
 
 
+def test_equal_data_in_two_folders_keep_their_own_names_and_descriptions(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "photos", classes=("cat", "wild dog"), each=4)
+    data = []
+    for name, description in (("one", "a dingo"), ("two", "a wolf")):
+        (tmp_path / name).mkdir()
+        data.append(shards(root, tmp_path / name))
+        (tmp_path / name / "classes.yaml").write_text(f"wild dog: {description}\n")
+    first, second = (imported(given, tmp_path) for given in data)
+    for given, table, phrase in ((data[0], first, "a dingo"), (data[1], second, "a wolf")):
+        assert imported(given, tmp_path) == table
+        listing = list_folder(DataConfig(root=table, label="cls"))
+        assert (listing.source, listing.phrases) == (Path(given), ("cat", phrase))
+
+
 def test_folders_and_plain_tables_are_no_sources(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "photos")
     parquet.write_table(pa.table({"path": ["a.png"], "label": ["cat"]}), tmp_path / "paths.parquet")

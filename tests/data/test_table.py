@@ -297,6 +297,16 @@ def test_a_split_column_is_told_to_be_unused(tmp_path: Path) -> None:
         ),
         (lambda row: row | {"camera": "art"} if "dog" in row["path"] else row, "photo", "no image of class 'dog'"),
         (
+            lambda row: row | {"camera": "Test" if row["camera"] == "art" else "train"},
+            "column camera",
+            "taken as domains",
+        ),
+        (
+            lambda row: row | {"species": "val" if row["species"] == "cat" else "train"},
+            "column species",
+            "taken as class",
+        ),
+        (
             lambda row: row | {"species": row["species"].title() if "art" in row["path"] else row["species"]},
             "'Cat' of art (row 8), 'cat' of photo (row 4)",
             "two spellings of one class",

@@ -15,9 +15,11 @@ from typer.testing import CliRunner
 
 from vl2v.api_report import make_report
 from vl2v.cli import app
+from vl2v.data.tables.imported import Origin, write_origin
 from vl2v.errors import ConfigError, RunError
 from vl2v.reports.drawing import inline
 from vl2v.reports.source import read_run
+from vl2v.runs.folder import RunFolder
 
 VOID = {"meta", "img", "br"}
 
@@ -80,6 +82,21 @@ def test_the_top_says_it_all(page: Path) -> None:
     assert "the held-out domain rose" in text
     assert "160 image and 3 text queries, worth 0.080 USD" in text
     assert re.search(r'<h1>[^<]+</h1>.*<h2 id="accuracy-title">', page.read_text(), re.DOTALL)
+
+
+def test_data_of_another_tool_have_the_name_that_the_user_gave(tmp_path: Path) -> None:
+    folder = RunFolder(make_run(tmp_path).folder)
+    table = tmp_path / "tables" / "0123456789abcdef.rows.jsonl"
+    table.parent.mkdir()
+    table.touch()
+    write_origin(table, Origin("exports/project-7.json"))
+    config = folder.config()
+    data = config.data.model_copy(update={"root": table, "label": "species"})
+    folder.write_config(config.model_copy(update={"data": data}))
+    _, text = read(make_report(folder.path, tmp_path / "none.sqlite"))
+    assert "project-7 without rose" in text
+    assert "column species" in text
+    assert "0123456789abcdef" not in text
 
 
 def test_every_drawing_says_what_it_shows(page: Path) -> None:

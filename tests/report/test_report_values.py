@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import numpy as np
 import pytest
 from made_run import DOMAINS, EACH, Made, make_run
 
 from vl2v.analysis.intervals import wilson
-from vl2v.reports.learning import learning_curves, smoothed
+from vl2v.evaluation.evaluation import IN_DOMAIN
+from vl2v.reports.calibration import Rejection
+from vl2v.reports.figures import learning_panels, rejection_panel
+from vl2v.reports.learning import DISTILL, StageCurve, learning_curves, smoothed
 from vl2v.reports.maps import principal_axes
 from vl2v.reports.run import write_run_report
+from vl2v.trust.rejection import RiskCoverage
 from vl2v.words import duration, money, percent, shortened, size
 
 
@@ -96,6 +101,17 @@ def test_a_run_without_a_loss_valley_has_no_window() -> None:
     assert curve.window is None
     assert curve.averaged
     assert smoothed([2.0] * 100) == pytest.approx([2.0] * 100)
+
+
+def test_axes_of_a_perfect_student_have_no_accuracy_above_one_and_no_repeated_label() -> None:
+    curve = StageCurve(DISTILL, (1.0, 0.5), (0, 1), (1.0, 0.5), {"ink": (1.0, 1.0)}, None, True)
+    accuracy = learning_panels([curve], ["Distill"])[1].svg
+    assert "100%" in accuracy
+    assert not re.search(r"10[1-9]%", accuracy)
+    coverage = np.linspace(0.01, 1, 100)
+    rejection = Rejection(IN_DOMAIN, RiskCoverage(coverage, np.zeros(100), coverage[::-1]), ())
+    labels = re.findall(r">(\d+%)<", rejection_panel([rejection, rejection], ()).svg)
+    assert labels.count("1%") == labels.count("2%") == 1
 
 
 def test_map_lies_on_the_axes_of_greatest_variance(made: Made) -> None:

@@ -1,4 +1,4 @@
-"""A limit of time becomes a number of steps before the first one, and stays that number."""
+"""A time limit becomes a number of steps before the first one, and stays that number."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_run_is_shortened_told_and_resumed_with_its_steps(
         vl2v.distill(bench.data, bench.teacher, bench.student, held_out=["rose"], settings=settings, **given)
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["distill"]
     assert (stored["steps"], stored["checkpoint_every"], stored["minutes"]) == (30, 2, 0)
-    expected = "30 steps of 8 images of 32 pixels will take about 2 s, within the limit of time; 900 steps would"
+    expected = "30 steps of 8 images of 32 pixels will take about 2 s, within the time limit; 900 steps would"
     assert any(line.startswith(expected) for line in notes.lines), notes.lines
     monkeypatch.setattr(Rates, "measure", classmethod(lambda *_: pytest.fail("measured again")))
     run = vl2v.distill(resume=True, **given)
@@ -130,4 +130,4 @@ def test_no_times(text: str) -> None:
 def test_a_limit_that_the_fewest_steps_exceed_is_named() -> None:
     over, within_limit = (TrainingTime(20, 24, 128, seconds, 900, 9000.0, 60.0) for seconds in (180.0, 59.0))
     assert "about 3 min, the fewest possible, longer than 60 s; 900 steps" in str(over)
-    assert "about 59 s, within the limit of time; 900 steps" in str(within_limit)
+    assert "about 59 s, within the time limit; 900 steps" in str(within_limit)

@@ -34,7 +34,10 @@ def test_teacher_budget_and_names(bench: Bench, tmp_path: Path) -> None:
     refused([*bench.distill(out), "--teacher", "gpt-9"], 4, "Unknown teacher", "open_clip:")
     refused([*bench.distill(out), "--price-per-1000-images", "1", *store], 5, "No budget", "--budget 0.09")
     refused([*bench.distill(out), "--price-per-1000-images", "1", "--budget", "0.05", *store], 5, "does not cover")
-    refused(bench.distill(out, held_out="roze"), 2, "Unknown domain", "ink, neon, rose")
+    refused([*bench.distill(out), "--teacher", "offlin"], 4, "did you mean 'offline:'?")
+    refused(bench.distill(out, held_out="roze"), 2, "Unknown domain", "ink, neon, rose", "did you mean 'rose'?")
+    refused(bench.distill(out, held_out="ink,rose"), 2, "repeat --held-out for each: --held-out ink --held-out rose")
+    refused(["ledger", str(out)], 8, "contains no run", "no such folder")
     refused([*bench.distill(out), "--student", "timm:nothing"], 6, "Unknown timm model")
     refused(["distill", "--out", str(out), "--resume"], 8, "contains no run")
     assert not out.exists(), "what was refused leaves nothing behind"
@@ -54,6 +57,7 @@ def test_settings(bench: Bench, tmp_path: Path) -> None:
 def test_a_taken_folder_is_not_overwritten(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep me")
     refused(bench.distill(tmp_path), 8, "is not empty")
+    refused(bench.distill(tmp_path / "mine.txt"), 8, "is not a folder", "found: a file")
     assert (tmp_path / "mine.txt").read_text() == "keep me"
 
 

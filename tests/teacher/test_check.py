@@ -169,6 +169,8 @@ def test_the_command_for_people(places: StoragePaths) -> None:
         command = ["teacher", "check", vendor.url, "--store", str(places.store), "--budget", "1", "--quiet"]
         done = CliRunner().invoke(app, command)
     assert "deterministic   yes" in done.stdout
+    assert "one space       not shown" in done.stdout  # of four plain colours
+    assert "--data" in done.stdout
     assert "this check      5 image and 4 text queries, 0.0034 USD" in done.stdout
 
 

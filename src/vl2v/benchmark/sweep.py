@@ -16,6 +16,7 @@ from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.data.caches import open_index
 from vl2v.errors import ConfigError, RunError
 from vl2v.faults import reading
+from vl2v.hints import did_you_mean
 from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
 from vl2v.locking import try_file_lock
@@ -250,7 +251,8 @@ def identify(grid: Grid, teacher: Teacher, storage: StoragePaths, progress: Prog
     folder = list_folder(data)
     if unknown := [target for target in grid.targets if target not in folder.domains]:
         expected = f"all, or among {', '.join(folder.domains)}"
-        raise ConfigError("Unknown domain.", expected=expected, found=", ".join(unknown), next_step="correct --targets")
+        step = "correct --targets" + did_you_mean(unknown[0], ("all", *folder.domains))
+        raise ConfigError("Unknown domain.", expected=expected, found=", ".join(unknown), next_step=step)
     with open_index(storage.cache) as index:
         dataset, *_ = read_datasets(folder, data, index, None, progress)
     card = teacher.describe()

@@ -47,13 +47,14 @@ def text_of(found: Expected) -> RenderableType:
         "mean confidence, calibrated": f"{found.confidence:.0%}",
         "same answer from a probe": f"{found.agreement:.0%}",
         "estimated from": found.calibration.estimator,
-        "error measured on": f"{found.calibration.groups} parts of the training images that were left out, "
-        f"{found.calibration.sites} sites with changed copies",
+        "error measured on": f"{found.calibration.groups} parts of the training images, each left out in turn, "
+        f"and {found.calibration.sites} sites with changed copies of images",
     }
     if found.distance is not None:
-        rows["distance"] = f"{found.distance:.2f} (0 is like the training domains, 1 like a domain that was left out)"
+        scale = "0 is like the training domains, 1 like a domain that was left out"
+        rows["distance"] = f"{found.distance:.2f} in pretrained features ({scale})"
     if found.drift is not None:
-        rows["drift"] = found.drift.text
+        rows["drift"] = f"in the student's embeddings: {found.drift.text}"
     for name, value in rows.items():
         table.add_row(name, value)
     return Group(found.line, table, f"next: {found.next_step}")

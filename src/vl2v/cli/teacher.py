@@ -88,10 +88,14 @@ def check_text(found: Check) -> str:
     """A check for people, a line for each thing that was proved or was not."""
     card, verdict = found.card, {True: "yes", False: "NO"}
     accuracy = f"{found.accuracy:.0%} of {found.images} images correct, chance is {1 / found.classes:.0%}"
+    one_space = verdict[found.one_space]
+    if found.job is None and not found.one_space:  # a teacher may know no colours
+        one_space = "not shown"
+        accuracy += "; these are plain colours: check the teacher on labelled images with --data"
     lines = [
         f"{card.identity}, revision {card.revision}",
         f"dimension       {card.dimension} for images and texts; all numbers finite",
-        f"one space       {verdict[found.one_space]}: {accuracy}",
+        f"one space       {one_space}: {accuracy}",
         f"deterministic   {verdict[found.deterministic]}: cosine {found.cosine:.6f} of two embeddings of one image",
         f"this check      {found.queries[0]} image and {found.queries[1]} text queries,"
         f" {found.spent:f} {card.price.currency}",
@@ -114,7 +118,9 @@ def ledger(
 ) -> None:
     """List all purchases."""
     from vl2v.cli.printing import ledger_json, ledger_table, show
+    from vl2v.errors import RunError
     from vl2v.reports.spending import entries_of
+    from vl2v.runs.folder import RunFolder
     from vl2v.teacher.purchase.ledger import Ledger, LedgerEntry
     from vl2v.teacher.purchase.store import EmbeddingStore
 
@@ -127,6 +133,13 @@ def ledger(
         with closing(EmbeddingStore.reading(storage.store)) as opened:
             listed = Ledger(opened)
             entries, note = (listed.entries(), "") if run is None else entries_of(run, listed, storage.store)
+    if run is not None and not entries and not RunFolder(run).config_file.is_file():
+        raise RunError(
+            f"{run} contains no run, and the ledger has no purchase under this path.",
+            expected="the folder of a run, or the path at which it was started",
+            found="a folder without config.yaml" if run.is_dir() else "no such folder",
+            next_step="check the path; without a run, vl2v ledger lists all purchases",
+        )
     if note:
         say(f"note: {note}")
     show(ledger_json(entries) if as_json else ledger_table(entries))

@@ -98,8 +98,8 @@ def expected_of(basis: Basis, new: Outputs, found: int, unreadable: int) -> Expe
         warnings.append(f"{images} images are too few for a good estimate; pass {FEW} or more, e.g. of a whole day")
     if beyond:
         warnings.append(
-            "the images look like none of the training domains: they are farther from them than any training "
-            "domain is from the others, so the error may be larger than the interval says"
+            "the images look like none of the training domains: in pretrained features, they are farther from them "
+            "than any training domain is from the others, so the error may be larger than the interval says"
         )
     return Expected(
         share, basis.validation, images, found, unreadable, inverse_logit(signals.confidence),

@@ -18,6 +18,7 @@ from vl2v.analysis.worth import copies_of, source_rows
 from vl2v.config import RunConfig
 from vl2v.data.drop import DROP, NO, PATH, YES
 from vl2v.data.splits import DatasetRows
+from vl2v.data.tables.imported import name_of
 from vl2v.errors import ConfigError, DataError
 from vl2v.locations import StoragePaths
 from vl2v.planning.plan import RunPlan, plan_run
@@ -105,7 +106,9 @@ def find_suspects(
     page = out.with_suffix(".html")
     unanswered = len(source_rows(plan)) - len(rows)
     _write_csv(suspects, out, decisions)
-    write_text(page, printable(review_page(suspects, plan.config.data.folder, out.name, len(rows), unanswered).html()))
+    data = plan.config.data
+    review = review_page(suspects, name_of(data.root), data.folder, out.name, len(rows), unanswered)
+    write_text(page, printable(review.html()))
     return Suspects(suspects, len(rows), unanswered, out, page)
 
 

@@ -84,6 +84,15 @@ class DomainFolder(Listing):
         for fault in labels_elsewhere(self.root, tree):
             self._doubt(fault)
         cells = self._by_part(tree) or self._list(tree)
+        if not cells and tree.files:
+            count = "1 image" if len(tree.files) == 1 else f"{len(tree.files):,} images"
+            raise DataError(
+                f"{shown(self.root)} contains images, but no class folders.",
+                expected=self.LAYOUT,
+                found=f"{count} directly in {shown(self.root)}",
+                next_step="move them into a folder per class; or, if they have no labels, name the classes: --classes "
+                "cat,dog",
+            )
         if not cells:
             packed = [name for name in skipped if name.path.casefold().endswith(ARCHIVES)]
             step = "unpack the archives" if packed else self.NEXT.format(formats=", ".join(COMMON))
@@ -257,7 +266,7 @@ def unlabelled_images(
         paths, left_out = list(tree.images()), [_left_out(skipped) for skipped in tree.all_skipped()]
     if not paths and (not is_table(source) or not left_out):
         raise DataError(
-            f"{shown(source)} contains no images.",
+            f"{shown(source)} {'contains no images' if source.exists() else 'is missing'}.",
             expected=f"a folder of images, or a table that lists images ({', '.join(SUFFIXES)})",
             found="none" if source.exists() else "no such file or folder",
             next_step="check the path of the unlabelled images",

@@ -25,6 +25,7 @@ from vl2v_runtime.metadata import MAX_NAME
 from vl2v_runtime.names import has_control, printable, shown
 
 SHOWN = 30  # faults listed in full; the rest are counted
+MISSING = 10  # classes named that a domain lacks
 Cells = dict[tuple[str, str], list[str]]
 
 
@@ -233,10 +234,11 @@ class Listing(ABC):
             self.faults.append(Fault(where, "the only class", self.TWO))
         for domain in [] if allow_missing else self.domains:
             has = {spelling(folder) for d, folder in self._files if d == domain}
-            for lacking in sorted(spellings.keys() - has):
-                name = min(spellings[lacking])
-                remedy = "add images of it, drop the class everywhere, or allow it: --allow-missing-classes"
-                self.faults.append(Fault(domain, f"no image of class '{name}'", remedy))
+            if lacking := [f"'{min(spellings[name])}'" for name in sorted(spellings.keys() - has)]:
+                few = ", ".join(lacking[:MISSING]) + (", ..." if len(lacking) > MISSING else "")
+                problem = f"no image of {f'{len(lacking)} classes:' if len(lacking) > 1 else 'class'} {few}"
+                remedy = "add images, drop these classes everywhere, or allow it: --allow-missing-classes"
+                self.faults.append(Fault(domain, problem, remedy))
 
     def _check_parts(self, allow_missing: bool) -> None:
         """Report a stated split without training images, and classes without training images."""

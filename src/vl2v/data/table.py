@@ -21,7 +21,7 @@ from vl2v.data.tables.cells import rows_of_texts
 from vl2v.data.tables.columns import NONE, SPLIT, Columns, find_columns
 from vl2v.data.tables.imported import columns_asked, origin_of
 from vl2v.data.tables.paths import above_of, relative_path
-from vl2v.data.unnamed import doubtful
+from vl2v.data.unnamed import ACCEPT, doubtful
 from vl2v_runtime.names import shown
 
 LISTED = 20  # rows named in a fault; the rest are counted
@@ -219,6 +219,14 @@ class TableListing(Listing):
                 return  # else each of them would be a fault of its own
         if not self._named:
             super()._check_names(allow_missing)
+
+    def _check_domains(self) -> None:
+        if len(self.domains) > 1 and all(part_of(name) is not None for name in self.domains):
+            column = shown(dict(self.columns)["domain"])
+            remedy = f"use it as the split: --split {column} --domain-column none, or a column of domains, {ACCEPT}"
+            names = ", ".join(map(shown, self.domains))
+            self._doubt(Fault(f"column {column}", f"splits of one dataset, taken as domains: {names}", remedy))
+        super()._check_domains()
 
     def _check_labels(self) -> None:
         """Report classes that are probably not names, such as numbers, which a teacher cannot interpret."""

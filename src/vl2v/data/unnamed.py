@@ -1,4 +1,4 @@
-"""Detect classes that are probably not names: numbers, dates, missing values, several classes in a cell."""
+"""Detect classes that are probably not names: numbers, dates, splits, missing values, several classes in a cell."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from vl2v.data.layout import DATE
+from vl2v.data.splits import part_of
 from vl2v_runtime.names import shown
 
 NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
@@ -33,6 +34,11 @@ def doubtful(names: Sequence[str], described: Sequence[str]) -> Iterator[tuple[s
         kind = "numbers" if all(map(NUMBER.fullmatch, plain)) else "values"
         remedy = f"the teacher needs class names: take a column of names (--label), or {DESCRIBE}, {ACCEPT}"
         yield f"{kind} in place of names of classes, such as {_listed(plain)}", remedy
+    if len(plain) > 1 and all(part_of(name) is not None for name in plain):
+        yield (
+            f"splits of one dataset, taken as classes: {_listed(plain)}",
+            f"take a column of names (--label), {ACCEPT}",
+        )
     if missing := [name for name in plain if name.casefold() in MISSING]:
         yield (
             f"probably missing values, taken as a class: {_listed(missing)}",

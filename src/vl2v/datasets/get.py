@@ -120,7 +120,7 @@ def _check_free(benchmark: Benchmark, out: Path, partial: Path, source: Source) 
         if there and not (partial / "images").exists():
             shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed just before it was removed
         raise ConfigError(
-            f"{out} is not empty.",
+            f"{out} is not {'empty' if out.is_dir() else 'a folder'}.",
             expected="a new or an empty folder",
             found="an existing benchmark" if there else "a folder with files" if out.is_dir() else "a file",
             next_step=f"verify it: vl2v data check {benchmark.name} {out}" if there else "choose another --out",

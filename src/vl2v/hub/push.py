@@ -60,8 +60,9 @@ def push(
     check_repository(name)
     check_labels(licence, revision)
     if dry_run is not None and dry_run.exists() and (not dry_run.is_dir() or any(dry_run.iterdir())):
-        problem, step = f"{dry_run} is not empty.", "choose another --out, or omit it"
-        raise RunError(problem, expected="a new or empty folder", found="other files", next_step=step)
+        problem, found = ("not empty", "other files") if dry_run.is_dir() else ("not a folder", "a file")
+        step = "choose another --out, or omit it"
+        raise RunError(f"{dry_run} is {problem}.", expected="a new or empty folder", found=found, next_step=step)
     files = make_package(run, name, licence)
     if dry_run is not None:
         _write(files, dry_run)

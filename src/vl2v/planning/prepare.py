@@ -29,10 +29,11 @@ from vl2v.data.tables.frame import frame_columns
 from vl2v.data.tables.imported import columns_asked
 from vl2v.data.views import View, make_views
 from vl2v.errors import ConfigError
+from vl2v.hints import did_you_mean
 from vl2v.planning.split import Split, match_domains
 from vl2v.progress import Progress, warn
 from vl2v.sources.registry import find_source
-from vl2v_runtime.names import shown
+from vl2v_runtime.names import quoted, shown
 
 
 def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
@@ -143,7 +144,8 @@ def list_folder(config: DataConfig, *, begun: bool = False) -> Listing:
         ConfigError: if a held-out domain or class is unknown.
     """
     folder = open_folder(config, begun=begun)
-    check_domains(config.held_out, folder.domains, classes=() if is_table(config.root) else folder.folders)
+    classes = () if is_table(config.root) else folder.folders
+    check_domains(config.held_out, folder.domains, classes=classes, class_first=config.class_first)
     held_out_folders(config.held_out_classes, folder.folders)
     return folder
 
@@ -204,9 +206,16 @@ def read_unlabelled(
 
 
 def check_domains(
-    held_out: Sequence[str], domains: Sequence[str], flag: str = "--held-out", *, classes: Sequence[str] = ()
+    held_out: Sequence[str],
+    domains: Sequence[str],
+    flag: str = "--held-out",
+    *,
+    classes: Sequence[str] = (),
+    class_first: bool = False,
 ) -> tuple[str, ...]:
-    """Return the names of held-out domains as their folders are written. `classes` are for the message only.
+    """Return the names of held-out domains as their folders are written.
+
+    `classes` and `class_first`, which states whether they are above the domains, are for the message only.
 
     Raises:
         ConfigError: if a domain is unknown, or no domain is left for training.
@@ -216,7 +225,12 @@ def check_domains(
     if unknown := [name for name in held_out if not match_domains([name], domains)]:
         if match_domains(unknown, classes):
             known = ", ".join(map(shown, classes[:5])) + (", ..." if len(classes) > 5 else "")
-            step += f"; {known} are classes: if these folders are the domains, add {CLASS_FIRST}"
+            step += f"; {known} are classes: if these folders are the domains, "
+            step += f"{'omit' if class_first else 'add'} {CLASS_FIRST}"
+        elif all(match_domains([part], domains) for part in unknown[0].split(",")):
+            step = f"repeat {flag} for each: " + " ".join(f"{flag} {quoted(part)}" for part in unknown[0].split(","))
+        else:
+            step += did_you_mean(unknown[0], domains)
         raise ConfigError("Unknown domain.", expected=expected, found=", ".join(map(shown, unknown)), next_step=step)
     found_domains = match_domains(held_out, domains)
     if flag == "--held-out" and set(found_domains) == set(domains):

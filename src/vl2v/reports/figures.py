@@ -22,6 +22,7 @@ from vl2v.trust.calibration import Reliability
 from vl2v.words import listed, percent, shortened
 
 LINES = ("-", "--", ":", "-.")
+MIN_ERROR = 0.05  # upper end of the axis of error rates, at least
 SUFFIXES = {TEST: " (test)", OUT_OF_DOMAIN: " *"}  # of the names of domains
 
 
@@ -96,6 +97,7 @@ def _validation_panel(curve: StageCurve, title: str, key: str) -> Panel:
         _steps(axes)
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(100, decimals=0))
+        axes.set_ylim(top=min(axes.get_ylim()[1], 101))
         axes.set_ylabel(f"validation {key}")
         if len(curve.accuracy) <= 10:
             axes.legend(frameon=False, fontsize=9, loc="best", handlelength=1.6, borderaxespad=0.3)
@@ -207,7 +209,7 @@ def rejection_panel(results: Sequence[Rejection], shown: Sequence[float], refere
                     axes.annotate(f"{t.target:.0%}", (t.coverage, t.risk), **offset, ha="right", fontsize=8, color=SOFT)
         # With a handful of predictions, one mistake changes the rate too much.
         steady = [f.curve.risk[f.curve.coverage >= 0.05] for f in results]
-        axes.set_ylim(0, 1.12 * max(0.01, *(float(risk.max()) for risk in steady)))
+        axes.set_ylim(0, 1.12 * max(MIN_ERROR, *(float(risk.max()) for risk in steady)))
         share_axes(axes, "coverage, the most confident first", f"{reference.other} among them")
 
     ends = listed([f"{percent(float(f.curve.risk[-1]))} {ROLE_NAMES[f.role]}" for f in results])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
+from vl2v.data.tables.imported import name_of
 from vl2v.evaluation.evaluation import ROLES, TEST, DomainScore, Evaluation
 from vl2v.evaluation.reference import LABELS
 from vl2v.method.registry import METHODS
@@ -231,6 +232,7 @@ def making_section(source: Source) -> Section:
     made, config = source.provenance, source.config
     data = made.get("data", {})
     versions = ", ".join(f"{name} {value}" for name, value in (made.get("made_with") or {}).items())
+    labels = f"column {config.data.label}" if config.data.label else "class folders"
     student = Path(config.student.spec).name if "@" in config.student.spec else config.student.spec
     facts = (
         ("created", str(made.get("made_at", NONE))),
@@ -239,11 +241,11 @@ def making_section(source: Source) -> Section:
         ("teacher", f"{teacher_of(source)}, revision {made.get('teacher', {}).get('revision', NONE)}"),
         (
             "data",
-            f"{Path(config.data.root).name}, {count(data.get('images', 0))} images, "
+            f"{name_of(Path(config.data.root))}, {count(data.get('images', 0))} images, "
             f"digest {str(data.get('digest', NONE))[:16]}",
         ),
         ("domains", ", ".join(data.get("domains", [])) or NONE),
-        ("labels", "class folders" if source.reference is LABELS else "none; the classes were given by name"),
+        ("labels", labels if source.reference is LABELS else "none; the classes were given by name"),
         ("held out", ", ".join(config.data.held_out) or "none"),
         ("classes", shortened(", ".join(source.classes), 400)),
         ("steps", f"{config.first_stage_steps:,} and {config.distill.steps:,}"),

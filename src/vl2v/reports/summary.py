@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vl2v.data.tables.imported import name_of
 from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, ROLES, TEST
 from vl2v.evaluation.reference import LABELS
 from vl2v.method.registry import METHODS
@@ -19,7 +20,7 @@ TILES = {IN_DOMAIN: "In-domain", TEST: "Test", OUT_OF_DOMAIN: "Held-out"}
 def title_of(source: Source) -> str:
     """Return data, held-out domains and method."""
     held_out = listed(source.config.data.held_out)
-    data = Path(source.config.data.root).name
+    data = name_of(Path(source.config.data.root))
     return f"{data}{f' without {held_out}' if held_out else ''}: {METHODS[source.config.method].title}"
 
 

@@ -40,11 +40,12 @@ class Suspect:
     similarity: float
 
 
-def review_page(found: Sequence[Suspect], root: Path, file: str, judged: int, unanswered: int) -> Page:
+def review_page(found: Sequence[Suspect], data: str, root: Path, file: str, judged: int, unanswered: int) -> Page:
     """Create the page.
 
     Args:
         found: the images, in the order of review.
+        data: name of the folder or table, for the title.
         root: the folder that their paths are relative to.
         judged: number of images that were checked.
         unanswered: number of images that were not checked because they have no stored embedding.
@@ -75,7 +76,7 @@ def review_page(found: Sequence[Suspect], root: Path, file: str, judged: int, un
         _section("unlike", "Images unlike any class", rare, unlike, root, "Too few images to identify unusual ones."),
     ]
     foot = f"vl2v {version('vl2v')}. The list is {printable(file)}, next to this page."
-    return Page("Review of labels", printable(root.name), lead, tiles, sections, foot)
+    return Page("Review of labels", printable(data), lead, tiles, sections, foot)
 
 
 def _section(name: str, title: str, text: str, found: Sequence[Suspect], root: Path, none: str) -> Section:

@@ -108,9 +108,9 @@ class RunFolder:
             return
         run = self.config_file.exists()
         raise RunError(
-            f"{self.path} is not empty.",
+            f"{self.path} is not {'empty' if self.path.is_dir() else 'a folder'}.",
             expected="a new or empty folder for --out",
-            found="a run" if run else "other files",
+            found="a run" if run else "other files" if self.path.is_dir() else "a file",
             next_step=f"{f'continue it: {resume_command(self.path)}; or ' if run else ''}choose another --out",
         )
 

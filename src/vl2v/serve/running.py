@@ -117,7 +117,8 @@ def _need_export(run: Path, int8: bool, storage: StoragePaths, progress: Progres
         return
     from vl2v.commands.export import export
 
-    progress.note(f"not exported yet: writing {run / 'export' / name}")
+    if run.is_dir():  # otherwise the export states what is missing
+        progress.note(f"not exported yet: writing {run / 'export' / name}")
     try:
         export(run, onnx=not int8, int8=int8, storage=storage, progress=progress)
     except (DataError, RunError):

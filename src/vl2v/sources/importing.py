@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,7 +26,7 @@ from vl2v_runtime.formats import format_of
 from vl2v_runtime.names import shown
 
 IMAGES = "images"
-LAYOUT = 1  # version of the written files; increased when their format changes
+LAYOUT = 2  # version of the written files; increased when their format changes
 EVERY = 1000  # rows between two progress messages
 TOGETHER = 64  # rows whose addresses are fetched concurrently
 
@@ -48,14 +49,15 @@ def import_records(
         Vl2vError: if the dataset cannot be read, has no rows, or columns are missing.
     """
     columns = _columns(table, data, settings)
-    key = hashlib.sha256(json.dumps([LAYOUT, data, table.version, columns.named()]).encode()).hexdigest()
+    origin = Origin(data, _folder_of(data), dict(columns.named()))
+    key = hashlib.sha256(json.dumps([LAYOUT, asdict(origin), table.version]).encode()).hexdigest()
     known = folder / f"{key[:16]}.import"
     if table.version and (ready := _ready(known, folder)):
         return ready
     folder.mkdir(parents=True, exist_ok=True)
     fetcher = Fetcher(folder, partial(_stored, folder=folder))
-    target = _write(table, columns, data, fetcher, progress or Silent())
-    write_origin(target, Origin(data, _folder_of(data), dict(columns.named())))
+    target = _write(table, columns, origin, fetcher, progress or Silent())
+    write_origin(target, origin)
     if not fetcher.failed:
         known.write_text(target.name, encoding="utf-8")
     return target
@@ -118,8 +120,8 @@ def _ready(known: Path, folder: Path) -> Path | None:
     return table if all(path.is_file() for path in paths) else None
 
 
-def _write(table: Records, columns: Columns, data: str, fetcher: Fetcher, progress: Progress) -> Path:
-    digest, good = hashlib.sha256(), 0
+def _write(table: Records, columns: Columns, origin: Origin, fetcher: Fetcher, progress: Progress) -> Path:
+    digest, good = hashlib.sha256(json.dumps(asdict(origin)).encode()), 0  # a table has one origin
     broken: tuple[int, Broken] | None = None
     folder = fetcher.folder
 
@@ -133,9 +135,9 @@ def _write(table: Records, columns: Columns, data: str, fetcher: Fetcher, progre
             good += row is None
             broken = broken or row
             if good and good % EVERY == 0:
-                progress.note(f"{shown(data)}: {good:,} rows are imported")
+                progress.note(f"{shown(origin.data)}: {good:,} rows are imported")
         if not good:
-            raise _no_rows(data, table.unit, broken)
+            raise _no_rows(origin.data, table.unit, broken)
     return target()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vl2v.errors import ConfigError, TeacherError
+from vl2v.hints import did_you_mean
 from vl2v.plugins import Plugins
 from vl2v.teacher.base import Price, Teacher
 
@@ -87,7 +88,9 @@ def open_teacher(
         known = [usage for _, usage in (LOCAL | VENDORS).values() if usage]
         known += [f"{name}:..." for name in TEACHERS if name not in TEACHERS.built_in]
         expected = "\n    ".join(["one of", *known])
-        raise TeacherError(f"Unknown teacher '{spec}'.", expected=expected, found=spec, next_step="correct --teacher")
+        near = did_you_mean(f"{kind}:", [f"{name}:" for name in TEACHERS if f"{name}:" != spec])
+        step = f"correct --teacher{near}"
+        raise TeacherError(f"Unknown teacher '{spec}'.", expected=expected, found=spec, next_step=step)
     if batch_api:
         expected, found = "a vendor with a batch API, e.g. gemini:gemini-embedding-2", f"{kind}:"
         problem, step = "This teacher has no batch API.", "omit --batch-api"

@@ -24,6 +24,7 @@ from vl2v.teacher.http.vendors.base import Wire, error_code, error_text
 TIMEOUT = 120.0  # seconds for a complete response; a large batch may take long on a slow machine
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 REVISION_HEADER = "vl2v-revision"  # the quoted revision; a vendor with another one rejects the request free of charge
+UNREACHED = "check the address, and that the server is running; the embeddings bought so far are saved"
 LATER = "try again later: the embeddings bought so far are saved, and only the rest is queried"
 LONGEST = 300  # maximum number of characters of a vendor's message that are shown
 READ = 20 * LONGEST  # bytes in which a key is redacted before the text is cut: half a key would not be recognised
@@ -78,7 +79,8 @@ class Exchange:
             why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             unsafe = "CERTIFICATE_VERIFY_FAILED" in why
             charged = order is not None and not isinstance(error, UNSENT)
-            raise self._broken(self.clean(why, headers), final=unsafe, charged=charged, down=True) from None
+            step = UNREACHED if isinstance(error, httpx.ConnectError) else LATER
+            raise self._broken(self.clean(why, headers), step, final=unsafe, charged=charged, down=True) from None
         except UnusableBodyError as error:
             raise self._broken(str(error), final=error.final, spoilt=True) from None
         return self._answer(reply, headers, rows)
@@ -167,10 +169,17 @@ class Exchange:
         return f"a redirect to {target}, which vl2v does not follow", step
 
     def _broken(
-        self, why: str, *, final: bool = False, charged: bool = True, down: bool = False, spoilt: bool = False
+        self,
+        why: str,
+        step: str = LATER,
+        *,
+        final: bool = False,
+        charged: bool = True,
+        down: bool = False,
+        spoilt: bool = False,
     ) -> Failure:
         problem = f"{self._name} returned no usable response."
-        error = TeacherError(problem, expected="embeddings", found=why, next_step=LATER)
+        error = TeacherError(problem, expected="embeddings", found=why, next_step=step)
         return Failure(why, error, final, charged, down, spoilt)
 
     @property
