@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +14,7 @@ from vl2v_runtime.names import shown
 FLAG = re.compile(r"(?<![\w-])(--[a-z][a-z0-9-]*)(?: (\"[^\"]+\"|'[^']+'|[A-Z]{2,}|[0-9][\w.]*))?")
 OTHER = re.compile(r"\b(?:vl2v [a-z]|docker |infinity_emb )")  # before options of another command
 ELSEWHERE = " of vl2v distill"
+NAMED = 20  # names that a message lists
 ALTERNATIVE = re.compile(r"([;,] or )")
 _forms: Mapping[str, str] = {}
 
@@ -23,6 +24,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     spelt = {other.casefold(): other for other in known}
     near = get_close_matches(name.casefold(), spelt, 1)
     return f"; did you mean '{shown(spelt[near[0]])}'?" if near else ""
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Return the first names, separated by commas."""
+    return ", ".join(map(shown, names[:NAMED])) + (f", ... ({len(names)} in all)" if len(names) > NAMED else "")
 
 
 def resume_command(run: Path | str) -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 from vl2v.api import make_config
 from vl2v.config import DataConfig, RunConfig, parse
 from vl2v.data.class_names import class_names
+from vl2v.data.classes import held_out_folders
 from vl2v.data.contents import Contents
 from vl2v.data.folder import FaultyDataError
 from vl2v.data.heap import ImageHeap
@@ -191,6 +192,14 @@ def test_one_folder_called_like_a_class_may_be_a_place(tmp_path: Path) -> None:
     for name in ("cat/1.png", "other/2.png"):
         image(tmp_path / name)
     assert len(ImageHeap(tmp_path, CLASSES).scan()) == 2
+
+
+def test_all_classes_are_named_next_to_the_most_similar_one() -> None:
+    with pytest.raises(ConfigError, match=r"one of cat, wild dog, zebra(.|\n)*did you mean 'zebra'\?"):
+        held_out_folders(["zebar"], ("cat", "wild_dog", "zebra"))
+    many = tuple(f"class{i:03}" for i in range(100))
+    with pytest.raises(ConfigError, match=r"class019, ... \(100 in all\)\n"):
+        held_out_folders(["other"], many)
 
 
 def test_splits_are_no_domains(tmp_path: Path) -> None:

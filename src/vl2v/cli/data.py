@@ -143,9 +143,13 @@ def suspects(
 
 def _suspects_text(found: Suspects) -> str:
     values = found.to_dict()
+    labels, unlike = (
+        f"{values[key]:,} {noun}{'' if values[key] == 1 else 's'}"
+        for key, noun in (("labels", "label"), ("unlike", "image"))
+    )
     lines = [
-        f"{values['judged']:,} labelled images of the source domains: {values['labels']:,} labels that both the "
-        f"teacher and a cross-validated probe reject, {values['unlike']:,} images unlike any class",
+        f"{values['judged']:,} labelled images of the source domains: {labels} that both the teacher and a "
+        f"cross-validated probe reject, {unlike} unlike any class",
         f"review:   {values['page']}",
         f"list:     {values['csv']}; correct its column drop",
         f"continue: vl2v distill ... --drop {values['csv']}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from vl2v.data.images import ImageDataset, spaced, spelling
 from vl2v.errors import ConfigError, DataError
+from vl2v.hints import did_you_mean, some_of
 
 
 def held_out_folders(names: Sequence[str], folders: Sequence[str]) -> tuple[str, ...]:
@@ -21,9 +21,10 @@ def held_out_folders(names: Sequence[str], folders: Sequence[str]) -> tuple[str,
     known = {spelling(folder): folder for folder in folders}
     step = "correct data.held_out_classes (--held-out-class)"
     if unknown := [name for name in names if spelling(name) not in known]:
-        near = [n for name in unknown for n in difflib.get_close_matches(spelling(name), list(known))]
-        expected = f"one of {', '.join(spaced(known[n]) for n in near or known)}"
-        raise ConfigError("Unknown class.", expected=expected, found=", ".join(unknown), next_step=step)
+        classes = [spaced(folder) for folder in known.values()]
+        step += did_you_mean(unknown[0], classes)
+        found = ", ".join(unknown)
+        raise ConfigError("Unknown class.", expected=f"one of {some_of(classes)}", found=found, next_step=step)
     held_out = {known[spelling(name)] for name in names}
     if held_out and len(folders) - len(held_out) < 2:
         raise ConfigError(

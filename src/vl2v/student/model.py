@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from vl2v.errors import StudentError
+from vl2v.hints import did_you_mean, some_of
 from vl2v.student.backbones import Backbone, Recipe
 from vl2v.student.preprocess import Preprocess
 from vl2v_runtime.inputs import Input, each
@@ -198,9 +198,8 @@ class Student(nn.Module):
         """
         head = self._head()
         if name not in self.classes:
-            near = difflib.get_close_matches(name, self.classes, cutoff=0.5)
-            expected = f"one of {', '.join(near or self.classes)}"
-            step = "list all classes with vl2v classes list"
+            expected = f"one of {some_of(self.classes)}"
+            step = f"list all classes with vl2v classes list{did_you_mean(name, self.classes)}"
             raise StudentError(f"There is no class '{name}'.", expected=expected, found=name, next_step=step)
         if len(self.classes) == 1:
             raise StudentError(f"'{name}' is the only class.", expected="at least one remaining class", found="none")
