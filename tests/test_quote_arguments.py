@@ -50,3 +50,5 @@ def test_held_out_domains_are_not_trained_on(tmp_path: Path) -> None:
     assert vl2v.quote(table, teacher, settings=settings, storage=storage).images["training"] == 16
     with pytest.raises(ConfigError, match="Unknown domain"):
         vl2v.quote(table, teacher, held_out=["d"], storage=storage)
+    with pytest.raises(ConfigError, match="Unknown domain"):  # a text is one domain, not b and c
+        vl2v.quote(table, teacher, held_out="bc", storage=storage)

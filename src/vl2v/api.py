@@ -24,6 +24,7 @@ from vl2v.evaluation.evaluation import Evaluation
 from vl2v.faults import explaining
 from vl2v.hints import resume_command
 from vl2v.locations import StoragePaths
+from vl2v.nested import names_of
 from vl2v.planning.prepare import known_columns, known_order
 from vl2v.progress import Progress
 from vl2v.renamed import old_keywords
@@ -92,7 +93,7 @@ def distill(
             a module that maps [B, 3, S, S] images to [B, F] features. A module needs
             ``{"student": {"size": ..., "mean": ..., "std": ...}}`` in `settings` unless it uses 224 and ImageNet's.
         out: folder of the run, new or empty.
-        held_out: domains that are left out for testing.
+        held_out: domain or domains that are left out for testing.
         budget: the most to spend, in the teacher's currency.
         resume: continue the run in `out` with its settings. You may raise `budget`, change `tracking`, accept the
             teacher, and, until all images are bought, change `when_short`. The teacher of a run from elsewhere must be
@@ -121,7 +122,7 @@ def distill(
     """
     spec, opened = opened_or_named(teacher)
     given: dict[str, Any] = {
-        "data": {"held_out": tuple(held_out) if held_out is not None else None, "classes": classes_of(classes)},
+        "data": {"held_out": names_of(held_out) if held_out is not None else None, "classes": classes_of(classes)},
         "teacher": {"spec": spec, "accept": accept_teacher or None},
         "student": {"spec": _student_name(student)},
         "budget": None if budget is None else str(budget),
@@ -212,7 +213,7 @@ def evaluate(
     as_trained["class_first"] = class_first
     settings = {"root": root, "skip_bad": skip_bad} | chosen | as_trained
     config = parse(DataConfig, settings, "the settings")
-    found = measure.evaluate(loaded, config, domains=domains, storage=storage, progress=progress)
+    found = measure.evaluate(loaded, config, domains=names_of(domains), storage=storage, progress=progress)
     return replace(found, metric=metric)
 
 

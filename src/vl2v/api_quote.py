@@ -14,7 +14,7 @@ from vl2v.data.folder import read_mapping
 from vl2v.data.tables.frame import Frame
 from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
-from vl2v.nested import mapping
+from vl2v.nested import mapping, names_of
 from vl2v.progress import Progress
 from vl2v.renamed import old_keywords
 from vl2v.settings import make_config
@@ -45,7 +45,7 @@ def quote(
         data: the images: a folder, a table or a frame, as in `distill`.
         teacher: name of the teacher (see `vl2v.open_teacher`), or a `Teacher` object. None uses that of the settings.
         student: name of the student; optional. With it, the quote includes training time and disk space.
-        held_out: domains that are left out for testing.
+        held_out: domain or domains that are left out for testing.
         budget: the most to spend. With ``{"when_short": "choose"}`` in `settings`, the quote is for the images that
             the budget covers.
         storage: paths of cache and store.
@@ -60,7 +60,7 @@ def quote(
     """
     spec, opened = opened_or_named(teacher)
     given: dict[str, Any] = {
-        "data": {"held_out": tuple(held_out) if held_out is not None else None, "classes": classes_of(classes)},
+        "data": {"held_out": names_of(held_out) if held_out is not None else None, "classes": classes_of(classes)},
         "teacher": {"spec": spec},
         "student": {"spec": student or None},
         "budget": None if budget is None else str(budget),

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vl2v.errors import ConfigError
+
+
+def names_of(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one name or several names as a tuple. A text is one name, not the names of its letters."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from vl2v_runtime.errors import ModelError
 from vl2v_runtime.imaging import ImageLike, Pixels, UnreadableImageError, decode, square
 from vl2v_runtime.inputs import Input, ahead, each
+from vl2v_runtime.names import quoted, shown
 from vl2v_runtime.network import Floats, Network
 from vl2v_runtime.trust import CONFIDENCE, probabilities
 
@@ -209,6 +210,14 @@ def load(path: str | Path, *, threads: int | None = None, int8: bool | None = No
     path = Path(path)
     if path.is_dir():
         name = INT8 if int8 else FLOAT
-        nested = path / "export"
+        nested, folder = path / "export", path
         path = (nested if nested.is_dir() and not (path / name).is_file() else path) / name
+        if not path.is_file():
+            run = quoted(folder) if (folder / "student").is_dir() else "RUN"
+            raise ModelError(
+                f"{shown(folder)} contains no {name}.",
+                expected="an exported model",
+                found="no such file",
+                next_step=f"export the student: vl2v export {run}{' --int8' if int8 else ''}",
+            )
     return Model(path, threads, spinning)

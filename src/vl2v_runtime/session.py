@@ -36,7 +36,8 @@ def open_session(path: Path, threads: int | None, spinning: bool = True) -> Infe
     """
     if not path.is_file():
         problem, found = ("is not a file", "a device or a pipe") if path.exists() else ("is missing", "no such file")
-        raise ModelError(f"{shown(path)} {problem}.", expected="an exported model", found=found, next_step=AGAIN)
+        step = "check the path, or export the student: vl2v export RUN"
+        raise ModelError(f"{shown(path)} {problem}.", expected="an exported model", found=found, next_step=step)
     if printable(path) != str(path):
         step = "rename the file or its folder"
         raise ModelError(

@@ -23,6 +23,7 @@ from vl2v.data.listing import FaultyDataError
 from vl2v.data.table import TableListing
 from vl2v.data.tables.base import open_table
 from vl2v.data.tables.frame import write_frame
+from vl2v.data.tables.imported import name_of
 from vl2v.errors import ConfigError, DataError
 from vl2v.locations import locations_in
 from vl2v.planning.prepare import list_folder, with_columns
@@ -168,6 +169,7 @@ def test_frames(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> N
     frame = pa.Table.from_pylist(rows) if kind == "pyarrow" else Columnar(rows, kind)
     table = write_frame(frame, tmp_path / "tables", {"label": "species"})
     assert table == write_frame(frame, tmp_path / "tables", {"label": "species"})
+    assert (name_of(table), TableListing(table).source) == ("the frame", Path("the frame"))
     assert [p.name for p in (tmp_path / "tables").iterdir()] == [table.name]
     assert "vector" not in table.read_text(), "columns that are not used stay where they are"
     expected = DomainFolder(root).scan()

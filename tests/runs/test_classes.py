@@ -83,6 +83,7 @@ def test_a_class_costs_one_text_query_once(finished: Finished) -> None:
     f = finished
     before = Student.load(f.run)
     assert quote_classes(f.run, ["zebra"], storage=f.places).cost == ONE
+    assert quote_classes(f.run, "zebra", storage=f.places).cost == ONE, "a text is one name"
     student = add_classes(f.run, ["zebra"], budget=ONE, storage=f.places)
     assert student.classes == ["bar", "blank", "zebra stripe", "zebra"]
     loaded = Student.load(f.run)
@@ -108,7 +109,7 @@ def test_a_resumed_run_does_not_undo_changes_of_classes(finished: Finished) -> N
 def test_images_of_a_class_that_was_never_trained_are_found(finished: Finished) -> None:
     f = finished
     assert Student.load(f.run).predict(f.zebras()) == ["zebra stripe"] * 10
-    remove_classes(f.run, ["Zebra_Stripe"])
+    remove_classes(f.run, "Zebra_Stripe")
     assert set(Student.load(f.run).predict(f.zebras())) <= {"bar", "blank"}
     add_classes(f.run, ["zebra", "dot"], budget=1, storage=f.places)
     assert Student.load(f.run).predict(f.zebras()) == ["zebra"] * 10

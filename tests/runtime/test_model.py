@@ -161,8 +161,13 @@ def test_other_metadata_are_refused(cosine: Exported, change: object, said: str)
 
 
 def test_wrong_files_are_refused(cosine: Exported, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="missing"):
+    with pytest.raises(ModelError, match=r"is missing(.|\n)*check the path"):
+        vl2v_runtime.load(tmp_path / "none")
+    with pytest.raises(ModelError, match=r"contains no model\.onnx(.|\n)*vl2v export RUN$"):
         vl2v_runtime.load(tmp_path)
+    (tmp_path / "student").mkdir()
+    with pytest.raises(ModelError, match=rf"contains no model\.int8\.onnx(.|\n)*vl2v export {tmp_path} --int8$"):
+        vl2v_runtime.load(tmp_path, int8=True)
     (tmp_path / "model.onnx").write_bytes(cosine.file.read_bytes()[:1000])
     with pytest.raises(ModelError, match="cannot be used"):
         vl2v_runtime.load(tmp_path)

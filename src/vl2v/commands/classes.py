@@ -24,6 +24,7 @@ from vl2v.evaluation.offset import SHARE, new_class_offset
 from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
 from vl2v.locking import file_lock
+from vl2v.nested import names_of
 from vl2v.onnx_export.exported import change_exports, exported, mark_trust
 from vl2v.progress import Progress, Silent, warn
 from vl2v.renamed import old_keywords
@@ -95,7 +96,7 @@ def add_classes(
 
     Args:
         run: folder of a run or a student.
-        names: names of the new classes; underscores are read as spaces, as in training.
+        names: name or names of the new classes; underscores are read as spaces, as in training.
         budget: maximum amount to spend; required if the teacher charges.
         phrases: descriptions of the classes in prompts, one for each name; by default the names.
         templates: prompt templates instead of those of the run.
@@ -146,7 +147,7 @@ def remove_classes(run: str | Path, names: Sequence[str], *, backbone: nn.Module
 
     Args:
         run: folder of a run or a student.
-        names: existing classes, in any spelling.
+        names: existing class or classes, in any spelling.
         backbone: the architecture, if it is a custom module.
 
     Returns:
@@ -161,7 +162,7 @@ def remove_classes(run: str | Path, names: Sequence[str], *, backbone: nn.Module
         check_provenance(student.provenance, "the student")
         known = {spelling(name): name for name in student.classes}
         change = {"removed": [], "before": list(student.classes)}
-        for name in dict.fromkeys(known.get(spelling(name), name) for name in names):
+        for name in dict.fromkeys(known.get(spelling(name), name) for name in names_of(names)):
             student.remove_class(name)
             change["removed"].append(name)
         if not change["removed"]:

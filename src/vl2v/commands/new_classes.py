@@ -13,6 +13,7 @@ from vl2v.config import RunConfig, parse
 from vl2v.data.class_names import checked_name
 from vl2v.data.images import spelling
 from vl2v.errors import ConfigError, StudentError, TeacherError
+from vl2v.nested import names_of
 from vl2v.planning.models import local_device, stated_price
 from vl2v.planning.requirements import ROW_OVERHEAD, Requirements, make_quote
 from vl2v.progress import Progress
@@ -108,6 +109,7 @@ def new_classes(
     `run` is the folder of the student's run, from which relative paths of its settings are resolved.
     """
     need_head(student)
+    names, phrases, templates = names_of(names), names_of(phrases), names_of(templates)
     config = run_config(student, teacher, run)
     new = _new_names(student, names)
     if phrases and len(phrases) != len(names):
@@ -116,7 +118,7 @@ def new_classes(
         raise ConfigError(
             "The numbers of names and phrases differ.", expected="a phrase for each name", found=found, next_step=step
         )
-    chosen = load_templates(tuple(templates)) if templates else own_templates(student, config)
+    chosen = load_templates(templates) if templates else own_templates(student, config)
     phrased = [checked_phrase(phrase, name) for phrase, name in zip(phrases or new, new, strict=True)]
     prompts = {name: tuple(render(t, phrase) for t in chosen) for name, phrase in zip(new, phrased, strict=True)}
     _check_prompts(student, prompts)

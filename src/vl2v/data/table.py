@@ -19,7 +19,7 @@ from vl2v.data.splits import part_of
 from vl2v.data.tables.base import Broken, Table, empty, open_table
 from vl2v.data.tables.cells import rows_of_texts
 from vl2v.data.tables.columns import NONE, SPLIT, Columns, find_columns
-from vl2v.data.tables.imported import columns_asked, origin_of
+from vl2v.data.tables.imported import columns_asked, origin_of, source_of
 from vl2v.data.tables.paths import above_of, relative_path
 from vl2v.data.unnamed import ACCEPT, doubtful
 from vl2v_runtime.names import shown
@@ -104,7 +104,7 @@ class TableListing(Listing):
 
     def _find(self) -> Cells:
         origin = origin_of(self._table)
-        self.source = Path(origin.data) if origin else self._table
+        self.source = source_of(self._table)
         self._name = origin.name if origin else self.root.resolve().name or "images"
         table = open_table(self._table)
         self._unit = table.unit

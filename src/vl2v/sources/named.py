@@ -9,7 +9,8 @@ from typing import Any
 
 from vl2v.data.tables.base import is_table, open_table
 from vl2v.data.tables.columns import IMAGE_ONLY
-from vl2v.data.tables.frame import FOLDER, Frame, write_frame
+from vl2v.data.tables.frame import Frame, write_frame
+from vl2v.data.tables.imported import FOLDER
 from vl2v.locations import StoragePaths
 from vl2v.nested import merge
 from vl2v.progress import Progress

@@ -19,7 +19,6 @@ from vl2v.errors import ConfigError
 from vl2v.writing import written_at_once
 
 LISTS = ("to_list", "tolist", "to_pylist")
-FOLDER = "tables"  # in the folder of the embedding store
 
 Cell = str | dict[str, str] | list[str] | None  # a text; one of the others is refused where the table is read
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+FOLDER = "tables"  # of the written tables, in the folder of the embedding store
+FRAME = re.compile(r"[0-9a-f]{16}\.jsonl")  # name of a table that was written from a frame
 SUFFIX = ".rows.jsonl"
 BROKEN = "@broken"  # in place of columns: problem and remedy of a row that cannot be read
 
@@ -49,10 +52,21 @@ def origin_of(table: Path) -> Origin | None:
         return None
 
 
+def is_frame(table: Path) -> bool:
+    """Return whether a table was written from a frame, see `vl2v.data.tables.frame.write_frame`."""
+    return table.parent.name == FOLDER and FRAME.fullmatch(table.name) is not None
+
+
+def source_of(table: Path) -> Path:
+    """Return the dataset that a table was imported from, as the user named it; the table itself if it was not."""
+    origin = origin_of(table)
+    return Path(origin.data) if origin else Path("the frame") if is_frame(table) else table
+
+
 def name_of(root: Path) -> str:
     """Return a short name of a folder, a table, or the dataset that a table was imported from."""
     origin = origin_of(root)
-    return origin.name if origin else root.name
+    return origin.name if origin else source_of(root).name
 
 
 def write_origin(table: Path, origin: Origin) -> None:
