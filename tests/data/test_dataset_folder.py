@@ -355,9 +355,9 @@ def test_unlabelled_images_are_found_at_any_depth(tmp_path: Path) -> None:
     assert dataset.paths == ["a.png", "deep/er/b.png"]
     assert dataset.labels.tolist() == [-1, -1]
     assert [fault.where for fault in dataset.skipped] == ["bad.png"]
-    for nowhere in (tmp_path / "nothing", tmp_path / "a.png"):
-        with pytest.raises(DataError, match="contains no images"):
-            unlabelled_images(nowhere)
+    for nowhere, said in (("nothing", "is missing"), ("a.png", "contains no images")):
+        with pytest.raises(DataError, match=said):
+            unlabelled_images(tmp_path / nowhere)
 
 
 def test_the_digest_changes_with_a_file_a_label_or_a_name(tmp_path: Path) -> None:
