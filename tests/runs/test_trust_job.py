@@ -57,7 +57,7 @@ def test_a_run_ends_with_trust(bench: Bench, made: Path) -> None:
     assert sorted(kept["domains"]) == ["ink", "neon"]  # not rose, which was held out
     student = vl2v.load(made)
     assert student.trust is not None
-    assert student.trust.to_dict() == kept
+    assert student.trust.to_dict() | {"origin": student.provenance["origin"]} == kept
     files = sorted((bench.data / "rose").rglob("*.png"))
     logits = student.logits(student.project(files))
     assert np.allclose(student.predict_proba(files), (logits / kept["temperature"]).softmax(-1).numpy(), atol=1e-6)

@@ -55,7 +55,7 @@ def records_of(file: Path) -> list[Record]:
 
 
 def _records(folder: Path, facts: dict[str, Any]) -> list[Record]:
-    content = read_evaluation(RunFolder(folder).evaluation_file)
+    content = read_evaluation(RunFolder(folder).evaluation_file, RunFolder(folder).origin())
     evaluation, settings = Evaluation.from_dict(content), RunFolder(folder).config().distill
     saved = settings.weights if settings.wise_ft == 1 else wise_ft_name(settings.wise_ft)
     usage = {**content["asked"]}

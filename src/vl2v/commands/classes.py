@@ -26,6 +26,7 @@ from vl2v.locations import StoragePaths
 from vl2v.locking import file_lock
 from vl2v.nested import names_of
 from vl2v.onnx_export.exported import change_exports, exported, mark_trust
+from vl2v.origin import origin_of
 from vl2v.progress import Progress, Silent, warn
 from vl2v.renamed import old_keywords
 from vl2v.runs.folder import RunFolder
@@ -128,7 +129,7 @@ def add_classes(
     with _locked(run) as folder, closing(EmbeddingStore(storage.store)) as store:
         student = Student.load(folder, backbone)
         added = new_classes(student, names, phrases, templates, teacher, home)
-        exported(home)  # raises before money is spent if the exported files cannot be changed
+        exported(home, origin_of(student.provenance))  # raises before money is spent if they cannot be changed
         purchase = _buy(added, store, parse_budget(budget), str(home.resolve()), progress)
         rows = _head_rows(added, store)
         if not accept_teacher:

@@ -36,6 +36,7 @@ from vl2v.evaluation.zero_shot import warn_of_teacher
 from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
 from vl2v.notebook import html_of, inline_page
+from vl2v.origin import ORIGIN, origin_of
 from vl2v.planning.models import open_configured_teacher
 from vl2v.planning.plan import RunPlan, plan_run
 from vl2v.planning.prepare import list_folder, with_columns
@@ -68,7 +69,7 @@ from vl2v.training.duration import settle_by_measuring
 from vl2v.training.fresh import FreshViews
 from vl2v.training.image_size import with_image_size
 from vl2v.training.process import make_accelerator, tuned, versions
-from vl2v.training.student import build_student, data_of, provenance_of
+from vl2v.training.student import build_student, data_of, new_origin, provenance_of
 from vl2v.training.train import TrainingResult, saved_state, train
 from vl2v.trust import files as trust_file
 from vl2v_runtime.names import shown
@@ -262,10 +263,10 @@ def _train_and_evaluate(
         unseen = evaluate_unseen(plan, bought, domains, student)
         warnings = progress.warnings if isinstance(progress, Recorder) else []
         usage, queries = plan.teacher_usage(), fresh.queries if fresh else None
-        advice = saved_advice(folder.work)
-        write_json(folder.evaluation_file, results_of(evaluation, unseen, usage, warnings, queries, advice))
+        advice, origin = saved_advice(folder.work), origin_of(student.provenance)
+        write_json(folder.evaluation_file, results_of(evaluation, unseen, usage, warnings, queries, advice, origin))
         if report:
-            write_report(plan, bought, folder, result.projection, parts, progress)
+            write_report(plan, bought, folder, result.projection, parts, origin, progress)
         folder.tidy()
         with closing(EmbeddingStore(plan.paths.store)) as store:
             ledger, name = Ledger(store), ledger_name(folder)
@@ -289,11 +290,13 @@ def _save_and_evaluate(
     for name, weights in result.weights.alternatives.items():
         parts = predict(build(weights))
         alternatives[name] = evaluation_of(parts, trust_of(parts, drift=False), metric)
-    build(result.weights.selected).save(folder.student)
+    built = build(result.weights.selected)
+    built.provenance[ORIGIN] = new_origin(built)
+    built.save(folder.student)
     backbone = plan.student_backbone
     student = Student.load(folder.student, backbone=backbone.module if backbone.recipe.kind == "module" else None)
     parts = predict(student)
-    save_predictions(parts, folder.predictions_file)
+    save_predictions(parts, folder.predictions_file, built.provenance[ORIGIN])
     student.trust = trust_of(parts)
-    trust_file.save(student.trust, folder.student)
+    trust_file.save(student.trust, folder.student, built.provenance[ORIGIN])
     return student, replace(evaluation_of(parts, student.trust, metric), alternatives=alternatives), parts

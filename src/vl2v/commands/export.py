@@ -27,6 +27,7 @@ from vl2v.onnx_export.onnx import need_onnx, to_onnx, write
 from vl2v.onnx_export.parity import Compared, check_parity, compare
 from vl2v.onnx_export.quantise import quantise
 from vl2v.onnx_export.sample import Sample, batches, random_sample, run_sample
+from vl2v.origin import ORIGIN, is_of, origin_of
 from vl2v.planning.prepare import known_columns, known_order
 from vl2v.progress import Progress, Silent, warn
 from vl2v.redaction import public_provenance
@@ -126,7 +127,7 @@ def export(
         names = [FLOAT] * (onnx or not int8) + [INT8] * int8
         files = _write_files(student, sample, names, out, tolerance, progress)
         done = Export(out, sample.what, files, sample.reference)
-        _write_report(done)
+        _write_report(done, origin_of(student.provenance))
         return done
 
 
@@ -217,9 +218,10 @@ def _teacher_answers(folder: Path) -> dict[str, str]:
     return {str(path): names[label] for path, label in zip(saved.path, saved.label, strict=True)}
 
 
-def _write_report(done: Export) -> None:
-    """Write the report. Entries of files that were not written again do not change."""
+def _write_report(done: Export, origin: str) -> None:
+    """Write the report. Entries of files of the same student that were not written again do not change."""
     path = done.folder / REPORT
-    old = read_export(path)["files"] if path.is_file() else {}
-    content = done.to_dict()
-    write_json(path, content | {"files": old | content["files"]})
+    old = read_export(path) if path.is_file() else {}
+    files = old["files"] if old and is_of(old.get(ORIGIN), origin) else {}
+    content = done.to_dict() | ({ORIGIN: origin} if origin else {})
+    write_json(path, content | {"files": files | content["files"]})

@@ -21,13 +21,14 @@ def write_report(
     folder: RunFolder,
     projection: nn.Module,
     parts: Sequence[DomainPredictions],
+    origin: str,
     progress: Progress,
 ) -> None:
     """Write `embeddings.npz`, `report.html` and the values of its figures. An error is reported as a warning."""
     from vl2v.reports.run import write_run_report  # imported here because it is slow
 
     try:
-        save_embeddings(plan, bought, projection, parts, folder.work, folder.embeddings_file)
+        save_embeddings(plan, bought, projection, parts, folder.work, folder.embeddings_file, origin)
         write_run_report(folder.path, plan.paths.store)
     except Exception as error:  # the run is finished and saved, whatever the error is
         fault = " ".join(f"{type(error).__name__}: {error}".split())[:300]

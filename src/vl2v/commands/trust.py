@@ -197,11 +197,12 @@ def _write(trust: Trust, folder: RunFolder) -> None:
     The small file of the student is written last, so that a full disk does not leave it with other data than the
     exported files.
     """
-    for file in exported(folder.path):
+    origin = folder.origin()
+    for file in exported(folder.path, origin):
         from vl2v.onnx_export.onnx import rewrite_trust
 
         rewrite_trust(file, trust.to_dict())
-    files.save(trust, folder.student)
+    files.save(trust, folder.student, origin)
 
 
 def _without_images(fitted: Trust, earlier: Trust, reject: Reject | None, folder: RunFolder) -> Trust:
@@ -230,7 +231,10 @@ def _loaded(folder: RunFolder, progress: Progress) -> Student:
         return Student.load(folder.student)
     except StudentError:
         student = load(folder.student, trust=False)
-        warn(progress, "the old trust.json is damaged; if it has negative texts, add them again: --reject")
+        warn(
+            progress,
+            "the old trust.json is damaged or of another student; if it has negative texts, add them again: --reject",
+        )
         return student
 
 
@@ -238,7 +242,7 @@ def read_answers(folder: RunFolder) -> Predictions:
     """Read the saved predictions of a finished run.
 
     Raises:
-        RunError: if the run has none.
+        RunError: if the run has none, or those of another student.
     """
     if not folder.predictions_file.is_file():
         step = "pass the folder of a finished run; for other images see vl2v evaluate"
@@ -246,7 +250,7 @@ def read_answers(folder: RunFolder) -> Predictions:
             f"{folder.path} has no saved predictions.", expected="predictions.npz", found="none", next_step=step
         )
     with reading(folder.predictions_file, f"write it again: {resume_command(folder.path)}"):
-        return read_predictions(folder.predictions_file, made_here(folder.path))
+        return read_predictions(folder.predictions_file, made_here(folder.path), origin=folder.origin())
 
 
 def _domain(

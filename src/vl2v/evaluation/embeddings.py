@@ -16,6 +16,7 @@ from vl2v.data.batches import stage_seed
 from vl2v.data.splits import SplitPositions
 from vl2v.evaluation.features import pass_through
 from vl2v.evaluation.split import DomainPredictions, EvaluationDomain
+from vl2v.origin import ORIGIN
 from vl2v.planning.plan import RunPlan
 from vl2v.purchase import BoughtEmbeddings
 from vl2v.writing import replacing
@@ -57,20 +58,23 @@ def save_embeddings(
     parts: Sequence[DomainPredictions],
     work: Path,
     out: Path,
+    origin: str,
 ) -> None:
     """Write the embeddings of the sample to an .npz file.
 
-    The arrays are ``classes`` [K], ``path``, ``domain`` and ``role`` [N] of text, ``label`` [N] int64, and, in float16,
-    ``features`` [N, F] of the frozen backbone, ``aligned`` [N, D], the projection of these features, ``distilled``
-    [N, D] of the student, ``teacher`` [N, D], and ``texts`` [K, D]. Rows of embeddings have length one. Arrays that
-    the method does not have are omitted.
+    The arrays are ``origin`` (that of the student), ``classes`` [K], ``path``, ``domain`` and ``role`` [N] of text,
+    ``label`` [N] int64, and, in float16, ``features`` [N, F] of the frozen backbone, ``aligned`` [N, D], the projection
+    of these features, ``distilled`` [N, D] of the student, ``teacher`` [N, D], and ``texts`` [K, D]. Rows of embeddings
+    have length one. Arrays that the method does not have are omitted.
 
     Args:
         projection: projection after training. It is the one after Align if Distill does not train it.
         work: the folder that was passed to `save_frozen_features`.
+        origin: see `vl2v.origin`.
     """
     chosen, method = sampled(parts, plan.config.seed), plan.method
     columns: dict[str, NDArray[Any]] = {
+        ORIGIN: np.array(origin),
         "classes": np.array(plan.dataset.names),
         "path": np.concatenate([np.array(part.paths) for part in parts])[chosen],
         "domain": np.concatenate([np.full(len(part.labels), part.domain) for part in parts])[chosen],

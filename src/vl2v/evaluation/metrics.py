@@ -10,6 +10,7 @@ from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.evaluation.unseen import UnseenClasses
 from vl2v.method.evaluation import Score, mean_over_domains
 from vl2v.method.swad import LossValley
+from vl2v.origin import ORIGIN
 
 
 def metrics_line(
@@ -53,6 +54,7 @@ def results_of(
     warnings: Sequence[str],
     fresh_queries: int | None,
     advice: Mapping[str, Any] | None = None,
+    origin: str = "",
 ) -> dict[str, Any]:
     """Return the content of `evaluation.json`.
 
@@ -61,9 +63,11 @@ def results_of(
         usage: the queries that training needs, saved under the key ``asked``.
         fresh_queries: number of augmented images sent to a local teacher; None without fresh views.
         advice: whether the teacher is worth its price; None or empty if there is no advice.
+        origin: that of the student, see `vl2v.origin`; empty if it is not known.
     """
     content = evaluation.to_dict()
     content |= {} if unseen is None else {"unseen_classes": unseen.to_dict()}
+    content |= {ORIGIN: origin} if origin else {}
     content |= {"advice": dict(advice)} if advice else {}
     content |= {"asked": dict(usage), "warnings": list(warnings)}
     return content | ({} if fresh_queries is None else {"fresh_queries": fresh_queries})

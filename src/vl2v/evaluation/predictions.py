@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from vl2v.arrays import FLOAT, TEXT, WHOLE, ArraysError, Form, read_arrays
 from vl2v.data.splits import Indices
 from vl2v.evaluation.evaluation import ROLES
+from vl2v.origin import ORIGIN, check_origin
 
 FORMS = {
+    ORIGIN: Form(TEXT, (), optional=True),
     "domain": Form(TEXT, ("N",)),
     "role": Form(TEXT, ("N",)),
     "path": Form(TEXT, ("N",)),
@@ -65,17 +67,20 @@ class Predictions:
         return {role: self.of(self.role == role) for role in ROLES if (self.role == role).any()}
 
 
-def read_predictions(file: Path, anywhere: bool = False) -> Predictions:
+def read_predictions(file: Path, anywhere: bool = False, *, origin: str = "") -> Predictions:
     """Read the file `predictions.npz` of a run.
 
     Args:
         anywhere: whether images may be outside the data folder, as in a table of this user.
+        origin: that of the student of the run; empty accepts the predictions of any student.
 
     Raises:
         ValueError: if the file is damaged.
+        RunError: if another student made the predictions.
         OSError: if the file cannot be read.
     """
     found = read_arrays(file, FORMS)
+    check_origin(found.get(ORIGIN), origin, file)
     check_answers(found["role"], found["path"], found["label"], found["student"].shape[1], anywhere)
     teacher = found["zero_shot"].astype(np.float32) if "zero_shot" in found else None
     domain, role, path, label = (found[name] for name in ("domain", "role", "path", "label"))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vl2v.data.splits import DatasetRows, Slots
 from vl2v.evaluation.evaluation import IN_DOMAIN, Evaluation, Logits, domain_score, split_domains, student_answers
 from vl2v.evaluation.reference import LABELS, TEACHER, Reference
+from vl2v.origin import ORIGIN
 from vl2v.planning.plan import RunPlan
 from vl2v.purchase import BoughtEmbeddings
 from vl2v.schema import Metric
@@ -128,16 +129,17 @@ def evaluation_of(parts: Sequence[DomainPredictions], trust: Trust | None, metri
     return Evaluation(tuple(rows), reference=parts[0].reference if parts else LABELS, metric=metric)
 
 
-def save_predictions(parts: Sequence[DomainPredictions], file: Path) -> None:
+def save_predictions(parts: Sequence[DomainPredictions], file: Path, origin: str = "") -> None:
     """Write all predictions to an .npz file.
 
-    The arrays are ``domain``, ``role`` and ``path`` [N] of text, ``label`` [N] int64, ``student`` [N, K] float16
-    logits, and ``zero_shot`` [N, K] float16 if the teacher's embeddings were bought.
+    The arrays are ``origin`` (that of the student, if it is known), ``domain``, ``role`` and ``path`` [N] of text,
+    ``label`` [N] int64, ``student`` [N, K] float16 logits, and ``zero_shot`` [N, K] float16 if the teacher's embeddings
+    were bought.
     """
     domains = [_columns(part) for part in parts]
     columns: dict[str, Any] = {key: np.concatenate([part[key] for part in domains]) for key in domains[0]}
     with replacing(file) as fresh, fresh.open("wb") as handle:
-        np.savez_compressed(handle, **columns)
+        np.savez_compressed(handle, **columns | ({ORIGIN: np.array(origin)} if origin else {}))
 
 
 def _columns(part: DomainPredictions) -> dict[str, NDArray[Any]]:

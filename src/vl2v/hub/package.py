@@ -52,10 +52,11 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Files:
             f"{run} is an unfinished run.", expected=f"{FIGURES} and a student", found="none", next_step=step
         )
     private = private_strings(config, run)
-    student, figures = _redact_provenance(_described(folder)), read_evaluation(folder.evaluation_file)
+    student, origin = _redact_provenance(_described(folder)), folder.origin()
+    figures = read_evaluation(folder.evaluation_file, origin)
     exported, report = sorted((run / EXPORT).glob("*.onnx")), run / EXPORT / REPORT
     settings = public_config({key: value for key, value in config.items() if key != "budget"})
-    trust = found.to_dict() if (found := read_trust(folder.student)) else None
+    trust = trust_file.content_of(found, origin) if (found := read_trust(folder.student, origin)) else None
     facts = Facts(name, licence, student, figures, settings, trust, tuple(path.name for path in exported))
     texts: dict[str, str] = {
         CARD_FILE: model_card(facts),
@@ -66,7 +67,7 @@ def make_package(run: Path, name: str, licence: str | None = None) -> Files:
     if facts.trust is not None:
         texts[f"student/{trust_file.FILE}"] = _json(facts.trust)
     if report.is_file():
-        texts[f"{EXPORT}/{REPORT}"] = _json(_redact_provenance(read_export(report)))
+        texts[f"{EXPORT}/{REPORT}"] = _json(_redact_provenance(read_export(report, origin)))
     files: dict[str, bytes | Path] = {key: _remove_private(text, private).encode() for key, text in texts.items()}
     check_weights(folder.student)
     files[f"student/{WEIGHTS}"] = folder.student / WEIGHTS

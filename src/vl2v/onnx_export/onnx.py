@@ -261,14 +261,28 @@ def write(model: onnx.ModelProto, path: Path) -> None:
         fresh.write_bytes(model.SerializeToString())
 
 
+def metadata_of(path: Path) -> Metadata:
+    """Read the metadata of an exported file.
+
+    Raises:
+        StudentError: if it cannot be read.
+        ModelError: if it was not exported by vl2v.
+    """
+    return get_metadata(_read(path), str(path))
+
+
 def _rewrite(path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    model = _read(path)
+    change(model)
+    write(model, path)
+
+
+def _read(path: Path) -> onnx.ModelProto:
     need_onnx()
     import onnx
 
     try:
-        model = onnx.load_model_from_string(read_regular(path, MOST_BYTES))  # opens no other file
+        return onnx.load_model_from_string(read_regular(path, MOST_BYTES))  # opens no other file
     except Exception as error:  # protobuf raises its own types
         found = " ".join(str(error).split())[:200]
         raise StudentError(f"{path} cannot be read.", expected="an ONNX model", found=found, next_step=AGAIN) from error
-    change(model)
-    write(model, path)

@@ -19,6 +19,7 @@ from vl2v.evaluation.reference import Reference
 from vl2v.faults import UNREADABLE, reading
 from vl2v.hints import resume_command
 from vl2v.onnx_export.exported import EXPORT, REPORT
+from vl2v.origin import ORIGIN, check_origin, origin_of
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.run_files import read_evaluation, read_export, read_metrics
 from vl2v.runs.storage import made_here
@@ -29,6 +30,7 @@ from vl2v_runtime.trust import Trust
 Arrays = Mapping[str, NDArray[Any]]
 Found = TypeVar("Found")
 EMBEDDINGS = {  # `embeddings.npz`, see `vl2v.evaluation.embeddings.save_embeddings`
+    ORIGIN: Form(TEXT, (), optional=True),
     "classes": Form(TEXT, ("K",), optional=True),  # missing in earlier versions
     **{name: Form(TEXT, ("N",)) for name in ("path", "domain", "role")},
     "label": Form(WHOLE, ("N",)),
@@ -102,7 +104,7 @@ def evaluation_of_run(folder: RunFolder) -> tuple[Evaluation, dict[str, Any]]:
         RunError: if the file cannot be read, or is not what vl2v wrote.
     """
     with reading(folder.evaluation_file, f"write it again: {resume_command(folder.path)}"):
-        content = read_evaluation(folder.evaluation_file)
+        content = read_evaluation(folder.evaluation_file, folder.origin())
         return Evaluation.from_dict(content), content
 
 
@@ -123,24 +125,30 @@ def read_run(path: Path) -> Source:
         )
     evaluation, content = evaluation_of_run(folder)
     card, own, parts = read_described(folder.student), made_here(path), _Parts(path)
+    origin = origin_of(card["provenance"])
     earlier = "This run was made by an earlier version"
     predictions = parts.read(
         "predictions",
         folder.predictions_file,
-        lambda file: read_predictions(file, own),
+        lambda file: read_predictions(file, own, origin=origin),
         f"{earlier}, which did not save predictions",
     )
     metrics = parts.read("metrics", folder.metrics_file, read_metrics, "There are no curves") or ()
     embeddings = parts.read(
         "embeddings",
         folder.embeddings_file,
-        lambda file: _embeddings(file, predictions, len(card["classes"]), own),
+        lambda file: _embeddings(file, predictions, len(card["classes"]), own, origin),
         f"{earlier} or as a benchmark job, without its embeddings",
     )
     trust = parts.read(
-        "trust", folder.student / trust_file.FILE, lambda file: trust_file.load(file.parent), "There is no temperature"
+        "trust",
+        folder.student / trust_file.FILE,
+        lambda file: trust_file.load(file.parent, origin),
+        "There is no temperature",
     )
-    export = parts.read("export", path / EXPORT / REPORT, read_export, "Nothing was exported")
+    export = parts.read(
+        "export", path / EXPORT / REPORT, lambda file: read_export(file, origin), "Nothing was exported"
+    )
     return Source(
         folder, config, evaluation, content, card, metrics, predictions, embeddings, trust, export, parts.missing
     )
@@ -163,9 +171,10 @@ class _Parts:
         return None
 
 
-def _embeddings(file: Path, predictions: Predictions | None, classes: int, own: bool) -> Arrays:
+def _embeddings(file: Path, predictions: Predictions | None, classes: int, own: bool, origin: str) -> Arrays:
     """Read `embeddings.npz`; `classes` is the number of classes if neither the file nor the predictions state it."""
     arrays = read_arrays(file, EMBEDDINGS)
+    check_origin(arrays.get(ORIGIN), origin, file)
     known = [len(arrays[name]) for name in ("classes", "texts") if name in arrays]
     known += [] if predictions is None else [predictions.student.shape[1]]
     if len(set(known)) > 1:

@@ -21,12 +21,14 @@ from vl2v.faults import UNREADABLE
 from vl2v.hints import resume_command
 from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
+from vl2v.origin import origin_of
 from vl2v.runs.made_here import sign_teacher
 from vl2v.runs.ownership import LOCK, OWNER
 from vl2v.runs.relative import located
 from vl2v.runs.run_files import StateValues
 from vl2v.runs.storage import FILE as STORAGE
 from vl2v.runs.storage import remember
+from vl2v.student.files import CARD, read_described
 from vl2v.teacher.purchase import spending
 from vl2v.tensor_files import open_tensors
 from vl2v.writing import in_place, replacing, write_text
@@ -143,6 +145,14 @@ class RunFolder:
     def written_config(self) -> RunConfig:
         """Read the settings of the run with paths as in `config.yaml`."""
         return parse(RunConfig, read_mapping(self.config_file), str(self.config_file))
+
+    def origin(self) -> str:
+        """Return the origin of the student, see `vl2v.origin`; empty if there is no student.
+
+        Raises:
+            StudentError: if its `student.json` is damaged.
+        """
+        return origin_of(read_described(self.student)["provenance"]) if (self.student / CARD).is_file() else ""
 
     def teacher(self) -> Mapping[str, Any] | None:
         """Return identity, revision and dimension of the vendor's model at the start of the run; None if not recorded.

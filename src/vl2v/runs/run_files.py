@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vl2v.errors import RunError
 from vl2v.json_files import read_json
+from vl2v.origin import ORIGIN, check_origin
 from vl2v.strict import described
 from vl2v_runtime import strict_json
 from vl2v_runtime.regular import read_text
@@ -140,6 +141,7 @@ class AdvicePart(_Part):
 class EvaluationFile(TablePart):
     """Schema of `evaluation.json`."""
 
+    origin: Text = ""
     advice: AdvicePart | None = None
     asked: AskedPart | None = None
     unseen_classes: UnseenTablePart | None = None
@@ -162,6 +164,7 @@ class ExportFile(_Part):
     """Schema of `export/export.json`."""
 
     files: dict[str, ComparedPart]
+    origin: Text = ""
 
 
 class JobFile(_Part):
@@ -228,13 +231,18 @@ class MetricsLine(_Part):
         return _either(self, self.val_accuracy, self.val_agreement)
 
 
-def _read(model: type[BaseModel], path: Path) -> dict[str, Any]:
+def _read(model: type[BaseModel], path: Path, origin: str = "") -> dict[str, Any]:
     """Read a JSON file.
 
+    Args:
+        origin: that of the student of the run; empty accepts the file of any student.
+
     Raises:
-        RunError: if the file cannot be read or has invalid content.
+        RunError: if the file cannot be read, has invalid content, or belongs to another student.
     """
-    return check(model, read_json(path), path)
+    content = check(model, read_json(path), path)
+    check_origin(content.get(ORIGIN), origin, path)
+    return content
 
 
 read_evaluation = partial(_read, EvaluationFile)

@@ -13,7 +13,7 @@ from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import list_folder, read_datasets
 from vl2v.planning.split import split_of_student
 from vl2v.progress import Progress
-from vl2v.serve.gallery import Gallery, origin_of
+from vl2v.serve.gallery import Gallery, identity_of
 from vl2v_runtime import Model
 from vl2v_runtime.imaging import decode, small_jpeg, square
 from vl2v_runtime.names import printable
@@ -53,7 +53,7 @@ def build(config: RunConfig, model: Model, storage: StoragePaths, progress: Prog
             advance(len(images))
     names, domains = dataset.names, dataset.domains
     return Gallery(
-        origin_of(model),
+        identity_of(model),
         np.concatenate(embeddings),
         [names[label] if (label := dataset.labels[row]) >= 0 else NO_LABEL for row in rows],
         [domains[dataset.domain_of[row]] for row in rows],

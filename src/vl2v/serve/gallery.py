@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vl2v.arrays import BYTES, FLOAT, TEXT, WHOLE, Form, read_arrays
 from vl2v.errors import RunError
 from vl2v.faults import UNREADABLE
+from vl2v.origin import origin_of
 from vl2v.serve.answers import DIGITS, Near
 from vl2v.writing import replacing
 from vl2v_runtime import Model
@@ -30,17 +31,19 @@ FORMS = {
 }
 
 
-def origin_of(model: Model) -> str:
-    """Return an identifier of a student: its time of creation, seed, data and dimension, but not its classes."""
+def identity_of(model: Model) -> str:
+    """Return the origin of a student, or a similar identifier of one without an origin. Classes do not change it."""
     made = model.metadata.provenance
-    return json.dumps([made.get("made_at"), made.get("seed"), (made.get("data") or {}).get("digest"), model.dimension])
+    return origin_of(made) or json.dumps(
+        [made.get("made_at"), made.get("seed"), (made.get("data") or {}).get("digest"), model.dimension]
+    )
 
 
 class Gallery:
     """A sample of the training images of a student.
 
     Args:
-        origin: identifier of the student, to detect the gallery of another one; see `origin_of`.
+        origin: identifier of the student, to detect the gallery of another one; see `identity_of`.
         embeddings: [N, D] floating, embeddings of the student, with rows of length about one.
         paths: N paths, relative to the data folder.
         pictures: N thumbnails as JPEG files.

@@ -18,12 +18,14 @@ from vl2v.errors import ConfigError, DataError, RunError, Vl2vError
 from vl2v.faults import explain
 from vl2v.locations import StoragePaths, locations_in
 from vl2v.onnx_export.exported import EXPORT
+from vl2v.origin import check_origin, origin_of
 from vl2v.progress import Progress, warn
 from vl2v.redaction import FILE, PRIVATE
+from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import alone_in
 from vl2v.serve.answers import About
 from vl2v.serve.app import create_app
-from vl2v.serve.gallery import NAME, Gallery, origin_of
+from vl2v.serve.gallery import NAME, Gallery, identity_of
 from vl2v.serve.service import Service
 from vl2v.serve.settings import ServeSettings
 from vl2v.serve.source import Source
@@ -33,6 +35,7 @@ from vl2v.web.limits import Limits
 from vl2v.web.running import check_port, listen, quiet_logs
 from vl2v_runtime import Model
 from vl2v_runtime.formats import readable
+from vl2v_runtime.metadata import AGAIN
 from vl2v_runtime.model import FLOAT, INT8
 
 logger = logging.getLogger("vl2v.serve")
@@ -72,6 +75,8 @@ def open_service(settings: ServeSettings, storage: StoragePaths, progress: Progr
     load = partial(opened, threads=settings.threads or _threads(lambda count: opened(threads=count)))
     model = load()
     check_provenance(model.metadata.provenance, str(model.path))
+    if run is not None:
+        check_origin(origin_of(model.metadata.provenance), RunFolder(run).origin(), Path(model.path), AGAIN)
     gallery, no_gallery = _gallery(run, model, storage, progress) if settings.gallery else (None, "--no-gallery")
     no_edits = _no_edits(settings, run, model)
 
@@ -139,9 +144,8 @@ def _gallery(
     path = run / EXPORT / NAME
     if path.is_file():
         saved = Gallery.load(path)
-        if saved.origin == origin_of(model) and saved.embeddings.shape[1] == model.dimension:
+        if saved.origin == identity_of(model) and saved.embeddings.shape[1] == model.dimension:
             return saved, None
-    from vl2v.runs.folder import RunFolder
     from vl2v.serve.collect import build
 
     try:

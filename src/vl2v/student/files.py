@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from vl2v.errors import StudentError
 from vl2v.json_files import write_json
+from vl2v.origin import origin_of
 from vl2v.strict import described
 from vl2v.student.architectures import Recipe, Shapes, build, compare_shapes, shapes_of
 from vl2v.student.backbones import Backbone
@@ -89,7 +90,7 @@ def save(student: Student, folder: Path) -> Path:
     with replacing(folder / WEIGHTS) as fresh:
         save_file(tensors, fresh, metadata={METADATA_KEY: json.dumps(names | {"stamp": stamp})})
     write_json(folder / CARD, card)
-    trust_file.save(student.trust, folder)
+    trust_file.save(student.trust, folder, origin_of(student.provenance))
     return folder
 
 
@@ -120,7 +121,7 @@ def load(folder: Path, backbone: nn.Module | None = None, *, trust: bool = True)
         except (OSError, SafetensorError, RuntimeError) as error:
             raise _broken(folder / WEIGHTS, "this student's weights", error) from error
     _try(student.eval(), folder / WEIGHTS)
-    student.trust = found = read_trust(folder) if trust else None
+    student.trust = found = read_trust(folder, origin_of(student.provenance)) if trust else None
     if found is not None:
         try:
             found.check_dimension(None if student.head is None else student.dimension)
@@ -155,14 +156,14 @@ def _try(student: Student, path: Path) -> None:
         raise _broken(path, expected, error) from error
 
 
-def read_trust(folder: Path) -> Trust | None:
-    """Read the `trust.json` of a student, or return None if there is none.
+def read_trust(folder: Path, origin: str) -> Trust | None:
+    """Read the `trust.json` of a student with an origin, or return None if there is none.
 
     Raises:
-        StudentError: if it is damaged or in another format.
+        StudentError: if it is damaged, in another format, or of another student.
     """
     try:
-        return trust_file.load(folder)
+        return trust_file.load(folder, origin)
     except (OSError, ValueError) as error:
         raise _broken_trust(folder, error) from error
 
@@ -170,7 +171,7 @@ def read_trust(folder: Path) -> Trust | None:
 def _broken_trust(folder: Path, error: Exception) -> StudentError:
     step = "copy it again from its source, fit it again with vl2v trust, or delete it"
     problem = f"{folder / trust_file.FILE} cannot be used."
-    return StudentError(problem, expected="what vl2v wrote", found=str(error), next_step=step)
+    return StudentError(problem, expected="what vl2v wrote for this student", found=str(error), next_step=step)
 
 
 def check_weights(folder: Path) -> None:

@@ -78,6 +78,7 @@ class Provenance(_Part):
 
     made_with: dict[str, Text] = {}
     made_at: Text = ""
+    origin: Annotated[str, Field(max_length=100)] = ""
     teacher: TeacherPart | None = None
     prompts: list[Text] = []
     templates: list[Text] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -44,6 +45,16 @@ def build_student(
     scale = min(data.logit_scale * method.gain(projection), MAX_LOGIT_SCALE)
     backbone = replace(result.backbone, preprocess=plan.student_backbone.preprocess)
     return Student(backbone, layer, head, plan.dataset.names, scale, provenance)
+
+
+def new_origin(student: Student) -> str:
+    """Return the origin of a trained student: a hash of its weights without the text head, see `vl2v.origin`."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(student.state_dict().items()):
+        if name != "head":
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
 
 
 def provenance_of(plan: RunPlan, folder: RunFolder) -> dict[str, Any]:

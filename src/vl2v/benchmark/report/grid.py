@@ -112,8 +112,10 @@ def _reliabilities(jobs: Mapping[Path, Job]) -> dict[str, Reliability]:
     labels: dict[str, list[NDArray[np.int64]]] = {}
     teacher_counted = set()
     for folder, job in jobs.items():
-        file = RunFolder(folder).predictions_file
-        part = read_predictions(file).roles().get(OUT_OF_DOMAIN) if file.is_file() else None
+        run = RunFolder(folder)
+        file = run.predictions_file
+        saved = read_predictions(file, origin=run.origin()) if file.is_file() else None
+        part = None if saved is None else saved.roles().get(OUT_OF_DOMAIN)
         if part is None:
             continue
         logits.setdefault(job.method, []).append(part.student)

@@ -1,0 +1,47 @@
+"""The origin of files that were computed with a student: an identifier of its training that they contain as well.
+
+A file from the folder of another run is recognised by another origin. Files of earlier versions have none, and are
+read without this check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vl2v.errors import RunError
+from vl2v_runtime.names import shown
+
+AGAIN = "copy the file of this run again from its source, or make it again"
+ORIGIN = "origin"  # key in the provenance of a student, and in the files that were computed with it
+
+
+def origin_of(provenance: Mapping[str, Any]) -> str:
+    """Return the origin of a student, which added and removed classes do not change; empty in earlier versions."""
+    return str(provenance.get(ORIGIN, ""))
+
+
+def is_of(found: object, origin: str) -> bool:
+    """Whether a file with the origin `found` was computed with the student of an origin, as far as both are known."""
+    return not found or not origin or str(found) == origin
+
+
+def check_origin(found: object, origin: str, path: Path, step: str = AGAIN) -> None:
+    """Check that a file was computed with a student.
+
+    Args:
+        found: origin in the file; empty or None if it has none.
+        origin: origin of the student; empty if it is not known.
+        step: what the user can do, for the message.
+
+    Raises:
+        RunError: if both are known and differ.
+    """
+    if not is_of(found, origin):
+        raise RunError(
+            f"{shown(path)} belongs to another student.",
+            expected=f"a file with the origin of this student, {origin[:40]}",
+            found=f"the origin {shown(str(found)[:40])}, of a student from another training",
+            next_step=step,
+        )
