@@ -15,7 +15,7 @@ from watching import watched
 from vl2v.cli import app
 from vl2v.commands.classes import add_classes
 from vl2v.config import RunConfig, parse
-from vl2v.errors import TeacherError
+from vl2v.errors import RunError, TeacherError
 from vl2v.locations import StoragePaths
 from vl2v.runs.made_here import MARK, check_teacher, is_signed, sign, sign_teacher
 from vl2v.runs.storage import remember, storage_of
@@ -136,7 +136,13 @@ def test_a_strangers_store_is_not_opened(tmp_path: Path) -> None:
     assert storage_of(tmp_path) == usual
     for damaged in ("[" * 100_000, "[]", "{}", '{"store": 3}', "NaN"):
         (tmp_path / "places.json").write_text(damaged)
-        assert storage_of(tmp_path) == usual
+        assert storage_of(tmp_path, uses_store=False) == usual
+        for present in (True, False):
+            with pytest.raises(RunError, match=r"places.json is damaged(.|\n)*--store FILE"):
+                storage_of(tmp_path, present=present)
+        assert storage_of(tmp_path, store=mine.store).store == mine.store
+    (tmp_path / "places.json").unlink()
+    assert storage_of(tmp_path) == usual
 
 
 def test_the_command_line_says_which_option_it_needs(tmp_path: Path) -> None:

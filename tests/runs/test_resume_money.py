@@ -109,4 +109,4 @@ def test_a_run_remembers_its_places(tmp_path: Path, usual: StoragePaths) -> None
     assert storage_of(tmp_path) == StoragePaths(usual.cache, mine.store)
     for damaged in ("noise", "[]", "{}", '{"store": 1}'):
         (tmp_path / "places.json").write_text(damaged)
-        assert storage_of(tmp_path) == usual
+        assert storage_of(tmp_path, uses_store=False) == usual

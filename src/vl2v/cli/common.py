@@ -174,12 +174,20 @@ def make_progress(quiet: bool, as_json: bool) -> Progress:
 
 
 def storage_paths(
-    cache: Path | None, store: Path | None, run: Path | None = None, *, present: bool = True
+    cache: Path | None,
+    store: Path | None,
+    run: Path | None = None,
+    *,
+    present: bool = True,
+    uses_store: bool = True,
 ) -> StoragePaths:
-    """Return the paths of cache and store: the options, else those of the run, else the defaults."""
+    """Return the paths of cache and store: the options, else those of the run, else the defaults.
+
+    See `vl2v.runs.storage.storage_of`.
+    """
     from vl2v.runs.storage import storage_of
 
-    return storage_of(run, cache, store, present=present)
+    return storage_of(run, cache, store, present=present, uses_store=uses_store)
 
 
 def make_limits(inputs: int, body_mb: int, image_mb: int, megapixels: int) -> Limits:

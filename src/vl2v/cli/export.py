@@ -44,7 +44,7 @@ def export(
         out=out,
         data=data,
         tolerance=tolerance,
-        storage=storage_paths(cache, None, run),
+        storage=storage_paths(cache, None, run, uses_store=False),
         progress=make_progress(quiet, as_json),
     )
     show(done.to_dict() if as_json else done.table())

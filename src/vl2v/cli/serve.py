@@ -46,7 +46,8 @@ def serve(
 
     limits = make_limits(max_inputs, max_body_mb, max_image_mb, max_megapixels)
     settings = ServeSettings(run, host, port, int8, threads, edits, money(budget), gallery, limits)
-    storage, progress = storage_paths(cache, store, run), make_progress(quiet, False)
+    storage = storage_paths(cache, store, run, uses_store=edits is not False)
+    progress = make_progress(quiet, False)
     if data is not None:
         locate_images(RunFolder(run), data, storage, progress)
     work(settings, storage, progress)

@@ -159,7 +159,7 @@ def expect(
         [Path(path) for path in given],
         column,
         made=folder.config().data.model_dump(mode="json"),
-        storage=storage_of(folder.path),
+        storage=storage_of(folder.path, uses_store=False),
         progress=progress,
     )
     several = len({image.table for image in found}) > 1

@@ -122,7 +122,7 @@ def export(
         progress = progress or Silent()
         student = _load(folder, backbone)
         check_provenance(student.provenance, str(folder))
-        sample = _sample(folder, student, data, int8, storage or storage_of(folder), progress)
+        sample = _sample(folder, student, data, int8, storage or storage_of(folder, uses_store=False), progress)
         out.mkdir(parents=True, exist_ok=True)
         names = [FLOAT] * (onnx or not int8) + [INT8] * int8
         files = _write_files(student, sample, names, out, tolerance, progress)

@@ -53,7 +53,7 @@ def locate_images(
     """
     config = folder.config()
     if data is not None:
-        storage, progress = storage or storage_of(folder.path), progress or Silent()
+        storage, progress = storage or storage_of(folder.path, uses_store=False), progress or Silent()
         config = config.model_copy(update={"data": _in_new_place(config.data, data, storage, progress)})
         ensure_images(config, folder.path, "correct it")
         _check_content(folder, config.data, storage, progress)

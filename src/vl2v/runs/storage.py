@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,12 @@ def started_in(run: Path) -> Started | None:
 
 
 def storage_of(
-    run: Path | None, cache: Path | None = None, store: Path | None = None, *, present: bool = True
+    run: Path | None,
+    cache: Path | None = None,
+    store: Path | None = None,
+    *,
+    present: bool = True,
+    uses_store: bool = True,
 ) -> StoragePaths:
     """Return the paths of cache and store: those given, else those of the run, else the defaults.
 
@@ -68,10 +74,14 @@ def storage_of(
         run: folder of the run; None if there is no run.
         present: whether to use the run's paths only if they exist. Resuming a run passes False, because it must not
             silently replace the run's store by a new one.
+        uses_store: whether the caller uses the store. If not, a damaged record counts as missing.
 
     Raises:
-        RunError: if a run that this user did not start here is resumed, and names other paths.
+        RunError: if a run that this user did not start here is resumed, and names other paths; or if the record is
+            damaged and no store is given, since another store would not have the purchases of the run.
     """
+    if run is not None and uses_store and store is None:
+        _check_record(run)
     known, own = _remembered(run) if run is not None else ({}, True)
     if not own and not present:
         _check_stated(run, known, {"cache": cache, "store": store})
@@ -112,6 +122,29 @@ def _remembered(run: Path) -> tuple[dict[str, Path], bool]:
     if len(paths) < 2:
         return {}, False
     return {name: Path(path) for name, path in paths.items()}, is_signed(found.get(MARK), "places", *paths.values())
+
+
+def _check_record(run: Path) -> None:
+    """Check that a run records paths of cache and store, unless it has no record."""
+    path, found = run / FILE, ""
+    if not os.path.lexists(path):
+        return
+    try:
+        content = strict_json.read(path)
+        if not isinstance(content, dict) or not all(isinstance(content.get(key), str) for key in ("cache", "store")):
+            found = "other content"
+    except OSError as error:
+        found = error.strerror or str(error)
+    except ValueError as error:
+        found = str(error)[:200]
+    if found:
+        raise RunError(
+            f"{shown(path)} is damaged, so the store of the run is not known.",
+            expected="the paths of its cache and store",
+            found=found,
+            next_step="name the store with its purchases: --store FILE; or, if that is the default, "
+            f"{shown(default_store())}, delete {shown(path)}",
+        )
 
 
 def _record(run: Path) -> dict[str, Any]:
