@@ -34,8 +34,8 @@ def run(runs: Runs, tmp_path: Path) -> Path:
 def give_arrays(file: Path, origin: str | None) -> None:
     """Write the arrays of a file again, with another origin or without any."""
     with np.load(file) as found:
-        arrays = {name: found[name] for name in found.files if name != ORIGIN}
-    np.savez(file, **arrays, **({} if origin is None else {ORIGIN: np.array(origin)}))
+        arrays: dict[str, Any] = {name: found[name] for name in found.files if name != ORIGIN}
+    np.savez(file, **arrays | ({} if origin is None else {ORIGIN: np.array(origin)}))
 
 
 def give(run: Path, origin: str | None) -> None:
@@ -126,7 +126,7 @@ def test_a_report_omits_the_parts_of_another_run(run: Path) -> None:
     (run / "export").mkdir()
     (run / "export" / "export.json").write_text(json.dumps({"files": {}, ORIGIN: OTHER}))
     source = read_run(run)
-    assert source.predictions is source.embeddings is source.export is None
+    assert (source.predictions, source.embeddings, source.export) == (None, None, None)
     assert all("student from another training" in source.missing[name] for name in ("predictions", "embeddings"))
 
 

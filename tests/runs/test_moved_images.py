@@ -124,8 +124,48 @@ def test_a_table_whose_images_have_moved_can_be_replaced(tmp_path: Path) -> None
 
 def test_a_missing_part_of_the_data_is_named(bench: Bench, run: Path, tmp_path: Path) -> None:
     set_root(run, bench.data)
-    config = RunFolder(run).written_config()
-    data = config.data.model_copy(update={"drop": tmp_path / "suspects.csv"})
-    RunFolder(run).write_config(config.model_copy(update={"data": data}))
-    with pytest.raises(RunError, match=r"suspects.csv \(data.drop\)(.|\n)*config.yaml"):
+    set_data(run, drop=tmp_path / "suspects.csv")
+    with pytest.raises(RunError, match=r"suspects.csv \(data.drop\)(.|\n)*--drop PATH"):
         locate_images(RunFolder(run), None, StoragePaths())
+    locate_images(RunFolder(run), None, StoragePaths(), needed=("root",))
+    done = vl2v("export", run)
+    assert f"vl2v trust {run} --drop PATH" in done.stderr
+
+
+def set_data(run: Path, **values: Path) -> None:
+    config = RunFolder(run).written_config()
+    RunFolder(run).write_config(config.model_copy(update={"data": config.data.model_copy(update=values)}))
+
+
+@pytest.fixture
+def extended(bench: Bench, tmp_path: Path) -> Path:
+    """A run with images without labels and a list of dropped images, all of which have moved."""
+    (tmp_path / "more").mkdir()
+    for file in (bench.data / "rose" / "bar").iterdir():
+        shutil.copy(file, tmp_path / "more" / file.name)
+    (tmp_path / "drop.csv").write_text("path\nink/bar/0.png\n")
+    more = ["--unlabelled", str(tmp_path / "more"), "--drop", str(tmp_path / "drop.csv")]
+    done = vl2v(*bench.apart(tmp_path).distill(tmp_path / "run", *more), "--align-steps", "2", "--steps", "2")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "more").rename(tmp_path / "new")
+    (tmp_path / "drop.csv").rename(tmp_path / "new.csv")
+    return tmp_path / "run"
+
+
+@pytest.mark.slow
+def test_new_places_of_further_images_are_named_and_checked(bench: Bench, extended: Path, tmp_path: Path) -> None:
+    resume: list[str | Path] = ["distill", "--out", extended, "--resume", "--no-report", "-q"]
+    done = vl2v(*resume)
+    assert "--unlabelled PATH" in done.stderr
+    done = vl2v(*resume, "--unlabelled", tmp_path / "new")
+    assert "--drop PATH" in done.stderr
+    places: list[str | Path] = ["--unlabelled", tmp_path / "new", "--drop", tmp_path / "new.csv"]
+    other = vl2v(*resume, "--unlabelled", bench.data / "rose" / "blank", *places[2:])
+    assert "does not contain the images without labels" in other.stderr
+    assert "(data.unlabelled)" in vl2v("final", extended, "--out", tmp_path / "final").stderr
+    done = vl2v("trust", extended, *places)
+    assert done.returncode == 0, done.stderr
+    data = RunFolder(extended).written_config().data
+    assert (data.unlabelled, data.drop) == (tmp_path / "new", tmp_path / "new.csv")
+    done = vl2v(*resume)
+    assert done.returncode == 0, done.stderr

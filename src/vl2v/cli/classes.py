@@ -10,11 +10,13 @@ import typer
 
 from vl2v.cli.common import (
     BudgetOpt,
+    DropOpt,
     Json,
     MovedOpt,
     Quiet,
     StoreOpt,
     TeacherOpt,
+    UnlabelledOpt,
     group,
     make_progress,
     money,
@@ -71,6 +73,8 @@ def add(
     price_per_1000_texts: Annotated[str | None, typer.Option(help="Price of 1000 texts, if unpublished.")] = None,
     free: Annotated[bool, typer.Option("--free", help="Confirm that the unpublished price is 0.")] = False,
     data: MovedOpt = None,
+    unlabelled: UnlabelledOpt = None,
+    drop: DropOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -79,6 +83,7 @@ def add(
     from vl2v.api import add_classes, quote_classes
     from vl2v.cli.show import show
     from vl2v.commands.classes import home_of
+    from vl2v.commands.moved import NewPlaces
 
     wording: dict[str, Any] = {"phrases": phrase or (), "templates": template or (), "teacher": teacher}
     if free or price_per_1000_texts is not None:
@@ -89,7 +94,7 @@ def add(
         show(found.to_dict() if as_json else found.table())
         return
     progress, limit = make_progress(quiet, as_json), money(budget)
-    wording |= {"accept_teacher": accept_teacher, "share": share, "data": data}
+    wording |= {"accept_teacher": accept_teacher, "share": share, "data": NewPlaces(data, unlabelled, drop)}
     _tell(run, add_classes(run, names, budget=limit, storage=storage, progress=progress, **wording), as_json)
 
 

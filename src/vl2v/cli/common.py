@@ -51,6 +51,10 @@ TeacherOpt = Annotated[str | None, typer.Option(help="Teacher of the run, if its
 MovedOpt = Annotated[
     Path | None, typer.Option("--data", help="The run's images, if they have moved; the run records the new place.")
 ]
+UnlabelledOpt = Annotated[
+    Path | None, typer.Option("--unlabelled", help="The run's images without labels, if they have moved.")
+]
+DropOpt = Annotated[Path | None, typer.Option("--drop", help="The run's list of dropped images, if it has moved.")]
 ReportOpt = Annotated[bool, typer.Option(help="Write report.html at the end.")]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import ImageOpt, Json, MovedOpt, Quiet, make_progress
+from vl2v.cli.common import DropOpt, ImageOpt, Json, MovedOpt, Quiet, UnlabelledOpt, make_progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,6 +24,8 @@ def expect(
     ],
     image: ImageOpt = None,
     data: MovedOpt = None,
+    unlabelled: UnlabelledOpt = None,
+    drop: DropOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -31,8 +33,10 @@ def expect(
     keep_freed_memory()
     from vl2v.cli.show import show
     from vl2v.commands.expect import expect as work
+    from vl2v.commands.moved import NewPlaces
 
-    found = work(run, images, column=image, data=data, progress=make_progress(quiet, as_json))
+    places = NewPlaces(data, unlabelled, drop)
+    found = work(run, images, column=image, data=places, progress=make_progress(quiet, as_json))
     show(found.to_dict() if as_json else text_of(found))
 
 

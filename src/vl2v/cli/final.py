@@ -11,12 +11,14 @@ import typer
 from vl2v.allocator import keep_freed_memory
 from vl2v.cli.common import (
     CacheOpt,
+    DropOpt,
     Json,
     MovedOpt,
     Quiet,
     ReportOpt,
     StoreOpt,
     TeacherOpt,
+    UnlabelledOpt,
     make_progress,
     storage_paths,
 )
@@ -30,6 +32,8 @@ def final(
     ] = None,
     teacher: TeacherOpt = None,
     data: MovedOpt = None,
+    unlabelled: UnlabelledOpt = None,
+    drop: DropOpt = None,
     report: ReportOpt = True,
     cache: CacheOpt = None,
     store: StoreOpt = None,
@@ -40,10 +44,12 @@ def final(
     keep_freed_memory()
     from vl2v.cli.printing import run_json, run_text, show
     from vl2v.commands.final import final as work
+    from vl2v.commands.moved import NewPlaces
 
+    places = NewPlaces(data, unlabelled, drop)
     storage, progress = storage_paths(cache, store, first), make_progress(quiet, as_json)
     done, expected = work(
-        first, out, budget=budget, teacher=teacher, data=data, storage=storage, progress=progress, report=report
+        first, out, budget=budget, teacher=teacher, data=places, storage=storage, progress=progress, report=report
     )
     if done is not None:
         show(run_json(done) | {"expected": asdict(expected)} if as_json else run_text(done))

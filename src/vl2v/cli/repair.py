@@ -10,6 +10,7 @@ import typer
 from vl2v.allocator import keep_freed_memory
 from vl2v.cli.common import (
     CacheOpt,
+    DropOpt,
     ImageOpt,
     Json,
     MovedOpt,
@@ -17,6 +18,7 @@ from vl2v.cli.common import (
     ReportOpt,
     StoreOpt,
     TeacherOpt,
+    UnlabelledOpt,
     make_progress,
     money,
     storage_paths,
@@ -51,6 +53,8 @@ def repair(
     ] = 0.005,
     teacher: TeacherOpt = None,
     data: MovedOpt = None,
+    unlabelled: UnlabelledOpt = None,
+    drop: DropOpt = None,
     report: ReportOpt = True,
     cache: CacheOpt = None,
     store: StoreOpt = None,
@@ -65,13 +69,15 @@ def repair(
     """
     keep_freed_memory()
     from vl2v.cli.show import show
+    from vl2v.commands.moved import NewPlaces
     from vl2v.commands.repair import repair as work
     from vl2v.commands.repair_plan import plan_repair
 
+    places = NewPlaces(data, unlabelled, drop)
     storage, progress = storage_paths(cache, store, run), make_progress(quiet, as_json)
     settings = merge(settings, nested({"teacher.spec": teacher}))
     plan = plan_repair(
-        run, images, out, queries=queries, budget=money(budget), column=image, skip_bad=skip_bad, data=data,
+        run, images, out, queries=queries, budget=money(budget), column=image, skip_bad=skip_bad, data=places,
         storage=storage, progress=progress, settings=settings,
     )  # fmt: skip
     if quote:

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from vl2v.cli.common import MovedOpt, StoreOpt, make_limits, make_progress, money, need_packages, storage_paths, within
+from vl2v.cli.common import (
+    DropOpt,
+    MovedOpt,
+    StoreOpt,
+    UnlabelledOpt,
+    make_limits,
+    make_progress,
+    money,
+    need_packages,
+    storage_paths,
+    within,
+)
 
 
 def serve(
@@ -32,6 +43,8 @@ def serve(
     max_megapixels: Annotated[int, typer.Option(**within("Megapixels per image.", 1, 178))] = 20,
     cache: Annotated[Path | None, typer.Option(help="Folder for the index of files that were read.")] = None,
     data: MovedOpt = None,
+    unlabelled: UnlabelledOpt = None,
+    drop: DropOpt = None,
     store: StoreOpt = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -39,7 +52,7 @@ def serve(
     need_packages(
         "Serving a student", "serve", "fastapi", "onnxruntime", "prometheus_client", "python_multipart", "uvicorn"
     )
-    from vl2v.commands.moved import locate_images
+    from vl2v.commands.moved import ROOT, NewPlaces, locate_images
     from vl2v.runs.folder import RunFolder
     from vl2v.serve.running import serve as work
     from vl2v.serve.settings import ServeSettings
@@ -48,6 +61,6 @@ def serve(
     settings = ServeSettings(run, host, port, int8, threads, edits, money(budget), gallery, limits)
     storage = storage_paths(cache, store, run, uses_store=edits is not False)
     progress = make_progress(quiet, False)
-    if data is not None:
-        locate_images(RunFolder(run), data, storage, progress)
+    if places := NewPlaces(data, unlabelled, drop):
+        locate_images(RunFolder(run), places, storage, progress, needed=ROOT)
     work(settings, storage, progress)

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vl2v.cli.common import BudgetOpt, Json, MovedOpt, Quiet, StoreOpt, TeacherOpt, make_progress, money, storage_paths
+from vl2v.cli.common import (
+    BudgetOpt,
+    DropOpt,
+    Json,
+    MovedOpt,
+    Quiet,
+    StoreOpt,
+    TeacherOpt,
+    UnlabelledOpt,
+    make_progress,
+    money,
+    storage_paths,
+)
 from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,6 +49,8 @@ def trust(
     budget: BudgetOpt = None,
     teacher: TeacherOpt = None,
     data: MovedOpt = None,
+    unlabelled: UnlabelledOpt = None,
+    drop: DropOpt = None,
     store: StoreOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -44,6 +58,7 @@ def trust(
     """Refit calibration and rejection from the saved predictions, and show their effect on each domain."""
     from vl2v.allocator import keep_freed_memory
     from vl2v.cli.show import show
+    from vl2v.commands.moved import NewPlaces
     from vl2v.commands.trust import Reject, quote_reject, refit
 
     keep_freed_memory()
@@ -57,7 +72,7 @@ def trust(
         cost = quote_reject(run, change)
         show(cost.to_dict() if as_json else cost.table())
         return
-    found = refit(run, make_progress(quiet, as_json), change, data)
+    found = refit(run, make_progress(quiet, as_json), change, NewPlaces(data, unlabelled, drop))
     show(found.to_dict() if as_json else trust_text(found, run))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 from torch import nn
 
+from vl2v.commands.moved import ensure_images
 from vl2v.commands.trust import read_answers
 from vl2v.config import DataConfig, parse
 from vl2v.data.folder import search
@@ -42,6 +43,7 @@ from vl2v.student.model import Student
 from vl2v.student.provenance import check_provenance, data_settings
 from vl2v.writing import ensure_writable
 from vl2v_runtime.model import FLOAT, INT8, Model
+from vl2v_runtime.names import quoted
 
 FORMAT = 1
 POINTS = 0.5  # default maximum loss of accuracy of INT8
@@ -206,6 +208,9 @@ def _sample(
     if data and not settings.get("classes"):
         settings |= {"allow_missing_classes": True}
     config = parse(DataConfig, settings, "the student's provenance")
+    ensure_images(
+        config, folder, ("drop",), {"drop": f"name the new place once: vl2v trust {quoted(folder)} --drop PATH"}
+    )
     return run_sample(student, config, storage, progress, _teacher_answers(folder) if config.classes else None)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,80 +31,129 @@ from vl2v.student.provenance import check_provenance
 from vl2v_runtime.names import shown
 
 MOVED = "name their new place: --data DATA, a folder or a table"
+ALL, ROOT = ("root", "unlabelled", "drop"), ("root",)  # settings of `data` that name files
+
+
+@dataclass(frozen=True)
+class NewPlaces:
+    """Where the files that list the images of a run are now; None for those that have not moved.
+
+    Attributes:
+        root: the folder, table or dataset of the images.
+        unlabelled: that of the further images without labels.
+        drop: the CSV file of the images that are left out.
+    """
+
+    root: str | Path | Frame | None = None
+    unlabelled: str | Path | None = None
+    drop: str | Path | None = None
+
+    @classmethod
+    def of(cls, named: NamedPlaces) -> NewPlaces:
+        """Return new places that may be given as the place of the images alone."""
+        return named if isinstance(named, NewPlaces) else cls(named)
+
+    def __bool__(self) -> bool:
+        """Whether any is named."""
+        return any(getattr(self, key) is not None for key in ALL)
+
+
+NamedPlaces = str | Path | Frame | NewPlaces | None
 
 
 def locate_images(
     folder: RunFolder,
-    data: str | Path | Frame | None,
+    data: NamedPlaces,
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
     step: str = MOVED,
+    needed: Sequence[str] = ALL,
 ) -> RunConfig:
-    """Return the settings of a run whose images are there, after recording their new place if one is named.
+    """Return the settings of a run whose images are there, after recording their new places if any are named.
 
     Args:
-        data: the folder, table or dataset that the images are in now; None if they have not moved.
+        data: the folder, table or dataset that the images are in now, or several `NewPlaces`; None if they have not
+            moved.
         storage: paths of cache and store; None uses those of the run.
         progress: receives the progress of the scan.
-        step: how the user names the new place, for the message.
+        step: how the user names the new place of `data.root`, for the message.
+        needed: the settings of `data` whose files the command reads. To record a new place, all are read.
 
     Raises:
         RunError: if the images are missing, or others than those of the run.
         DataError: if the images in the new place cannot be read.
     """
-    config = folder.config()
-    if data is not None:
+    config, places = folder.config(), NewPlaces.of(data)
+    if places:
         storage, progress = storage or storage_of(folder.path, uses_store=False), progress or Silent()
-        config = config.model_copy(update={"data": _in_new_place(config.data, data, storage, progress)})
-        ensure_images(config, folder.path, "correct it")
-        _check_content(folder, config.data, storage, progress)
+        config = config.model_copy(update={"data": _in_new_places(config.data, places, storage, progress)})
+        named = [key for key in ALL if getattr(places, key) is not None]
+        ensure_images(config.data, folder.path, named, dict.fromkeys(ALL, "correct it"))
+        ensure_images(config.data, folder.path, ALL, {"root": step})
+        _check_content(folder, config.data, places, storage, progress)
         with alone_in(folder.path, "vl2v"):
             folder.write_config(config)
-    ensure_images(config, folder.path, step)
+    ensure_images(config.data, folder.path, needed, {"root": step})
     return config
 
 
-def ensure_images(config: RunConfig, run: Path, step: str = MOVED) -> None:
+def ensure_images(data: DataConfig, run: Path, needed: Sequence[str], steps: Mapping[str, str]) -> None:
     """Check that the folders and tables that list the images of a run exist.
 
     Args:
-        step: how the user names the new place of the images, for the message.
+        needed: settings of `data` to check.
+        steps: how the user names a new place, by setting, for the message; by default with an option of that name.
 
     Raises:
         RunError: names the first one that is missing.
     """
-    data = config.data
-    edited = f"put it back, or correct data.{{}} in {shown(run / 'config.yaml')}"
-    for key, path in (("root", data.root), ("unlabelled", data.unlabelled), ("drop", data.drop)):
+    for key in needed:
+        path = getattr(data, key)
         if path is not None and not path.exists():
-            what = "The images" if key == "root" else "Further images or a table"
+            what = {"unlabelled": "The images without labels", "drop": "The list of dropped images"}
+            is_file = key == "drop" or is_table(path)
             raise RunError(
-                f"{what} of {shown(run)} have moved.",
-                expected=f"the {'table' if is_table(path) else 'folder'} {shown(path)} (data.{key})",
-                found=f"no such {'file' if is_table(path) else 'folder'}",
-                next_step=step if key == "root" else edited.format(key),
+                f"{what.get(key, 'The images')} of {shown(run)} {'has' if key == 'drop' else 'have'} moved.",
+                expected=f"the {'file' if is_file else 'folder'} {shown(path)} (data.{key})",
+                found=f"no such {'file' if is_file else 'folder'}",
+                next_step=steps.get(key, f"name the new place: --{key} PATH"),
             )
 
 
-def _in_new_place(data: DataConfig, place: str | Path | Frame, storage: StoragePaths, progress: Progress) -> DataConfig:
+def _in_new_places(data: DataConfig, places: NewPlaces, storage: StoragePaths, progress: Progress) -> DataConfig:
     made = data.model_dump(mode="json")
-    made |= dict.fromkeys(ROLES) | known_columns(made, place)  # another table may have other columns
-    root = imported(place, made, storage, progress) or Path(str(place))
-    return parse(DataConfig, made | {"root": str(root.absolute())}, "the settings of the run")
+    if places.unlabelled is not None:
+        table = imported(places.unlabelled, made, storage, progress, labelled=False)
+        made["unlabelled"] = str(Path(table or places.unlabelled).absolute())
+    if places.drop is not None:
+        made["drop"] = str(Path(places.drop).absolute())
+    if places.root is not None:
+        made |= dict.fromkeys(ROLES) | known_columns(made, places.root)  # another table may have other columns
+        root = imported(places.root, made, storage, progress) or Path(str(places.root))
+        made["root"] = str(root.absolute())
+    return parse(DataConfig, made, "the settings of the run")
 
 
-def _check_content(folder: RunFolder, data: DataConfig, storage: StoragePaths, progress: Progress) -> None:
-    """Check that images are those of the run, which the student records, or an unfinished run in its work folder."""
+def _check_content(
+    folder: RunFolder, data: DataConfig, places: NewPlaces, storage: StoragePaths, progress: Progress
+) -> None:
+    """Check that images are those of the run, which the student records, or an unfinished run in its work folder.
+
+    Images without labels are only compared if their new place is named.
+    """
     made = _recorded(folder)
     if not made:
         warn(progress, f"{shown(folder.path)} has not read its images yet, so the new place cannot be checked")
         return
     with open_index(storage.cache) as index:
         dataset, unlabelled, _ = read_datasets(list_folder(data, begun=True), data, index, None, progress)
-    if is_dataset_of(dataset, made):
-        return
+    same = is_dataset_of(dataset, made)
     every = [dataset.digests, *([] if unlabelled is None else [unlabelled.digests])]
     share = share_among(made.get("training_sample", ()), np.concatenate(every))
+    if same and (share == 1 or places.unlabelled is None):
+        return
+    if same:
+        raise _other_unlabelled(folder, data, share)
     if share == 1 and len(dataset) == made.get("images"):
         warn(progress, "the images are those of the run under other names")
         return
@@ -120,6 +170,15 @@ def _others(
         found=f"{len(dataset):,} images, with {part}",
         next_step="name the folder or table that the run's own images are in now; "
         "for other images, train a new run with vl2v distill",
+    )
+
+
+def _other_unlabelled(folder: RunFolder, data: DataConfig, share: float) -> RunError:
+    return RunError(
+        f"{shown(str(data.unlabelled))} does not contain the images without labels of {shown(folder.path)}.",
+        expected="all its training images there or among the images with labels",
+        found=f"{share:.0%} of them",
+        next_step="name the folder or table that these images are in now: --unlabelled PATH",
     )
 
 

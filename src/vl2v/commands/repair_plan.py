@@ -13,7 +13,7 @@ import numpy as np
 
 from vl2v.analysis.selection import k_centre
 from vl2v.commands.choosing import with_recorded_choice
-from vl2v.commands.moved import locate_images
+from vl2v.commands.moved import NamedPlaces, locate_images
 from vl2v.commands.repair_checks import (
     compared_evaluation,
     ensure_comparable,
@@ -106,7 +106,7 @@ class _FirstRun:
     evaluation: Evaluation
 
     @classmethod
-    def load(cls, path: Path, storage: StoragePaths | None, data: str | Path | None, progress: Progress) -> _FirstRun:
+    def load(cls, path: Path, storage: StoragePaths | None, data: NamedPlaces, progress: Progress) -> _FirstRun:
         """Load the run, and check that its student can be repaired."""
         folder = RunFolder(path)
         folder.config()
@@ -129,7 +129,7 @@ def plan_repair(
     column: str | None = None,
     skip_bad: bool = False,
     teacher: Teacher | None = None,
-    data: str | Path | None = None,
+    data: NamedPlaces = None,
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
     settings: dict[str, Any] | None = None,
@@ -148,7 +148,7 @@ def plan_repair(
             name.
         skip_bad: whether unreadable files among the new images are skipped.
         teacher: an open teacher that replaces the one in the settings.
-        data: the images of the first run, if they have moved; the runs record the new place.
+        data: the images of the first run, if they have moved, or `NewPlaces`; the runs record them.
         storage: paths of cache and store; None uses those of the run.
         progress: receives the progress of scan and features.
         settings: nested settings of the new run, which replace those of a repair and of the first run.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v.commands.moved import MOVED, locate_images
+from vl2v.commands.moved import MOVED, ROOT, NamedPlaces, NewPlaces, locate_images
 from vl2v.commands.reject import KnownImages, logits_of, negative_texts
 from vl2v.commands.run_images import embed_images, sample_rows
 from vl2v.data.splits import Indices
@@ -106,7 +106,7 @@ class Refitted:
         return measure | {"trust": trust, "domains": rows}
 
 
-def refit(path: Path, progress: Progress, reject: Reject | None = None, data: str | Path | None = None) -> Refitted:
+def refit(path: Path, progress: Progress, reject: Reject | None = None, data: NamedPlaces = None) -> Refitted:
     """Fit the trust data of a finished run from `predictions.npz`, and write them to student and exported files.
 
     The drift reference and the thresholds of negative texts need embeddings. They are computed if the images of the run
@@ -114,7 +114,7 @@ def refit(path: Path, progress: Progress, reject: Reject | None = None, data: st
 
     Args:
         reject: change of the negative texts; None leaves those of the student.
-        data: the run's images, if they have moved; the run records the new place.
+        data: the run's images, if they have moved, or `NewPlaces`; the run records them.
 
     Raises:
         RunError: if the run has no saved predictions, or none on validation images; if negative texts are to be added
@@ -123,8 +123,8 @@ def refit(path: Path, progress: Progress, reject: Reject | None = None, data: st
         BudgetError: before anything is sent that would exceed the budget.
         TeacherError: if the teacher is not the student's, or returns no usable response.
     """
-    if data is not None:
-        locate_images(RunFolder(path), data, progress=progress)
+    if NewPlaces.of(data):
+        locate_images(RunFolder(path), data, progress=progress, needed=ROOT)
     with alone_in(path, "vl2v trust"):
         return _refit(path, progress, reject)
 
