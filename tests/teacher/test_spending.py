@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
@@ -89,6 +90,21 @@ def test_a_correction_that_a_kill_prevented_is_made_up_for(tmp_path: Path) -> No
         store.note(int(label.rpartition("-")[2]), "refused", refused=True)  # and the process ends here
         assert budget.spent == 6
         assert Spending(tmp_path, store, mine).total == 0
+
+
+def test_nothing_counts_as_spent_that_a_full_disk_prevented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with closing(opened(tmp_path / "a.sqlite")) as store:
+        budget = spend(tmp_path, store, 6)
+        with monkeypatch.context() as patch:
+            patch.setattr(Spending, "book", full)
+            with pytest.raises(OSError, match="No space"):
+                PurchaseContext(store, budget, CARD, "run", "training").open_entry("image", 3, Decimal(3))
+        assert budget.spent == Ledger(store).spent() == 6
+        assert [entry.state for entry in store.entries()] == ["sent", "refused"]
+        assert Spending(tmp_path, store, mine).total == 6
 
 
 def test_free_queries_leave_no_file(tmp_path: Path) -> None:

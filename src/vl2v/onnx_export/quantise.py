@@ -5,21 +5,23 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.errors import StudentError
+from vl2v.faults.system import disk_full
 from vl2v.onnx_export.onnx import CLASSIFY, get_metadata, need_onnx, quiet, set_metadata, write
 from vl2v_runtime.network import EMBEDDING, INPUT
 
 if TYPE_CHECKING:
     import onnx
 
+WORK = ".quantise"  # folder of temporary files
 FIRST = 3  # convolutions that stay in float: few weights, but on PACS half of the squared error of the logits
 BATCH = 8  # images per calibration batch; ranges are means over batches, so an unusual image has little influence
 QUANTISED = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu")  # operators with useful 8-bit kernels
@@ -51,14 +53,16 @@ def quantise(source: Path, target: Path, batches: Iterable[NDArray[np.float32]])
                 yield {INPUT: batch[start : start + BATCH]}
 
     # onnxruntime advises in the root logger to preprocess the graph, which the exporter has already done
-    with TemporaryDirectory(dir=target.parent, prefix=".quantise-") as folder, quiet(logging.root):
-        before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+    with _emptied(target.parent / WORK) as folder, quiet(logging.root):
+        before, after = folder / "float.onnx", folder / "int8.onnx"
         shutil.copyfile(source, before)  # onnxruntime writes next to its input
         try:
             first = [node.name for node in model.graph.node if node.op_type == "Conv"][:FIRST]
             _quantise(before, after, counted(), first + _head_nodes(model))
             quantised = onnx.load(after)
         except Exception as error:  # onnxruntime's tools raise many types
+            if disk_full(error):
+                raise
             raise StudentError(
                 f"{source} cannot be quantised.",
                 expected="a graph that onnxruntime can quantise",
@@ -70,6 +74,17 @@ def quantise(source: Path, target: Path, batches: Iterable[NDArray[np.float32]])
     del quantised.metadata_props[:]
     set_metadata(quantised, replace(get_metadata(model, str(source)), quantised=how | {"images": count}))
     write(quantised, target)
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    """Create a folder for the block. One that a killed process has left is removed first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _quantise(before: Path, after: Path, inputs: Iterator[dict[str, NDArray[np.float32]]], keep: list[str]) -> None:

@@ -20,6 +20,7 @@ from vl2v.runs.relative import base_of
 from vl2v.runs.storage import remember, teacher_signature
 from vl2v.student.files import CARD, read_described
 from vl2v.teacher.base import Teacher
+from vl2v.teacher.purchase import spending
 from vl2v_runtime.names import printable
 
 
@@ -164,13 +165,15 @@ def ensure_same_model(folder: RunFolder, teacher: Teacher, *, record: bool = Tru
 def removed_if_refused(out: Path, begun: bool) -> Iterator[Callable[[], None]]:
     """Delete the folder of a new run if the block raises before anything was bought.
 
+    A folder with a record of purchases, such as those of `vl2v repair` before the training, is never deleted.
+
     Args:
         begun: whether the run was started before. Its folder is then never deleted.
 
     Yields:
         A function to call immediately before the purchase, after which the folder is never deleted.
     """
-    bought = begun
+    bought = begun or (out / spending.FILE).exists()
 
     def set_bought() -> None:
         nonlocal bought

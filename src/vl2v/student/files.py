@@ -5,8 +5,9 @@ names. One strict reader parses the JSON, and every key has a model. The archite
 Shapes are compared before memory is allocated.
 
 `trust.json` contains the calibration, the rejection thresholds, the drift reference and negative texts. Folders of
-earlier versions do not have it. The weights are written first and contain the class names as well, so head and class
-names agree even if the process is killed between the two files.
+earlier versions do not have it. It is written first, so that repeating an interrupted change of classes completes it.
+The weights come next and contain the class names as well, so head and class names agree even if the process is killed
+between the two files.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,10 +55,14 @@ CHANGES = "classes_changed"  # in the provenance: classes added and removed afte
 def read_described(folder: Path) -> dict[str, Any]:
     """Read `student.json` as a mapping, without loading the student. The types of all values are checked.
 
+    The class names are those of the weights if a process was killed before it had written `student.json`.
+
     Raises:
         StudentError: if the file is missing, or it or its provenance is not in the format of vl2v.
     """
     raw = _read_raw(folder)
+    with suppress(StudentError), _opened(folder / WEIGHTS) as (_, _, saved_names):
+        raw |= _newer_names(raw, saved_names)
     checked = _checked(raw, folder / CARD)
     check_provenance(checked.provenance, str(folder))
     return {"provenance": {}, "classifier": checked.classifier, **raw}
@@ -66,7 +71,7 @@ def read_described(folder: Path) -> dict[str, Any]:
 def save(student: Student, folder: Path) -> Path:
     """Write a student to a folder, and return the folder.
 
-    Files of an older student in the folder are replaced atomically, one by one, the weights first.
+    Files of an older student in the folder are replaced atomically, one by one: trust data, weights, description.
     """
     folder.mkdir(parents=True, exist_ok=True)
     linear = isinstance(student.projection, nn.Linear)
@@ -87,10 +92,10 @@ def save(student: Student, folder: Path) -> Path:
         names["offsets"] = card["offsets"] = student.offsets
     card["stamp"] = stamp = _stamp(names, student.head)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in student.state_dict().items()}
+    trust_file.save(student.trust, folder, origin_of(student.provenance))
     with replacing(folder / WEIGHTS) as fresh:
         save_file(tensors, fresh, metadata={METADATA_KEY: json.dumps(names | {"stamp": stamp})})
     write_json(folder / CARD, card)
-    trust_file.save(student.trust, folder, origin_of(student.provenance))
     return folder
 
 

@@ -162,21 +162,28 @@ class Budget:
             step = f"raise it: --budget {spent + cost:f}, or query less: {self._less}"
         raise BudgetError(problem, expected=expected, found=price, next_step=step)
 
-    def reserve(self, cost: Decimal, what: str, write: Callable[[], int]) -> int:
+    def reserve(self, cost: Decimal, what: str, write: Callable[[], int], undo: Callable[[int], None]) -> int:
         """Spend a cost, and write it into the ledger, as one step; return the number of the entry.
 
         Args:
             what: what it pays for, for the message.
             write: adds the ledger entry and returns its number.
+            undo: called with this number if the record of the amount spent cannot be written, since nothing is sent.
 
         Raises:
             BudgetError: as `check` does; nothing is written then.
+            OSError: if the record of the amount spent cannot be written, e.g. on a full disk.
         """
         with self._alone(cost):
             self.check(cost, what)
             entry = write()
             self._reserved.add(entry)
-            self._book(entry, cost, Decimal(0))
+            try:
+                self._book(entry, cost, Decimal(0))
+            except OSError:
+                self._spent -= cost
+                undo(entry)
+                raise
         return entry
 
     def correct(self, entry: int, cost: Decimal, before: Decimal) -> None:
@@ -227,4 +234,5 @@ class PurchaseContext:
         """
         common = (self.card, self.run, kind, self.purpose, queries, cost)
         write = partial(self.store.open_entry, *common, key=key, members=members, view=self.view)
-        return self.budget.reserve(cost, f"{queries} {kind} queries", write)
+        undo = partial(self.store.note, why="not sent: the amount spent could not be recorded", refused=True)
+        return self.budget.reserve(cost, f"{queries} {kind} queries", write, undo)
