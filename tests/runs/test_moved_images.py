@@ -122,6 +122,15 @@ def test_a_table_whose_images_have_moved_can_be_replaced(tmp_path: Path) -> None
     assert "--data" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["unlabelled", "drop"])
+def test_a_resumed_run_gets_no_further_data(bench: Bench, runs: Runs, tmp_path: Path, key: str) -> None:
+    folder = runs.get().copy(tmp_path / "run")
+    before = (folder / "config.yaml").read_text()
+    done = vl2v("distill", "--out", folder, "--resume", f"--{key}", bench.data)
+    assert f"has no data.{key}" in done.stderr
+    assert (folder / "config.yaml").read_text() == before
+
+
 def test_a_missing_part_of_the_data_is_named(bench: Bench, run: Path, tmp_path: Path) -> None:
     set_root(run, bench.data)
     set_data(run, drop=tmp_path / "suspects.csv")
@@ -140,9 +149,7 @@ def set_data(run: Path, **values: Path) -> None:
 @pytest.fixture
 def extended(bench: Bench, tmp_path: Path) -> Path:
     """A run with images without labels and a list of dropped images, all of which have moved."""
-    (tmp_path / "more").mkdir()
-    for file in (bench.data / "rose" / "bar").iterdir():
-        shutil.copy(file, tmp_path / "more" / file.name)
+    shutil.copytree(bench.data / "rose" / "bar", tmp_path / "more" / "rose" / "bar")  # the paths that the teacher knows
     (tmp_path / "drop.csv").write_text("path\nink/bar/0.png\n")
     more = ["--unlabelled", str(tmp_path / "more"), "--drop", str(tmp_path / "drop.csv")]
     done = vl2v(*bench.apart(tmp_path).distill(tmp_path / "run", *more), "--align-steps", "2", "--steps", "2")

@@ -86,8 +86,9 @@ def locate_images(
     config, places = folder.config(), NewPlaces.of(data)
     if places:
         storage, progress = storage or storage_of(folder.path, uses_store=False), progress or Silent()
-        config = config.model_copy(update={"data": _in_new_places(config.data, places, storage, progress)})
         named = [key for key in ALL if getattr(places, key) is not None]
+        _ensure_known(config.data, folder.path, named)
+        config = config.model_copy(update={"data": _in_new_places(config.data, places, storage, progress)})
         ensure_images(config.data, folder.path, named, dict.fromkeys(ALL, "correct it"))
         ensure_images(config.data, folder.path, ALL, {"root": step})
         _check_content(folder, config.data, places, storage, progress)
@@ -118,6 +119,17 @@ def ensure_images(data: DataConfig, run: Path, needed: Sequence[str], steps: Map
                 found=f"no such {'file' if is_file else 'folder'}",
                 next_step=steps.get(key, f"name the new place: --{key} PATH"),
             )
+
+
+def _ensure_known(data: DataConfig, run: Path, named: Sequence[str]) -> None:
+    """Check that a run has the files whose new places are named."""
+    if other := [key for key in named if getattr(data, key) is None]:
+        raise RunError(
+            f"{shown(run)} has no data.{other[0]}.",
+            expected="new places of the files that the run was trained with",
+            found=f"--{other[0]}",
+            next_step=f"omit --{other[0]}; to train with it, start a new run with vl2v distill",
+        )
 
 
 def _in_new_places(data: DataConfig, places: NewPlaces, storage: StoragePaths, progress: Progress) -> DataConfig:
