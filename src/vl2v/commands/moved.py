@@ -91,7 +91,7 @@ def locate_images(
         config = config.model_copy(update={"data": _in_new_places(config.data, places, storage, progress)})
         ensure_images(config.data, folder.path, named, dict.fromkeys(ALL, "correct it"))
         ensure_images(config.data, folder.path, ALL, {"root": step})
-        _check_content(folder, config.data, places, storage, progress)
+        _check_content(folder, config.data, storage, progress)
         with alone_in(folder.path, "vl2v"):
             folder.write_config(config)
     ensure_images(config.data, folder.path, needed, {"root": step})
@@ -146,26 +146,20 @@ def _in_new_places(data: DataConfig, places: NewPlaces, storage: StoragePaths, p
     return parse(DataConfig, made, "the settings of the run")
 
 
-def _check_content(
-    folder: RunFolder, data: DataConfig, places: NewPlaces, storage: StoragePaths, progress: Progress
-) -> None:
-    """Check that images are those of the run, which the student records, or an unfinished run in its work folder.
-
-    Images without labels are only compared if their new place is named.
-    """
+def _check_content(folder: RunFolder, data: DataConfig, storage: StoragePaths, progress: Progress) -> None:
+    """Check that images are those of the run, which the student records, or an unfinished run in its work folder."""
     made = _recorded(folder)
     if not made:
         warn(progress, f"{shown(folder.path)} has not read its images yet, so the new place cannot be checked")
         return
     with open_index(storage.cache) as index:
         dataset, unlabelled, _ = read_datasets(list_folder(data, begun=True), data, index, None, progress)
-    same = is_dataset_of(dataset, made)
+    if unlabelled is not None:
+        _check_unlabelled(folder, data, made, unlabelled)
+    if is_dataset_of(dataset, made):
+        return
     every = [dataset.digests, *([] if unlabelled is None else [unlabelled.digests])]
     share = share_among(made.get("training_sample", ()), np.concatenate(every))
-    if same and (share == 1 or places.unlabelled is None):
-        return
-    if same:
-        raise _other_unlabelled(folder, data, share)
     if share == 1 and len(dataset) == made.get("images"):
         warn(progress, "the images are those of the run under other names")
         return
@@ -185,13 +179,16 @@ def _others(
     )
 
 
-def _other_unlabelled(folder: RunFolder, data: DataConfig, share: float) -> RunError:
-    return RunError(
-        f"{shown(str(data.unlabelled))} does not contain the images without labels of {shown(folder.path)}.",
-        expected="all its training images there or among the images with labels",
-        found=f"{share:.0%} of them",
-        next_step="name the folder or table that these images are in now: --unlabelled PATH",
-    )
+def _check_unlabelled(folder: RunFolder, data: DataConfig, made: Mapping[str, Any], unlabelled: ImageDataset) -> None:
+    """Check that images without labels are those of a run. Earlier versions did not record them."""
+    sample, count = made.get("unlabelled_sample"), made.get("unlabelled_images")
+    if sample and (len(unlabelled) != count or share_among(sample, unlabelled.digests) < 1):
+        raise RunError(
+            f"{shown(str(data.unlabelled))} does not contain the images without labels of {shown(folder.path)}.",
+            expected=f"the same {count:,} images",
+            found=f"{len(unlabelled):,} images, with {share_among(sample, unlabelled.digests):.0%} of them",
+            next_step="name the folder or table that these images are in now: --unlabelled PATH",
+        )
 
 
 def _recorded(folder: RunFolder) -> Mapping[str, Any]:

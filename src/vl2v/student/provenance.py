@@ -39,6 +39,8 @@ class DataPart(_Part):
     held_out: list[Text] = []
     training_images: Count = 0
     training_sample: Annotated[list[Head], Field(max_length=LARGEST)] = []
+    unlabelled_images: Count = 0
+    unlabelled_sample: Annotated[list[Head], Field(max_length=LARGEST)] = []
 
 
 class SwadPart(_Part):

@@ -87,8 +87,15 @@ def data_of(plan: RunPlan) -> dict[str, Any]:
         "held_out": list(match_domains(plan.config.data.held_out, dataset.domains)),
         "training_images": len(trained),
         "training_sample": sample_of(trained),
+        **_unlabelled_of(plan),
         **({} if plan.labelled else {"labels": "none", "measure": TEACHER.measure}),
     }
+
+
+def _unlabelled_of(plan: RunPlan) -> dict[str, Any]:
+    if plan.unlabelled is None:
+        return {}
+    return {"unlabelled_images": len(plan.unlabelled), "unlabelled_sample": sample_of(plan.unlabelled.digests)}
 
 
 def printable_paths(settings: dict[str, Any]) -> dict[str, Any]:
