@@ -63,6 +63,10 @@ def test_a_taken_port_and_an_unfinished_run_are_said_plainly(run: Path, tmp_path
     assert done.returncode == 8, done.stderr
     assert "is an unfinished run" in done.stderr
     assert "--resume" in done.stderr
+    missing = vl2v("serve", str(tmp_path / "missing"), "--port", str(free_port()))
+    assert missing.returncode == 6, missing.stderr
+    assert "contains no student" in missing.stderr
+    assert "not exported yet" not in done.stderr + missing.stderr
 
 
 def test_an_exported_file_is_enough(run: Path, bench: Bench, tmp_path: Path) -> None:

@@ -63,7 +63,10 @@ def run_on_ray(
     if cpus_per_job <= 0 or gpus_per_job < 0 or max_retries < 0:
         found = f"{share}, {max_retries} retries"
         raise ConfigError(
-            "The resources per job are not valid.", expected="CPUs above 0, the rest at least 0", found=found
+            "The resources per job are not valid.",
+            expected="CPUs above 0, the rest at least 0",
+            found=found,
+            next_step="correct --cpus-per-job or --gpus-per-job",
         )
     with connected(address, local_cpus) as ray:
         check_room(ray, share, address, progress)

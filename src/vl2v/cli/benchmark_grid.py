@@ -122,7 +122,8 @@ def job_count(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise ConfigError("--jobs is not valid.", expected="auto, or a number of at least 1", found=text)
+        expected = "auto, or a number of at least 1"
+        raise ConfigError("--jobs is not valid.", expected=expected, found=text[:40], next_step="correct --jobs")
     return int(text)
 
 

@@ -176,7 +176,8 @@ def _ask(benchmark: Benchmark) -> None:
             next_step="read the terms above, then run again with --yes",
         )
     if not typer.confirm(f"Download about {size(benchmark.download_bytes)} under these terms?", err=True):
-        raise ConfigError(f"The terms of {benchmark.name} were not accepted; nothing was downloaded.")
+        step = "run the command again to accept them, or choose another dataset"
+        raise ConfigError(f"The terms of {benchmark.name} were not accepted; nothing was downloaded.", next_step=step)
 
 
 @contextmanager

@@ -167,7 +167,8 @@ def remove_classes(run: str | Path, names: Sequence[str], *, backbone: nn.Module
             student.remove_class(name)
             change["removed"].append(name)
         if not change["removed"]:
-            raise ConfigError("No class is given.", expected="one or more names", found="none")
+            step = "name a class"
+            raise ConfigError("No class is given.", expected="one or more names", found="none", next_step=step)
         _save(student, folder, home_of(run), change)
     return student
 

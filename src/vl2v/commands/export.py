@@ -122,8 +122,7 @@ def export(
     with alone_in(folder if out is None else None, "vl2v export"):
         out = out or folder / EXPORT
         progress = progress or Silent()
-        student = _load(folder, backbone)
-        check_provenance(student.provenance, str(folder))
+        student = load_student(folder, backbone)
         sample = _sample(folder, student, data, int8, storage or storage_of(folder, uses_store=False), progress)
         out.mkdir(parents=True, exist_ok=True)
         names = [FLOAT] * (onnx or not int8) + [INT8] * int8
@@ -159,7 +158,17 @@ def _write_files(
     return files
 
 
-def _load(folder: Path, backbone: nn.Module | None) -> Student:
+def load_student(folder: Path, backbone: nn.Module | None = None) -> Student:
+    """Load the student to export, with the provenance checked.
+
+    Args:
+        folder: folder of a finished run or of a student.
+        backbone: the architecture, if it is a custom module.
+
+    Raises:
+        StudentError: if there is no student, or it cannot be loaded.
+        RunError: if the run is not finished.
+    """
     run = RunFolder(folder)
     if run.config_file.is_file() and not (run.student / CARD).is_file():
         step = f"continue it: {resume_command(folder)}"
@@ -167,7 +176,7 @@ def _load(folder: Path, backbone: nn.Module | None) -> Student:
             f"{folder} is an unfinished run.", expected="its student", found="a run without one", next_step=step
         )
     try:
-        return Student.load(folder, backbone)
+        student = Student.load(folder, backbone)
     except StudentError as error:
         if backbone is None and error.problem.startswith(CUSTOM_MODULE):
             error = StudentError(
@@ -177,6 +186,8 @@ def _load(folder: Path, backbone: nn.Module | None) -> Student:
                 next_step="export it from Python: vl2v.export(folder, backbone=your_module)",
             )
         raise error from None
+    check_provenance(student.provenance, str(folder))
+    return student
 
 
 def _sample(

@@ -97,7 +97,8 @@ def find_images(
         )
     if not found:
         what = "; ".join(["no image in the given folders", *notes])
-        raise DataError("There is no image to classify.", expected=", ".join(COMMON), found=what)
+        step = "pass images of these formats, or a folder that contains some"
+        raise DataError("There is no image to classify.", expected=", ".join(COMMON), found=what, next_step=step)
     return found, notes
 
 

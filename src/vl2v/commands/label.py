@@ -163,7 +163,8 @@ def _ensure_valid(
     table: Path, check: str | Path | None, error: float | None, trusted_only: bool, data: Mapping[str, Any]
 ) -> None:
     if table.suffix.lower() != ".csv":
-        raise ConfigError("The table needs another name.", expected="a name that ends in .csv", found=str(table))
+        expected, step = "a name that ends in .csv", "correct --out"
+        raise ConfigError("The table needs another name.", expected=expected, found=str(table), next_step=step)
     if table.exists():
         step = "pass another --out, or delete the file"
         raise ConfigError("The table exists.", expected="a new file", found=str(table), next_step=step)
@@ -176,7 +177,8 @@ def _ensure_valid(
             next_step="pass --check FOLDER, or drop the option",
         )
     if error is not None and not 0 < error < 1:
-        raise ConfigError("error is out of range.", expected="a number between 0 and 1", found=f"{error:g}")
+        expected, step = "a number between 0 and 1", "correct --error"
+        raise ConfigError("error is out of range.", expected=expected, found=f"{error:g}", next_step=step)
     if trusted_only and check is None:
         raise ConfigError(
             "Without labelled images, no label can be trusted.",

@@ -193,7 +193,8 @@ def _new_names(student: Student, names: Sequence[str]) -> list[str]:
         known[spelling(name)] = f"'{name}' is given twice"
         new.append(name)
     if not new:
-        raise ConfigError("No class is given.", expected="one or more names", found="none")
+        step = "name a class"
+        raise ConfigError("No class is given.", expected="one or more names", found="none", next_step=step)
     return new
 
 

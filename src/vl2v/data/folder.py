@@ -196,7 +196,8 @@ def read_yaml(path: Path) -> object:
         raise ConfigError(f"{path} is not valid YAML.", expected=FORM, found=found, next_step=step) from error
     except OSError as error:
         found = error.strerror or str(error)
-        raise ConfigError(f"{path} cannot be read.", expected="a YAML file", found=found) from error
+        step = "check the path, and that it is a file that this user may read"
+        raise ConfigError(f"{path} cannot be read.", expected="a YAML file", found=found, next_step=step) from error
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

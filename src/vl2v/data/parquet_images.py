@@ -51,7 +51,8 @@ def rows(path: Path) -> Iterator[Row]:
             yield from _rows(path, file)
     except ArrowException as error:
         found = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} cannot be read.", expected=f"Parquet with {LAYOUT}", found=found) from error
+        expected, step = f"Parquet with {LAYOUT}", "download it again, or choose another source with --from"
+        raise DataError(f"{path} cannot be read.", expected=expected, found=found, next_step=step) from error
 
 
 def _rows(path: Path, file: Any) -> Iterator[Row]:

@@ -96,4 +96,5 @@ def _parse(path: Path) -> Any:
         ) from error
     except OSError as error:
         found = error.strerror or str(error)
-        raise ConfigError(f"{shown(path)} cannot be read.", expected="a YAML file", found=found) from error
+        problem, step = f"{shown(path)} cannot be read.", "correct it, or delete it to use the names of the folders"
+        raise ConfigError(problem, expected="a YAML file", found=found, next_step=step) from error

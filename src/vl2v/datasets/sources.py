@@ -67,6 +67,7 @@ def choose(benchmark: Benchmark, text: str | None) -> Source:
                 f"{benchmark.name} has no complete dataset on the hub.",
                 expected="--from official, or <owner>/<name> of another dataset",
                 found="--from hub",
+                next_step="choose another source with --from",
             )
         return Source(f"hub: {benchmark.hub}", hub=benchmark.hub, revision=benchmark.revision)
     if re.match(r"https?://", text):
@@ -105,7 +106,7 @@ def _usable(local: Path) -> tuple[Path, ...]:
         if local.suffix.lower() == ".parquet" or is_archive(local):
             return (local,)
         found = f"the file {local.name}"
-        raise ConfigError("--from cannot be read.", expected=FORMS, found=found)
+        raise ConfigError("--from cannot be read.", expected=FORMS, found=found, next_step="correct --from")
     if tables := tuple(sorted(path for path in local.rglob("*.parquet") if not _hidden(path, local))):
         return tables
     tops = sorted(path for path in local.iterdir() if path.is_file() and not path.name.startswith("."))

@@ -230,7 +230,8 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike, offsets: S
         if rows.shape != expected_shape or len(set(classes)) != len(classes) or not classes or not usable:
             expected = f"different names, and as many finite vectors [{old.dims[1]}] of norm above 0"
             found = f"{len(classes)} names, vectors {list(rows.shape)}"
-            raise StudentError("Head and classes do not match.", expected=expected, found=found)
+            step = "pass one embedding for every class"
+            raise StudentError("Head and classes do not match.", expected=expected, found=found, next_step=step)
         old.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(rows / lengths), HEAD))
         _set_offsets(model, offsets or ())
         outputs[at].CopyFrom(_logits_info(outputs[at], len(classes)))

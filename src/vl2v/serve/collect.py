@@ -39,7 +39,8 @@ def build(config: RunConfig, model: Model, storage: StoragePaths, progress: Prog
     split = split_of_student(dataset, model.metadata.provenance, config.data)
     if split is None:
         found = f"other images in {dataset.root}"
-        raise DataError("The training images have changed since the run.", expected="the run's own", found=found)
+        problem, step = "The training images have changed since the run.", "restore them, or pass them with --data"
+        raise DataError(problem, expected="the run's own", found=found, next_step=step)
     rows = sample(dataset, split.training, config.seed)
     embeddings, pictures = [], []
     with progress.stage("making the gallery", len(rows)) as advance:

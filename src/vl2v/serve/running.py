@@ -120,10 +120,10 @@ def _need_export(run: Path, int8: bool, storage: StoragePaths, progress: Progres
     name = INT8 if int8 else FLOAT
     if (run / EXPORT / name).is_file():
         return
-    from vl2v.commands.export import export
+    from vl2v.commands.export import export, load_student
 
-    if run.is_dir():  # otherwise the export states what is missing
-        progress.note(f"not exported yet: writing {run / 'export' / name}")
+    load_student(run)  # before the note, which would announce a file that cannot be written
+    progress.note(f"not exported yet: writing {run / 'export' / name}")
     try:
         export(run, onnx=not int8, int8=int8, storage=storage, progress=progress)
     except (DataError, RunError):

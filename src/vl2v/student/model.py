@@ -82,11 +82,13 @@ class Student(nn.Module):
         count, shape = len(self.classes), [len(self.classes), 1] if self.head is None else list(self.head.shape)
         if len(shape) != 2 or shape[0] != count or len(set(self.classes)) != count:
             expected = f"[{count}, D] text embeddings and as many different class names"
-            raise StudentError("Head and classes do not match.", expected=expected, found=str(shape))
+            step = "pass one text embedding for every class"
+            raise StudentError("Head and classes do not match.", expected=expected, found=str(shape), next_step=step)
         fitting = len(self.offsets) == count and bool(np.isfinite(self.offsets).all())
         if not fitting or (self.head is None and any(self.offsets)):
             expected = f"{count} finite offsets, all of them 0 without a text head"
-            raise StudentError("Offsets and classes do not match.", expected=expected, found=str(self.offsets)[:100])
+            problem, found = "Offsets and classes do not match.", str(self.offsets)[:100]
+            raise StudentError(problem, expected=expected, found=found, next_step="pass one offset for every class")
 
     @property
     def dimension(self) -> int:
@@ -177,7 +179,8 @@ class Student(nn.Module):
         head = self._head()
         row = torch.as_tensor(np.asarray(vector, dtype=np.float32), device=head.device)
         if name in self.classes:
-            raise StudentError(f"The class '{name}' exists already.", expected="a new name", found=name)
+            problem, step = f"The class '{name}' exists already.", "choose another name"
+            raise StudentError(problem, expected="a new name", found=name, next_step=step)
         if row.shape != (self.dimension,) or not torch.isfinite(row).all() or row.norm() < 1e-6:
             expected = f"a finite vector [{self.dimension}] of norm above 0"
             step = "embed the prompt with the teacher of this student"
@@ -185,7 +188,8 @@ class Student(nn.Module):
                 "The embedding cannot be used for a class.", expected=expected, found=f"{row.shape}", next_step=step
             )
         if not np.isfinite(offset):
-            raise StudentError("The offset cannot be used.", expected="a finite number", found=str(offset))
+            problem, step = "The offset cannot be used.", "pass a finite offset, such as 0"
+            raise StudentError(problem, expected="a finite number", found=str(offset), next_step=step)
         self.head = torch.cat([head, F.normalize(row, dim=0)[None]])
         self.classes.append(name)
         self.offsets.append(float(offset))
@@ -202,7 +206,8 @@ class Student(nn.Module):
             step = f"list all classes with vl2v classes list{did_you_mean(name, self.classes)}"
             raise StudentError(f"There is no class '{name}'.", expected=expected, found=name, next_step=step)
         if len(self.classes) == 1:
-            raise StudentError(f"'{name}' is the only class.", expected="at least one remaining class", found="none")
+            problem, step = f"'{name}' is the only class.", "add another class first"
+            raise StudentError(problem, expected="at least one remaining class", found="none", next_step=step)
         index = self.classes.index(name)
         self.head = torch.cat([head[:index], head[index + 1 :]])
         self.classes.pop(index)

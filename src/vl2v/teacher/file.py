@@ -70,6 +70,7 @@ class FileTeacher:
                 f"{self.path} cannot be used as a teacher.",
                 expected="images and texts of the same dimension",
                 found=f"{count} images, {len(self._texts)} texts",
+                next_step="add them to the file",
             )
         self._digest = file_digest(self.path)
         self._card = TeacherCard(
@@ -170,9 +171,13 @@ def _explaining(path: Path) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise TeacherError(f"{path} lacks {error}.", expected=expected, found="other content") from error
+        step = "add it to the file"
+        raise TeacherError(
+            f"{path} lacks {error}.", expected=expected, found="other content", next_step=step
+        ) from error
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise TeacherError(f"{path} cannot be read.", expected=expected, found=str(error)) from error
+        found, step = " ".join(str(error).split())[:300], "write the file again"
+        raise TeacherError(f"{path} cannot be read.", expected=expected, found=found, next_step=step) from error
 
 
 def _read_npz(path: Path) -> Content:

@@ -44,7 +44,8 @@ def load_templates(choice: str | Sequence[str]) -> tuple[str, ...]:
     """
     if not isinstance(choice, str):
         if not choice:
-            raise ConfigError("No prompt template.", expected="at least one", found="an empty list")
+            step = "pass a template such as 'a photo of a {}'"
+            raise ConfigError("No prompt template.", expected="at least one", found="an empty list", next_step=step)
         return tuple(_checked(template, f"template {i}") for i, template in enumerate(choice, 1))
     if choice in NAMED:
         return NAMED[choice]
@@ -71,7 +72,8 @@ def _from_file(path: Path) -> tuple[str, ...]:
     numbered = [(i, line.strip()) for i, line in enumerate(lines, 1)]
     templates = [_checked(line, f"{path}, line {i}") for i, line in numbered if line and not line.startswith("#")]
     if not templates:
-        raise ConfigError(f"{path} contains no template.", expected="one per line", found="none")
+        step = "write lines such as a photo of a {}"
+        raise ConfigError(f"{path} contains no template.", expected="one per line", found="none", next_step=step)
     return tuple(templates)
 
 

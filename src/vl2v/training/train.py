@@ -107,6 +107,7 @@ def initial_projection(config: RunConfig, backbone: Backbone, head: Tensor) -> n
         torch.manual_seed(stage_seed(config.seed, "projection"))
         return method.layer(backbone.features, head) if method.layer else nn.Linear(backbone.features, width)
     if backbone.features != dimension:
-        found = f"{backbone.features} features"
-        raise StudentError("The teacher's encoder does not fit.", expected=f"{dimension} features", found=found)
+        expected, found = f"{dimension} features", f"{backbone.features} features"
+        step = "choose another student with --student"
+        raise StudentError("The teacher's encoder does not fit.", expected=expected, found=found, next_step=step)
     return nn.Identity()

@@ -122,7 +122,10 @@ def fit_image(image: bytes, limits: Limits) -> bytes:
     while len(smaller := _saved(picture, "JPEG")) > most_bytes:
         if min(picture.size) == 1:
             raise TeacherError(
-                "An image cannot be reduced to the maximum size.", expected=f"{most_bytes} bytes", found="more"
+                "An image cannot be reduced to the maximum size.",
+                expected=f"{most_bytes} bytes",
+                found="more",
+                next_step="crop it, or leave it out",
             )
         picture = _scaled(picture, 0.8)
     return smaller

@@ -71,5 +71,6 @@ class Azure(Wire):
         """
         if answer.get("modelVersion", self.version) != self.version:
             found = str(answer["modelVersion"])[:40]
-            raise TeacherError("The response is from another model version.", expected=self.version, found=found)
+            problem, step = "The response is from another model version.", "check which version the endpoint offers"
+            raise TeacherError(problem, expected=self.version, found=found, next_step=step)
         return [answer["vector"]]

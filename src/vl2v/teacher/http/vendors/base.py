@@ -179,7 +179,8 @@ class Wire:
         wanted = self.options.dimension or self.dimensions[0]
         if wanted not in self.dimensions:
             expected = ", ".join(map(str, self.dimensions))
-            raise TeacherError(f"{self.name} does not offer this dimension.", expected=expected, found=str(wanted))
+            problem, step = f"{self.name} does not offer this dimension.", f"use #dimension={self.dimensions[0]}"
+            raise TeacherError(problem, expected=expected, found=str(wanted), next_step=step)
         return wanted
 
     def price(self) -> Price:

@@ -41,7 +41,8 @@ class OpenAICompatible(Wire):
         super().__init__((options or Options()).model, options, price)
         self.base = url.rstrip("/")
         if self.options.style not in ("", *STYLES):
-            raise TeacherError("Unknown style.", expected=" or ".join(STYLES), found=self.options.style)
+            expected, step = " or ".join(STYLES), f"use #style={STYLES[0]}, or omit the style"
+            raise TeacherError("Unknown style.", expected=expected, found=self.options.style, next_step=step)
         self._ours = False  # whether it describes itself like a vl2v server
         self._use(self.options.style or STYLES[0])
 
@@ -164,7 +165,10 @@ class OpenAICompatible(Wire):
             entries = {str(entry["id"]): entry for entry in answer["data"]}
         except (LookupError, TypeError) as error:
             raise TeacherError(
-                f"{self.base}/models does not return a list of models.", expected='{"data":[{"id":..}]}'
+                f"{self.base}/models does not return a list of models.",
+                expected='{"data":[{"id":..}]}',
+                found="other content",
+                next_step="check the address, which usually ends in /v1",
             ) from error
         wanted = self.model or (next(iter(entries)) if len(entries) == 1 else "")
         if wanted not in entries:
