@@ -21,7 +21,7 @@ def without_a_step(text: str) -> list[int]:
 
 
 def test_every_error_says_what_to_do_next() -> None:
-    sources = [Path(package.__file__).parent for package in (vl2v, vl2v_runtime)]
+    sources = [Path(str(package.__file__)).parent for package in (vl2v, vl2v_runtime)]
     files = [file for source in sources for file in sorted(source.rglob("*.py"))]
     assert len(files) > 300
     assert {str(file): lines for file in files if (lines := without_a_step(file.read_text("utf-8")))} == {}

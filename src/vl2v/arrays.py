@@ -66,11 +66,16 @@ def read_arrays(path: Path, forms: Mapping[str, Form], *, later: Collection[str]
         raise ArraysError("a folder, a pipe or a device instead of the file")
     try:
         with ZipFile(path) as archive:
-            return _read(archive, forms, max(SMALL, RATIO * path.stat().st_size), later)
+            return _read(archive, forms, largest(path), later)
     except (OSError, ArraysError):
         raise
     except Exception as error:  # zipfile, zlib and numpy raise many types of exceptions
         raise ArraysError(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
+
+
+def largest(path: Path) -> int:
+    """Return the number of bytes to which a file may unpack, so that a small file cannot exhaust the memory."""
+    return max(SMALL, RATIO * path.stat().st_size)
 
 
 def _read(archive: ZipFile, forms: Mapping[str, Form], most: int, later: Collection[str]) -> dict[str, NDArray[Any]]:

@@ -197,3 +197,50 @@ def test_missing_and_other_files_are_refused(tmp_path: Path, name: str) -> None:
 def test_names_of_no_teacher_are_refused(spec: str) -> None:
     with pytest.raises(TeacherError, match="Unknown teacher"):
         open_teacher(spec)
+
+
+def bombs(path: Path, pa: Any) -> None:
+    """Write Parquet files of some kilobytes whose columns take gigabytes."""
+    import pyarrow.parquet as pq
+
+    keys = {"path": [*PATHS, None, None], "text": [None] * 3 + TEXTS}
+    many = pa.array(np.zeros(2**25 // 5 * 5, np.float32))
+    wide = pa.FixedSizeListArray.from_arrays(many, len(many) // 5)
+    pq.write_table(pa.table(keys | {"embedding": wide}), path / "numbers.parquet", compression="zstd")
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 200, pa.int32()), pa.array(["a" * 2**20]))
+    pq.write_table(pa.table({"path": long, "text": long, "embedding": [[1.0]] * 200}), path / "texts.parquet")
+
+
+def test_a_small_parquet_file_cannot_exhaust_the_memory(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    bombs(tmp_path, pa)
+    for name, found in (("numbers", "values in 5 rows"), ("texts", "bytes of embeddings and texts")):
+        tracemalloc.start()
+        with pytest.raises(TeacherError, match=found) as caught:
+            FileTeacher(tmp_path / f"{name}.parquet")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2**27, name
+        assert caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"path": [b"a"] * 5},
+        {"text": [["a"]] * 5},
+        {"embedding": [1.0] * 5},
+        {"embedding": [["a"]] * 5},
+        {"embedding": [[1.0], [1.0, 2.0], [1.0], [1.0], [1.0]]},
+        {"embedding": [[None, 1.0]] * 5},
+    ],
+    ids=str,
+)
+def test_columns_of_another_type_are_refused(tmp_path: Path, other: dict[str, Any]) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {"path": [*PATHS, None, None], "text": [None] * 3 + TEXTS, "embedding": [[1.0]] * 5}
+    pq.write_table(pa.table(columns), tmp_path / "v.parquet")
+    assert FileTeacher(tmp_path / "v.parquet").describe().dimension == 1
+    pq.write_table(pa.table(columns | other), tmp_path / "v.parquet")
+    with pytest.raises(TeacherError, match=r"column|embeddings of"):
+        FileTeacher(tmp_path / "v.parquet")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vl2v.errors import DataError, MissingExtraError
+from vl2v.parquet_files import batches_of, open_parquet
 
 BATCH = 32  # rows decoded at once
 LABELS = ("label", "labels", "class", "category")
@@ -41,13 +42,11 @@ def rows(path: Path) -> Iterator[Row]:
         MissingExtraError: if pyarrow is not installed.
     """
     try:
-        import pyarrow.parquet as parquet
         from pyarrow import ArrowException
     except ImportError as error:
         raise MissingExtraError("Reading Parquet", "parquet", "pyarrow") from error
     try:
-        # A buffered stream and no pre-buffering: else row groups are read ahead into memory.
-        with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+        with open_parquet(path) as file:
             yield from _rows(path, file)
     except ArrowException as error:
         found = " ".join(str(error).split())[:200]
@@ -66,7 +65,7 @@ def _rows(path: Path, file: Any) -> Iterator[Row]:
     names = class_names(schema.metadata or {})
     wanted = ["image", label, *(name for name in ("domain", "image_path") if name in schema.names)]
     label_of, domain_of = _namer(path, label, names), _namer(path, "domain", names)
-    for batch in file.iter_batches(batch_size=BATCH, columns=wanted, use_threads=False):
+    for batch in batches_of(file, wanted, BATCH):
         for row in batch.to_pylist():
             image = row["image"] if isinstance(row["image"], dict) else {"bytes": row["image"]}
             data = image.get("bytes")

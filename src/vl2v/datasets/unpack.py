@@ -11,9 +11,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from vl2v.errors import DataError
+from vl2v.tar_files import members_of
 
 ZIPS = (".zip",)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -86,7 +88,7 @@ def _of_zip(source: Path, budget: _Budget) -> Iterator[Member]:
             path = _inside(source, info.filename)
             if info.is_dir() or _hidden(path):
                 continue
-            yield Member(path, lambda info=info: _read_zip(archive, info, budget))  # type: ignore[misc]
+            yield Member(path, partial(_read_zip, archive, info, budget))
 
 
 def _read_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _Budget) -> bytes:
@@ -96,16 +98,15 @@ def _read_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _Budget) 
 
 
 def _of_tar(source: Path, budget: _Budget) -> Iterator[Member]:
-    with tarfile.open(source, "r|*") as archive:
-        for info in archive:
-            path = _inside(source, info.name)
-            if not info.isfile() or _hidden(path):
-                continue
-            try:
-                tarfile.data_filter(info, ".")
-            except tarfile.FilterError as error:
-                raise _outside(source, info.name) from error
-            yield Member(path, lambda info=info: _read_tar(archive, info, budget))  # type: ignore[misc]
+    for archive, info in members_of(source):
+        path = _inside(source, info.name)
+        if not info.isfile() or _hidden(path):
+            continue
+        try:
+            tarfile.data_filter(info, ".")
+        except tarfile.FilterError as error:
+            raise _outside(source, info.name) from error
+        yield Member(path, partial(_read_tar, archive, info, budget))
 
 
 def _read_tar(archive: tarfile.TarFile, info: tarfile.TarInfo, budget: _Budget) -> bytes:

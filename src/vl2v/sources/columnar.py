@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,10 @@ from vl2v.data.splits import part_of
 from vl2v.data.tables.base import PARQUET, Broken, Row
 from vl2v.data.tables.paths import plain_path
 from vl2v.errors import DataError, MissingExtraError
+from vl2v.parquet_files import batches_of, open_parquet
 from vl2v.sources.base import Embedded, Source, unreadable, version_of
+from vl2v_runtime import strict_json
+from vl2v_runtime.regular import read_text
 
 BATCH = 32  # rows in memory at once
 SPLIT, ARROW = "split", ".arrow"
@@ -52,6 +54,9 @@ class Columnar:
     def __init__(self, data: str, parts: Sequence[Part], version: str = "") -> None:
         self._data, self._parts = data, tuple(parts)
         self.version = version or version_of(part.path for part in parts)
+        for part in parts:
+            if not part.path.is_file():
+                raise unreadable(part.path, WHAT, "a folder, a pipe or a device")
         schema = schema_of(parts[0].path)
         self._names = class_names(schema.metadata or {})
         self._embedded = embedded(schema)
@@ -99,7 +104,9 @@ def _image(value: object, folder: Path) -> object:
     if isinstance(inside, bytes):
         return Embedded(inside)
     path = value.get("path") if isinstance(value, dict) else None
-    path = plain_path(path) if isinstance(path, str) else path
+    if not isinstance(path, str):
+        return path
+    path = plain_path(path)
     return str(folder / path) if path and "://" not in path else path
 
 
@@ -124,12 +131,12 @@ def schema_of(path: Path) -> Any:
     """
     try:
         import pyarrow as pa
-        import pyarrow.parquet as parquet
     except ImportError as error:
         raise MissingExtraError("Reading Arrow and Parquet", "parquet", "pyarrow") from error
     try:
         if path.suffix.lower() in PARQUET:
-            return parquet.read_schema(path)
+            with open_parquet(path) as file:
+                return file.schema_arrow
         with pa.memory_map(str(path)) as file:
             return _stream(file).schema
     except (pa.ArrowException, OSError) as error:
@@ -149,13 +156,11 @@ def _stream(file: Any) -> Any:
 
 def _batches(path: Path, columns: Sequence[str]) -> Iterator[Any]:
     import pyarrow as pa
-    import pyarrow.parquet as parquet
 
     try:
         if path.suffix.lower() in PARQUET:
-            # Buffering the stream and not pre-buffering avoids reading whole row groups into memory.
-            with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
-                yield from file.iter_batches(batch_size=BATCH, columns=list(columns), use_threads=False)
+            with open_parquet(path) as file:
+                yield from batches_of(file, columns, BATCH)
             return
         with pa.memory_map(str(path)) as mapped:
             reader = _stream(mapped)
@@ -234,8 +239,8 @@ def _plain(name: object, folder: Path) -> str:
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = strict_json.parse(read_text(path))
+    except (OSError, ValueError) as error:
         raise unreadable(path, "JSON", error) from error
     return found if isinstance(found, dict) else {}
 

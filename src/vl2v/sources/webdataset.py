@@ -9,22 +9,25 @@ from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from itertools import islice
 from pathlib import Path
-from typing import Self
 
 from vl2v.data.splits import part_of
 from vl2v.data.tables.base import Broken, Row, empty
 from vl2v.errors import DataError
 from vl2v.sources.base import TEXT_BYTES, Embedded, Source, unreadable, version_of
+from vl2v.tar_files import members_of
 from vl2v_runtime.formats import SUFFIXES as IMAGES
 from vl2v_runtime.imaging import MAX_BYTES
 from vl2v_runtime.names import shown
+from vl2v_runtime.regular import read_regular
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 CLASS_LISTS = ("classnames.txt", "classes.txt", "class_names.txt")  # one name per line, in the order of the indices
 LOOKED_AT = 100  # samples from which the columns are taken
 TEXTS = ("cls", "txt", "text", "label", "class")
 MOST_SHARDS = 100_000
-DAMAGED = ("TruncatedHeaderError", "InvalidHeaderError")  # of `tarfile`, which does not document them
+MOST_KEYS = 1000  # of the JSON object of a sample
+SAMPLE_BYTES = 2**24  # of the texts of a sample, each file counted with at least `FILE_BYTES`
+FILE_BYTES = 2**10
 MOST_DIGITS = 9  # of the number of a class
 IMAGE, SPLIT, JSON, FOLDER = "image", "split", "json", "folder"
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -66,13 +69,19 @@ class Shards:
 
     def _samples(self) -> Iterator[tuple[Path, dict[str, object]]]:
         for shard in self._shards:
-            name, sample = "", dict[str, object]()
+            name, sample, size = "", dict[str, object](), 0
             for path, ending, data in _files(shard):
-                if path != name and sample:
-                    yield shard, _folder_of(name) | sample
-                    sample = {}
+                if path != name:
+                    if sample:
+                        yield shard, _folder_of(name) | sample
+                    sample, size = {}, 0
                 name = path
-                sample = self._contents(ending, data) | sample  # the first of several images
+                size += FILE_BYTES + (len(data or b"") if f".{ending.rpartition('.')[2]}" not in IMAGES else 0)
+                if size > SAMPLE_BYTES:
+                    found = f"more than {SAMPLE_BYTES:,} bytes of texts in the sample {shown(name)[:200]}"
+                    raise unreadable(shard, "samples of an image and short texts", found, "write it again")
+                for column, value in self._contents(ending, data).items():
+                    sample.setdefault(column, value)  # the first of several images
             if sample:
                 yield shard, _folder_of(name) | sample
 
@@ -103,37 +112,18 @@ def _folder_of(name: str) -> dict[str, object]:
     return {FOLDER: folder} if folder not in ("", ".", "..") else {}
 
 
-class _Member(tarfile.TarInfo):
-    """A file of a shard. Its header is checked also after the first one, where `tarfile` takes noise for the end."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        """Read the next header.
-
-        Raises:
-            ReadError: if it is damaged or cut off.
-        """
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.HeaderError as error:
-            if type(error).__name__ not in DAMAGED:  # the end
-                raise
-            raise tarfile.ReadError(f"damaged after {archive.offset:,} bytes ({error})") from error
-
-
 def _files(shard: Path) -> Iterator[tuple[str, str, bytes | None]]:
     """Iterate over the files of a shard: sample, extension in lower case, and content, which is None if too large."""
     try:
-        with tarfile.open(shard, "r|*", tarinfo=_Member) as archive:
-            for member in archive:
-                folder, _, name = member.name.rpartition("/")
-                stem, _, ending = name.partition(".")
-                if not member.isreg() or not stem or not ending:
-                    continue
-                ending = ending.lower()
-                most = MAX_BYTES if f".{ending.rpartition('.')[2]}" in IMAGES else TEXT_BYTES
-                content = archive.extractfile(member) if member.size <= most else None
-                yield f"{folder}/{stem}", ending, content.read() if content else None
+        for archive, member in members_of(shard):
+            folder, _, name = member.name.rpartition("/")
+            stem, _, ending = name.partition(".")
+            if not member.isreg() or not stem or not ending:
+                continue
+            ending = ending.lower()
+            most = MAX_BYTES if f".{ending.rpartition('.')[2]}" in IMAGES else TEXT_BYTES
+            content = archive.extractfile(member) if member.size <= most else None
+            yield f"{folder}/{stem}", ending, content.read() if content else None
     except (tarfile.TarError, OSError, EOFError) as error:
         raise unreadable(shard, "a tar file", error, "write or download it again") from error
 
@@ -143,7 +133,11 @@ def _keys(data: bytes) -> dict[str, object]:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
         return {JSON: Broken(f"a .json file that is not JSON ({' '.join(str(error).split())[:80]})", "write it again")}
-    return {k: v for k, v in found.items() if not isinstance(v, dict | list)} if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    if len(found) > MOST_KEYS:
+        return {JSON: Broken(f"a .json file of {len(found):,} keys", f"keep at most {MOST_KEYS:,}")}
+    return {k: v for k, v in found.items() if not isinstance(v, dict | list)}
 
 
 def expand(pattern: str) -> Iterator[str]:
@@ -195,7 +189,7 @@ def _split_of(shard: Path) -> str:
 def _class_names(folder: Path) -> list[str]:
     for name in CLASS_LISTS:
         if (folder / name).is_file():
-            text = (folder / name).read_text(encoding="utf-8", errors="replace")
+            text = read_regular(folder / name).decode("utf-8", errors="replace")
             return [line.strip() for line in text.splitlines() if line.strip()]
     return []
 

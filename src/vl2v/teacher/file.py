@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v.arrays import FLOAT, TEXT, WHOLE, Form, read_arrays
-from vl2v.errors import MissingExtraError, TeacherError
+from vl2v.arrays import FLOAT, TEXT, WHOLE, Form, largest, read_arrays
+from vl2v.errors import TeacherError
+from vl2v.parquet_files import batches_of, open_parquet
 from vl2v.sqlite import keys_of
 from vl2v.teacher.base import Embeddings, Price, TeacherCard, file_digest, unit_rows
 from vl2v.teacher.purchase.store import Digests
@@ -25,6 +26,8 @@ from vl2v_runtime.numbers import number
 
 NPZ = "arrays embeddings [N, D] with paths [N] or sha256 [N], and texts [M] with text_embeddings [M, D]"
 PARQUET = "columns embedding, and path or sha256 (images) and text (prompts), one of them filled per row"
+KEYS = ("path", "sha256", "text")  # columns of a Parquet file
+BATCH = 4096  # its rows read at once
 SCALARS = ("logit_scale", "identity", "revision")
 VECTORS = FLOAT + WHOLE
 DIGEST = re.compile("[0-9a-fA-F]{64}")
@@ -175,7 +178,7 @@ def _explaining(path: Path) -> Iterator[None]:
         raise TeacherError(
             f"{path} lacks {error}.", expected=expected, found="other content", next_step=step
         ) from error
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         found, step = " ".join(str(error).split())[:300], "write the file again"
         raise TeacherError(f"{path} cannot be read.", expected=expected, found=found, next_step=step) from error
 
@@ -195,20 +198,69 @@ def _by_key(keys: Sequence[str], embeddings: Embeddings) -> Images:
 
 
 def _read_parquet(path: Path) -> Content:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError("Reading Parquet", "parquet", "pyarrow") from error
-    table = pq.read_table(path)
-    if not {"path", "sha256"} & set(table.column_names):
-        raise KeyError("path")
-    embeddings = np.array(table.column("embedding").to_pylist(), dtype=np.float32)
-    empty = [None] * len(embeddings)
-    columns = {n: table.column(n).to_pylist() if n in table.column_names else empty for n in ("path", "sha256", "text")}
-    images = _filled([s or p for s, p in zip(columns["sha256"], columns["path"], strict=True)], embeddings)
-    texts = _filled(columns["text"], embeddings)
-    extra = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items() if not k.startswith(b"ARROW")}
+    most = largest(path)
+    with open_parquet(path) as file:
+        schema = file.schema_arrow
+        if "embedding" not in schema.names or not {"path", "sha256"} & set(schema.names):
+            raise KeyError("path" if "embedding" in schema.names else "embedding")
+        columns = [name for name in ("embedding", *KEYS) if name in schema.names]
+        if twice := [name for name in columns if schema.names.count(name) > 1]:
+            raise ValueError(f"the column {twice[0]} twice")
+        keys: dict[str, list[object]] = {name: [] for name in KEYS}
+        parts, size = [np.zeros((0, 0), np.float32)], 0
+        for batch in batches_of(file, columns, BATCH, most // 4):
+            parts.append(_matrix(batch.column("embedding")))
+            size += parts[-1].nbytes + sum(_text_bytes(name, batch.column(name)) for name in columns[1:])
+            if size > most:
+                raise ValueError(f"more than {most:,} bytes of embeddings and texts")
+            for name, found in keys.items():
+                found += batch.column(name).to_pylist() if name in columns else [None] * batch.num_rows
+    embeddings = np.concatenate(parts[1:] or parts)
+    images = _filled([s or p for s, p in zip(keys["sha256"], keys["path"], strict=True)], embeddings)
+    texts = _filled(keys["text"], embeddings)
+    extra = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items() if not k.startswith(b"ARROW")}
     return images, texts, {k: strict_json.parse(v) if k == "logit_scale" else v for k, v in extra.items()}
+
+
+def _text_bytes(name: str, column: Any) -> int:
+    """Return the number of bytes of the texts in an Arrow column, each occurrence counted.
+
+    Raises:
+        ValueError: if it has another type.
+    """
+    from pyarrow import compute, types
+
+    coded = types.is_dictionary(column.type)
+    texts = column.dictionary if coded else column
+    if types.is_null(texts.type):
+        return 0
+    if not (types.is_string(texts.type) or types.is_large_string(texts.type)):
+        raise ValueError(f"a column {name} of type {str(column.type)[:100]}")
+    lengths = compute.binary_length(texts)
+    return compute.sum(lengths.take(column.indices) if coded else lengths).as_py() or 0
+
+
+def _matrix(column: Any) -> Embeddings:
+    """Return [N, D] float32 from an Arrow column of N lists of D numbers.
+
+    Raises:
+        ValueError: if a list or a number is missing, or the lists have several lengths.
+    """
+    from pyarrow import compute, types
+
+    lists = types.is_list, types.is_large_list, types.is_fixed_size_list
+    numbers = types.is_floating, types.is_integer, types.is_decimal
+    if not any(kind(column.type) for kind in lists) or not any(kind(column.type.value_type) for kind in numbers):
+        raise ValueError(f"embeddings of type {str(column.type)[:100]}")
+    values = column.flatten()
+    width = len(values) // len(column)
+    if (
+        column.null_count
+        or values.null_count
+        or set(compute.unique(compute.list_value_length(column)).to_pylist()) != {width}
+    ):
+        raise ValueError("embeddings of several dimensions, or with missing numbers")
+    return np.asarray(values).astype(np.float32).reshape(len(column), width)
 
 
 def _filled(keys: Sequence[object], embeddings: Embeddings) -> Rows:

@@ -9,6 +9,7 @@ from typing import Any
 from vl2v.data.parquet_images import class_names
 from vl2v.data.tables.base import Row
 from vl2v.errors import DataError, MissingExtraError
+from vl2v.parquet_files import batches_of, open_parquet
 from vl2v_runtime.names import shown
 
 BATCH = 4096  # rows read at once
@@ -38,7 +39,7 @@ class ParquetTable:
         number = 0
         try:
             with self._open() as file:
-                for batch in file.iter_batches(batch_size=BATCH, columns=list(columns), use_threads=False):
+                for batch in batches_of(file, columns, BATCH):
                     values = [self._values(column, batch.column(column)) for column in columns]
                     for cells in zip(*values, strict=True):
                         number += 1
@@ -55,13 +56,11 @@ class ParquetTable:
 
     def _open(self) -> Any:
         try:
-            import pyarrow.parquet as parquet
             from pyarrow import ArrowException
         except ImportError as error:
             raise MissingExtraError("Reading Parquet", "parquet", "pyarrow") from error
         try:
-            # A buffered stream and no pre-buffering: else row groups are read ahead into memory.
-            return parquet.ParquetFile(self._path, buffer_size=1 << 20, pre_buffer=False)
+            return open_parquet(self._path)
         except (ArrowException, OSError) as error:
             raise self._broken(error) from error
 
