@@ -77,7 +77,17 @@ def written_at_once(folder: Path, target: Callable[[], Path]) -> Iterator[IO[byt
         raise
 
 
-WRITTEN = ("student", "export", "report", "work", "jobs", "locks", "running", "vectors")  # folders that vl2v writes
+WRITTEN = (
+    "student",
+    "export",
+    "report",
+    "work",
+    "jobs",
+    "locks",
+    "running",
+    "vectors",
+    "hub",
+)  # folders that vl2v writes
 FOREIGN = ("tensorboard", "wandb", "mlruns")  # folders that trackers write, which follow links
 # W&B links the log of its service from each of its run folders, whose names are new every time.
 EXEMPT = "wandb/*run-*/logs/debug-core.log"

@@ -13,6 +13,7 @@ import pytest
 import torch
 from made_run import make_run
 
+from command_line import run_cli
 from vl2v.api_report import make_report
 from vl2v.commands.classes import remove_classes
 from vl2v.commands.export import export as export_files
@@ -286,3 +287,19 @@ def test_no_file_of_mlflows_database_is_a_link(tmp_path: Path, suffix: str) -> N
     (tmp_path / f"mlflow.db{suffix}").symlink_to(tmp_path / "victim")
     with pytest.raises(AccessError, match="not written to"):
         MlflowTracker(tmp_path, Memory()).start({})
+
+
+@pytest.mark.parametrize("content", ["", "student/student.json"])
+def test_a_dry_run_of_a_push_does_not_follow_a_planted_link(tmp_path: Path, content: str) -> None:
+    """The link leads to an empty folder, or to one that looks like an earlier dry run."""
+    run, victim = make_run(tmp_path).folder, tmp_path / "victim"
+    victim.mkdir()
+    if content:
+        (victim / content).parent.mkdir()
+        (victim / content).touch()
+    (run / "hub").symlink_to(victim)
+    before = sorted(victim.rglob("*"))
+    done = run_cli("push", run, "me/student", "--dry-run")
+    assert done.returncode == 13, done.stderr
+    assert "is a link to another folder" in done.stderr
+    assert sorted(victim.rglob("*")) == before

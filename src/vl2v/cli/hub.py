@@ -27,7 +27,7 @@ def push(
     from vl2v.hub.push import clear
     from vl2v.hub.push import push as send
 
-    folder = (out or clear(run / "hub")) if dry_run else None
+    folder = (out or clear(run)) if dry_run else None
     done = send(run, name, private=private, licence=licence, revision=revision, dry_run=folder)
     if as_json:
         where: dict[str, Any] = {"folder": done.folder and str(done.folder), "url": done.url or None}

@@ -13,6 +13,7 @@ from vl2v.errors import HubError, RunError
 from vl2v.hub.faults import check_labels, check_repository, hub_errors
 from vl2v.hub.package import CARD_FILE, KNOWN, Files, make_package
 from vl2v.student.files import CARD
+from vl2v.writing import check_folder
 
 OURS = f"student/{CARD}"
 HARMLESS = (".gitattributes", CARD_FILE)  # files of a repository that was created by hand
@@ -76,8 +77,14 @@ def push(
         return Pushed(_sizes(files), url=_send(files, name, private, revision))
 
 
-def clear(folder: Path) -> Path:
-    """Remove the folder of an earlier dry run, and return its path."""
+def clear(run: Path) -> Path:
+    """Remove the files of an earlier dry run from the folder of a run, and return the path for new ones.
+
+    Raises:
+        AccessError: if the path is a link that leads out of the run.
+    """
+    check_folder(run)
+    folder = run / "hub"
     if (folder / OURS).is_file():
         shutil.rmtree(folder)
     return folder

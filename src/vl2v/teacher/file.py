@@ -265,8 +265,6 @@ def _matrix(column: Any) -> Embeddings:
 
 def _filled(keys: Sequence[object], embeddings: Embeddings) -> Rows:
     """Keep only the rows that have a key."""
-    if np.ndim(embeddings) != 2:
-        raise ValueError(f"embeddings of shape {list(np.shape(embeddings))}")
     rows = [row for row, key in enumerate(keys) if key]
     return [str(keys[row]) for row in rows], embeddings[rows]
 
