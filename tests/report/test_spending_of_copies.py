@@ -64,6 +64,7 @@ def test_a_run_from_elsewhere_has_the_amount_that_it_records(run: Path) -> None:
 def test_a_run_without_a_ledger_is_told_where_it_may_be(run: Path) -> None:
     (run.parent / "s.sqlite").unlink()
     (run / FILE).unlink()
+    (run / "config.yaml").touch()
     done = run_cli("ledger", str(run), env={"XDG_DATA_HOME": str(run.parent / "none"), "HOME": str(run.parent)})
     assert done.returncode == 0
     assert "made elsewhere" in done.stderr

@@ -240,7 +240,11 @@ def test_wrong_runs(bench: Bench, copied: Path, tmp_path: Path) -> None:
     student.save(copied / "student")
     assert "classes" in fault(copied, new).problem
     student.remove_class("bar")
-    student.provenance[CHANGES] = [{"added": "dot"}, {"removed": "bar"}]
+    names, at = ["bar", "blank", "zebra_stripe"], "2026-01-01T00:00:00+00:00"
+    student.provenance[CHANGES] = [
+        {"at": at, "before": names, "added": {"dot": ["a dot"]}},
+        {"at": at, "before": [*names, "dot"], "removed": ["bar"]},
+    ]
     student.save(copied / "student")
     assert "blank, zebra_stripe, dot" in fault(copied, new).found
     (copied / "predictions.npz").unlink()

@@ -146,5 +146,5 @@ def test_a_resource_file_is_read(tmp_path: Path) -> None:
     file.write_bytes(header + tree + bodies + names)
     assert contents(file) == {"/pictures/dog.webp": b"dog", "/pictures/cat.webp": b"cat"}
     file.write_bytes(b"no resource file at all, but long enough")
-    with pytest.raises(ValueError, match="no Qt resource file"):
+    with pytest.raises(ValueError, match="not a Qt resource file"):
         contents(file)
