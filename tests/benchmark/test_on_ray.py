@@ -53,6 +53,11 @@ def weights(sweep: Sweep) -> dict[str, bytes]:
     }
 
 
+def processes(heard: Heard, title: str) -> list[int]:
+    """The processes in which a job ran, in order."""
+    return [int(line.rsplit("process ", 1)[1]) for line in heard.lines if line.startswith(f"{title}: runs")]
+
+
 def finished_at(out: Path) -> dict[str, int]:
     return {file.parent.name: file.stat().st_mtime_ns for file in out.glob("jobs/*/job.json")}
 
@@ -78,7 +83,7 @@ def test_students_and_accuracies_are_those_of_one_process(bench: Bench, in_proce
     found, expected = ({(r.method, r.target, r.weights): r.test for r in s.records()} for s in (sweep, in_process))
     assert found == expected
     assert len(found) == 9
-    places = [line.rsplit("process ", 1)[1] for line in heard.lines if "runs on" in line]
+    places = [pid for job in sweep.jobs() for pid in processes(heard, job.describe())]
     assert len(places) == 6
     assert len(set(places)) == 2, "two jobs at a time"
     assert list((sweep.out / "running").iterdir()) == []
@@ -92,6 +97,7 @@ def test_students_and_accuracies_are_those_of_one_process(bench: Bench, in_proce
 def test_a_killed_worker_costs_only_what_its_job_had_not_saved(bench: Bench, in_process: Sweep, tmp_path: Path) -> None:
     sweep, heard = opened(bench, tmp_path / "killed"), Heard()
     killed: list[tuple[str, int, dict[str, int], int]] = []
+    titles = {job.name: job.describe() for job in sweep.jobs()}
 
     def kill() -> None:
         """A worker in the middle of a job, once another job is done."""
@@ -99,12 +105,12 @@ def test_a_killed_worker_costs_only_what_its_job_had_not_saved(bench: Bench, in_
             time.sleep(0.005)
             done = finished_at(sweep.out)
             for state in sweep.out.glob("jobs/*/state.safetensors") if done else ():
-                running = sweep.out / "running" / f"{state.parent.name}.json"
-                if state.parent.name not in done and running.exists():
-                    pid = json.loads(running.read_text())["pid"]
+                name = state.parent.name
+                if name not in done and (places := processes(heard, titles[name])):
+                    pid = places[-1]
                     os.kill(pid, signal.SIGKILL)
                     began = (state.parent / "config.yaml").stat().st_mtime_ns
-                    killed.append((state.parent.name, pid, done, began))
+                    killed.append((name, pid, done, began))
                     return
 
     killer = threading.Thread(target=kill, daemon=True)
@@ -113,9 +119,8 @@ def test_a_killed_worker_costs_only_what_its_job_had_not_saved(bench: Bench, in_
     killer.join(1)
     assert (len(done.finished), done.failed) == (6, {})
     name, pid, before, began = killed[0]
-    what = next(job.describe() for job in done.finished if job.name == name)
-    places = [line.rsplit("process ", 1)[1] for line in heard.lines if line.startswith(f"{what}: runs")]
-    assert places[-1] != str(pid)
+    first, again = processes(heard, titles[name])
+    assert first == pid != again
     assert (sweep.out / "jobs" / name / "config.yaml").stat().st_mtime_ns == began, "the job went on, in its folder"
     after = finished_at(sweep.out)
     assert {job: after[job] for job in before} == before
@@ -156,7 +161,7 @@ bench, out = Bench(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4
 seldom = {"distill": {"checkpoint_every": 1000}}
 grid = tiny_grid(bench, ("erm",), 5000, targets=("rose",), change=seldom)
 try:
-    run_on_ray(opened(bench, out, grid), "local", LogLines(), local_cpus=1)
+    run_on_ray(opened(bench, out, grid), "local", LogLines())
 except Interrupted as stopped:
     sys.exit(f"STOPPED {stopped}")
 """

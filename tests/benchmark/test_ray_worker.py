@@ -14,7 +14,6 @@ from tiny_grid import opened, tiny_grid
 from vl2v.benchmark.purchase import buy_ahead
 from vl2v.benchmark.ray_worker import Assignment, file_system, work
 from vl2v.benchmark.sweep import Sweep
-from vl2v.cluster.worker import Driver
 from vl2v.errors import BudgetError, MissingExtraError, RunError, Vl2vError
 from vl2v.progress import Silent
 
@@ -26,14 +25,14 @@ def assigned(bench: Bench, out: Path, data: Path) -> tuple[Sweep, Assignment]:
     (sweep.out / "running").mkdir()
     (sweep.out / "running" / "mark").touch()
     return sweep, Assignment(
-        sweep.grid, sweep.origin, bought.card, sweep.out, sweep.storage.cache, "v.sqlite", "mark", Driver(),
-        1, 0, True,
+        sweep.grid, sweep.origin, bought.card, sweep.out, sweep.storage.cache, "v.sqlite", "mark",
+        1, True,
     )  # fmt: skip
 
 
 def said(assignment: Assignment, sweep: Sweep) -> str:
-    outcome = work(assignment, sweep.jobs()[0])
-    assert not outcome.mine
+    outcome = work((assignment, sweep.jobs()[0]))
+    assert not outcome.finished
     assert isinstance(outcome.error, RunError)
     assert not list((sweep.out / "jobs").glob("*")), "nothing was begun"
     return str(outcome.error)
@@ -45,11 +44,10 @@ def test_a_folder_that_is_not_the_shared_one(bench: Bench, tmp_path: Path) -> No
     assert "another folder with that name" in said(replace(assignment, mark="of another driver"), sweep)
 
 
-def test_other_images_another_version_or_no_images(bench: Bench, tmp_path: Path) -> None:
+def test_other_images_or_no_images(bench: Bench, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(bench.data, data)
     sweep, assignment = assigned(bench, tmp_path / "grid", data)
-    assert "another version of vl2v" in said(replace(assignment, driver=Driver(version="0.0.0")), sweep)
     one, other = data / "ink/bar/0.png", data / "neon/bar/0.png"
     shutil.copyfile(other, one)
     assert "has other images or another student" in (text := said(assignment, sweep))

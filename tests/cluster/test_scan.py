@@ -117,8 +117,8 @@ def test_a_machine_that_cannot_read_an_image_is_named(
     photos: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Far:
-        def map(self, function: Any, items: Any, *rest: Any) -> Iterator[Any]:
-            for rows, keys in items:
+        def map(self, function: Any, following: Any, *rest: Any) -> Iterator[Any]:
+            for rows, keys in iter(following, None):
                 missing = scan._Checked(b"", "cannot be read (No such file or directory)")
                 yield (rows, keys), [missing] * len(keys), "far"
 

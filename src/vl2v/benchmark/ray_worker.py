@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -17,10 +14,8 @@ from vl2v.benchmark.protocol import Grid, Job, Origin
 from vl2v.benchmark.purchase import AnsweredTeacher, copy_once, teacher_of
 from vl2v.benchmark.results import JOBS
 from vl2v.benchmark.sweep import Sweep, identify
-from vl2v.cluster.worker import Driver
 from vl2v.errors import RunError, Vl2vError
 from vl2v.faults.system import disk_full
-from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 from vl2v.runs.storage import FILE as STORAGE
@@ -43,9 +38,7 @@ class Assignment:
         cache: absolute path of the cache of each machine, for pixels, features and a copy of the embeddings.
         vectors: name of the file with the purchased embeddings.
         mark: name of a marker file that the driver created in `out`; jobs stop when it is missing.
-        driver: what the workers must have in common with it.
         threads: number of torch threads.
-        gpus: GPUs per job.
         local: whether all workers run on the machine of the driver.
     """
 
@@ -56,9 +49,7 @@ class Assignment:
     cache: Path
     vectors: str
     mark: str
-    driver: Driver
     threads: int
-    gpus: float
     local: bool
 
     @property
@@ -72,32 +63,35 @@ class Outcome:
     """The outcome of a job.
 
     Attributes:
-        mine: false if another process was working on the job.
-        error: why the job is not finished; None if it is.
+        finished: false if another process is working on the job, or there is an error.
+        error: why the job is not finished.
         notes: messages of the job.
-        host: host name of the worker.
-        pid: process id of the worker.
     """
 
-    mine: bool = False
+    finished: bool = False
     error: Vl2vError | None = None
     notes: list[str] = field(default_factory=list)
-    host: str = field(default_factory=platform.node)
-    pid: int = field(default_factory=os.getpid)
+
+    def result(self) -> bool:
+        """Return whether the job is finished, or raise its error."""
+        if self.error is not None:
+            raise self.error
+        return self.finished
 
 
-def work(assignment: Assignment, job: Job) -> Outcome:
+def work(assigned: tuple[Assignment, Job]) -> Outcome:
     """Run or resume one job; errors for users are returned, not raised."""
+    assignment, job = assigned
     notes, outcome = Notes(), Outcome()
-    assignment.driver.adopt(assignment.gpus)
     torch.set_num_threads(assignment.threads)
     try:
-        with _announced(assignment, job), stopped_by(_gone(assignment.out / RUNNING / assignment.mark)):
+        _check_folder(assignment)
+        with stopped_by(_gone(assignment.out / RUNNING / assignment.mark)):
             sweep = _sweep(assignment)
             sweep.teacher = teacher_of(assignment.card, job)
             threads = job.config.threads or assignment.threads  # one per core, unless the settings state the number
-            outcome.mine = sweep.do(job.with_settings(threads=threads, budget=None), notes)
-            if outcome.mine:  # its store is a copy on this machine, without a ledger
+            outcome.finished = sweep.do(job.with_settings(threads=threads, budget=None), notes)
+            if outcome.finished:  # its store is a copy on this machine, without a ledger
                 (sweep.out / JOBS / job.name / STORAGE).unlink(missing_ok=True)
     except Vl2vError as error:
         outcome.error = error
@@ -124,7 +118,6 @@ def _opened(assignment: Assignment) -> Sweep:
     """Open the grid on this machine, and check that its content is that on the driver."""
     a, here = assignment, f"The machine {platform.node()}"
     step = "make it equal there or remove that machine from the cluster; then repeat the command"
-    a.driver.check()
     if not a.local and (kind := file_system(a.cache)) in NETWORK:
         problem = f"{here} has its cache on a network file system."
         change = "choose another with --cache: SQLite files must not be shared between machines"
@@ -159,11 +152,8 @@ def _difference(found: Origin, expected: Origin) -> str:
     return "; ".join(f"{name} {a}, not {b}" for name, a, b in parts if a != b)
 
 
-@contextmanager
-def _announced(assignment: Assignment, job: Job) -> Iterator[None]:
-    """Record host and process of the job in the folder of the benchmark until the block ends."""
-    folder = assignment.out / RUNNING
-    if not (folder / assignment.mark).is_file():
+def _check_folder(assignment: Assignment) -> None:
+    if not (assignment.out / RUNNING / assignment.mark).is_file():
         found = "another folder with that name" if assignment.out.is_dir() else "no such folder"
         raise RunError(
             f"The machine {platform.node()} does not see the benchmark's folder.",
@@ -171,12 +161,6 @@ def _announced(assignment: Assignment, job: Job) -> Iterator[None]:
             found=found,
             next_step="mount it there or remove that machine from the cluster; then repeat the command",
         )
-    file = folder / f"{job.name}.json"
-    write_json(file, {"host": platform.node(), "pid": os.getpid(), "since": datetime.now(UTC).isoformat()})
-    try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
 
 
 def file_system(path: Path) -> str:

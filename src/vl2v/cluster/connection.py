@@ -48,8 +48,11 @@ class Share:
 
 
 @contextmanager
-def connected(address: str, local_cpus: int | None) -> Iterator[Any]:
+def connected(address: str, local_cpus: int | None = None) -> Iterator[Any]:
     """Yield the module `ray`, connected to a cluster. An existing connection is used and stays open.
+
+    Args:
+        local_cpus: cores of a local cluster; None uses all.
 
     Raises:
         MissingExtraError: if Ray is not installed.
@@ -90,7 +93,7 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-def check_room(ray: Any, share: Share, address: str, progress: Progress, what: str = "job") -> None:
+def check_room(ray: Any, share: Share, address: str, progress: Progress, what: str) -> None:
     """Reject jobs that are too large for a local cluster; for a remote cluster, which may grow, only warn.
 
     `what` is job or worker, in messages and names of options.

@@ -7,22 +7,23 @@ scan and purchase ask `current_pool` where to work. Results are the same with an
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from vl2v.cluster.connection import Share, check_room, connected, room
 from vl2v.cluster.worker import Driver, Failed, Worker
-from vl2v.errors import ConfigError, RunError, Vl2vError
+from vl2v.errors import ConfigError, Interrupted, RunError, Vl2vError
 from vl2v.progress import Progress, warn
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-LOSSES = 3  # workers that may die at the same item, or one after the other while they start
+LOSSES = 4  # workers that may die at the same item, or one after the other while they start
 PATIENCE = 60.0  # seconds without any worker after which the user is told
+SAVING = 60.0  # seconds that calls have to save their state when they are stopped
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,22 @@ class ClusterUse:
 
     Attributes:
         address: ``local`` for processes on this machine, or the address of a running cluster; see `connected`.
-        share: resources of a worker that runs a teacher.
+        share: resources of a worker that runs a teacher, or a job of a grid.
+        unit: worker or job, in messages and names of options.
     """
 
     address: str
     share: Share = field(default_factory=Share)
+    unit: str = "worker"
 
     def __post_init__(self) -> None:
         """Check the resources."""
         if self.share.cpus <= 0 or self.share.gpus < 0:
             raise ConfigError(
-                "The resources per worker are not valid.",
+                f"The resources per {self.unit} are not valid.",
                 expected="CPUs above 0, GPUs at least 0",
                 found=str(self.share),
-                next_step="correct --cpus-per-worker and --gpus-per-worker",
+                next_step=f"correct --cpus-per-{self.unit} and --gpus-per-{self.unit}",
             )
 
 
@@ -53,19 +56,20 @@ def cluster_of(address: str | None, cpus: float = 1.0, gpus: float = 0.0) -> Clu
     return None if address is None else ClusterUse(address, Share(cpus, gpus))
 
 
-@dataclass
-class _Hired:
+class _Hired(NamedTuple):
     """A worker that has started."""
 
     actor: Any
     host: str
+    pid: int
 
 
 @dataclass
 class _Task(Generic[T]):
-    """An item, and how many workers died while they worked on it."""
+    """An item, its title, which may be empty, and how many workers died while they worked on it."""
 
     item: T
+    title: str
     losses: int = 0
 
 
@@ -75,11 +79,21 @@ class WorkerPool:
     Args:
         ray: the connected module.
         use: the cluster.
-        progress: progress callback for warnings.
+        progress: progress callback for warnings, and for items with a title.
+        stop: returns whether the user wants to stop.
+        save: tells calls to save their state and return, for which they have `SAVING` seconds, if `map` is left early.
+            None ends them at once.
     """
 
-    def __init__(self, ray: Any, use: ClusterUse, progress: Progress) -> None:
-        self._ray, self.use, self._progress = ray, use, progress
+    def __init__(
+        self,
+        ray: Any,
+        use: ClusterUse,
+        progress: Progress,
+        stop: Callable[[], bool] = lambda: False,
+        save: Callable[[], None] | None = None,
+    ) -> None:
+        self._ray, self.use, self._progress, self._stop_requested, self._save = ray, use, progress, stop, save
         self._driver, self._share = Driver(), Share()
         self._idle: list[_Hired] = []
         self._starting: dict[Any, Any] = {}  # the actor by the result of its start
@@ -89,47 +103,61 @@ class WorkerPool:
     def check_room(self) -> None:
         """Check once that a worker for a teacher fits on a machine; see `vl2v.cluster.connection.check_room`."""
         if not self._checked:
-            check_room(self._ray, self.use.share, self.use.address, self._progress, "worker")
+            check_room(self._ray, self.use.share, self.use.address, self._progress, self.use.unit)
             self._checked = True
 
     def map(
-        self, function: Callable[[T], R], items: Iterable[T], count: int, share: Share
+        self,
+        function: Callable[[T], R],
+        following: Callable[[], T | None],
+        count: int,
+        share: Share,
+        title: Callable[[T], str] = lambda _: "",
     ) -> Iterator[tuple[T, R, str]]:
-        """Call a function for each item on the workers.
+        """Call a function for items on the workers until `following` returns None and no call is running.
 
-        Items are taken as workers become idle, so they may be computed one by one. Each result is returned once, even
-        if a worker dies.
+        Each result is returned once, even if a worker dies.
 
         Args:
             function: a function of a module of vl2v, or an object of such a class.
-            items: the items, small enough to be sent.
+            following: returns the next item, small enough to be sent. It is called when a worker may be idle.
             count: the number of items, or an estimate of it; no more workers are started.
             share: resources of a worker.
+            title: title of an item, with which the start of each call is reported.
 
         Yields:
             (item, result, name of the machine), in the order in which they finish.
 
         Raises:
             RunError: if a machine cannot run the function, or workers die again and again.
+            Interrupted: if the user wants to stop.
             Vl2vError: an error that the function raises on this machine.
         """
-        self._settle(share)
-        most, fresh, again = min(room(self._ray, share), max(1, count)), iter(items), list[_Task[T]]()
-        busy: dict[Any, tuple[_Hired, _Task[T]]] = {}
-
-        def following() -> _Task[T] | None:
-            return again.pop() if again else next((_Task(item) for item in fresh), None)
-
+        if share != self._share:  # workers with other resources are replaced
+            self.close()
+            self._share, self._failures = share, 0
+        again, busy = list[_Task[T]](), dict[Any, tuple[_Hired, _Task[T]]]()
+        task: _Task[T] | None = None
         try:
-            task = following()
-            while task is not None or busy:
+            while True:
+                if self._stop_requested():
+                    raise Interrupted("Stopped.")
+                if task is None and again:
+                    task = again.pop()
+                elif task is None and (item := following()) is not None:
+                    task = _Task(item, title(item))
                 if task is not None and self._idle:
                     worker = self._idle.pop()
                     busy[worker.actor.call.remote(function, task.item)] = worker, task
-                    task = following()
+                    if task.title:
+                        runs = "runs again" if task.losses else "runs"
+                        self._progress.note(f"{task.title}: {runs} on {worker.host}, process {worker.pid}")
+                    task = None
                     continue
-                if task is not None:
-                    self._hire(most - len(busy))
+                if task is not None:  # one more than there is room for, so that a cluster that can grow does
+                    self._hire(min(room(self._ray, share) + 1, max(1, count)) - len(busy))
+                elif not busy:
+                    return
                 for ref in self._ready(busy):
                     if ref in self._starting:
                         self._started(ref)
@@ -137,11 +165,13 @@ class WorkerPool:
                     worker, done = busy.pop(ref)
                     if (result := self._result(ref, worker, done)) is None:
                         again.append(done)
-                        task = task or following()
                     else:
                         self._idle.append(worker)
                         yield done.item, result[0], worker.host
         finally:
+            if busy and self._save is not None:
+                self._save()
+                self._ray.wait(list(busy), num_returns=len(busy), timeout=SAVING)
             for worker, _ in busy.values():  # only if the block was left early
                 self._dismiss(worker.actor)
 
@@ -151,13 +181,6 @@ class WorkerPool:
             self._dismiss(actor)
         self._idle.clear()
         self._starting.clear()
-
-    def _settle(self, share: Share) -> None:
-        """Replace workers with other resources."""
-        if share != self._share:
-            self.close()
-            self._share = share
-            self._failures = 0
 
     def _hire(self, most: int) -> None:
         """Start workers until there are `most` that are not in a call."""
@@ -179,20 +202,19 @@ class WorkerPool:
         """Take up a worker that has started."""
         actor, errors = self._starting.pop(ref), self._ray.exceptions
         try:
-            host = self._ray.get(ref)
+            started = self._ray.get(ref)
         except errors.RayError as error:
             self._failures += 1
             if isinstance(error, errors.RayTaskError) or getattr(error, "actor_init_failed", False):
-                step = "install vl2v and its extras on every machine, with the same version of Python"
-                raise _broken("A worker could not start.", str(error), step) from error
+                raise _broken("A worker could not start.", str(error), INSTALL) from error
             if self._failures >= LOSSES:
-                raise _broken("Workers die while they start.", str(error), MEMORY) from error
+                raise _broken("Workers die while they start.", str(error), MEMORY.format(self.use.unit)) from error
             return
-        if isinstance(host, Failed):
+        if isinstance(started, Failed):
             self._dismiss(actor)
-            raise host.error
+            raise started.error
         self._failures = 0
-        self._idle.append(_Hired(actor, host))
+        self._idle.append(_Hired(actor, *started))
 
     def _result(self, ref: Any, worker: _Hired, task: _Task[T]) -> tuple[Any] | None:
         """Return the result of a call; None if its worker died."""
@@ -201,13 +223,15 @@ class WorkerPool:
             result = self._ray.get(ref)
         except errors.RayTaskError as error:
             self._dismiss(worker.actor)
-            step = "this is a bug in vl2v; please report it with the output above"
+            step = INSTALL if isinstance(error.cause, ImportError) else BUG
             raise _broken(f"A worker on {worker.host} failed.", str(error), step) from error
         except errors.RayError as error:
             self._dismiss(worker.actor)  # it may be out of reach only, and must not go on
             task.losses += 1
             if task.losses >= LOSSES:
-                raise _broken(f"{LOSSES} workers died at the same images.", str(error).strip(), MEMORY) from error
+                same = f"job, '{task.title}'" if task.title else "images"
+                problem, step = f"{LOSSES} workers died at the same {same}.", MEMORY.format(self.use.unit)
+                raise _broken(problem, str(error).strip(), step) from error
             return None
         if isinstance(result, Failed):
             self._idle.append(worker)
@@ -218,7 +242,9 @@ class WorkerPool:
         self._ray.kill(actor, no_restart=True)
 
 
-MEMORY = "if memory ran out, run fewer workers at once (--cpus-per-worker); the same command continues"
+MEMORY = "if memory ran out, run fewer {0}s at once (--cpus-per-{0}); the same command continues"
+INSTALL = "install vl2v and its extras on every machine, with the same version of Python"
+BUG = "this is a bug in vl2v; please report it with the output above"
 
 
 def _broken(problem: str, found: str, step: str) -> RunError:
@@ -277,11 +303,9 @@ def cluster_workers(use: ClusterUse | None, progress: Progress) -> Iterator[None
     if use is None:
         yield
         return
-    with connected(use.address, None) as ray:
-        pool = WorkerPool(ray, use, progress)
+    with connected(use.address) as ray, closing(WorkerPool(ray, use, progress)) as pool:
         token = _pool.set(pool)
         try:
             yield
         finally:
             _pool.reset(token)
-            pool.close()

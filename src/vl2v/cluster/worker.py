@@ -59,14 +59,14 @@ class Failed:
 class Worker:
     """An actor that calls functions."""
 
-    def start(self, driver: Driver, gpus: float) -> str | Failed:
-        """Prepare and check the machine; returns its name."""
+    def start(self, driver: Driver, gpus: float) -> tuple[str, int] | Failed:
+        """Prepare and check the machine; return its name and the id of this process."""
         driver.adopt(gpus)
         try:
             driver.check()
         except Vl2vError as error:
             return Failed(error)
-        return platform.node()
+        return platform.node(), os.getpid()
 
     def call(self, function: Callable[[Any], Any], item: Any) -> Any:
         """Return the result of a function, or the error for users that it raised."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,10 +218,10 @@ def _looked_up(
         yield rows, keys, noted, cached
 
 
-def _on_workers(pool: WorkerPool, check: _Check, parts: Iterable[_Part], count: int, size: int) -> Iterator[_Chunk]:
+def _on_workers(pool: WorkerPool, check: _Check, parts: Iterator[_Part], count: int, size: int) -> Iterator[_Chunk]:
     """Check files on a cluster. A problem on another machine counts only if it exists on this one, too."""
     chunk: _Chunk = []
-    for (rows, keys), found, host in pool.map(check.part, parts, count, Share()):
+    for (rows, keys), found, host in pool.map(check.part, lambda: next(parts, None), count, Share()):
         for row, key, checked in zip(rows, keys, found, strict=True):
             if checked.problem and check.some([key], {}, ())[0].problem != checked.problem:
                 raise other_files(host, shown(key), checked.problem)

@@ -6,7 +6,7 @@ import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from vl2v.cluster.connection import Share
@@ -90,7 +90,8 @@ def embedded(
         pool.check_room()
     starts = range(0, len(todo), size)
     batches = ((part := list(todo[s : s + size]), [source(i) for i in part]) for s in starts)
-    for (part, sources), answer, host in pool.map(embedder, batches, len(starts), pool.use.share):
+    following = partial(next, batches, None)
+    for (part, sources), answer, host in pool.map(embedder, following, len(starts), pool.use.share):
         if isinstance(answer, DataError):
             for image in sources:
                 image.read()  # raises if it has changed here as well
