@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from vl2v.api_quote import classes_of, data_of, opened_or_named, quote
-from vl2v.cluster.pool import cluster_of
+from vl2v.cluster.connection import cluster_of
 from vl2v.commands import evaluate as measure
 from vl2v.commands.classes import add_classes, list_classes, quote_classes, remove_classes
 from vl2v.commands.distill import Run, run

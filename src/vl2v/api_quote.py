@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vl2v.cluster.pool import cluster_of
+from vl2v.cluster.connection import cluster_of
 from vl2v.commands.quote import quote_run
 from vl2v.config import merge
 from vl2v.data.class_names import class_names

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from logged_teacher import Work, install
 
-from vl2v.cluster.connection import Share, connected
-from vl2v.cluster.pool import ClusterUse, cluster_workers
+from vl2v.cluster.connection import ClusterUse, Share, connected
+from vl2v.cluster.pool import cluster_workers
 from vl2v.cluster.worker import Driver
 from vl2v.errors import ConfigError, DataError, MissingExtraError, RunError, TeacherError
 from vl2v.progress import Silent
@@ -126,7 +126,8 @@ DRIVER = """
 import sys
 from pathlib import Path
 from logged_teacher import Work
-from vl2v.cluster.pool import ClusterUse, cluster_workers
+from vl2v.cluster.connection import ClusterUse
+from vl2v.cluster.pool import cluster_workers
 from vl2v.progress import Silent
 with cluster_workers(ClusterUse("local"), Silent()):
     Work(Path(sys.argv[1])).buy(Path(sys.argv[2]))

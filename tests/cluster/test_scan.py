@@ -13,8 +13,8 @@ import pytest
 from tiny_dataset import TINY, Bench, draw
 
 import vl2v
-from vl2v.cluster.connection import connected
-from vl2v.cluster.pool import ClusterUse, WorkerPool, cluster_workers
+from vl2v.cluster.connection import ClusterUse, connected
+from vl2v.cluster.pool import WorkerPool, cluster_workers
 from vl2v.data import scan
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex, read_all

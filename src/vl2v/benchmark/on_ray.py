@@ -16,8 +16,8 @@ from vl2v.benchmark.purchase import Bought, copy_once
 from vl2v.benchmark.ray_worker import RUNNING, VECTORS, Assignment, work
 from vl2v.benchmark.schedule import Schedule
 from vl2v.benchmark.sweep import Progressed, Sweep
-from vl2v.cluster.connection import LOCAL, Share, check_room, connected
-from vl2v.cluster.pool import ClusterUse, WorkerPool
+from vl2v.cluster.connection import LOCAL, ClusterUse, Share, check_room, connected
+from vl2v.cluster.pool import WorkerPool
 from vl2v.progress import Progress
 from vl2v.stopping import stop_asked
 
@@ -46,7 +46,7 @@ def run_on_ray(
     """
     use = ClusterUse(address, Share(cpus_per_job, gpus_per_job), "job")
     with connected(address) as ray:
-        check_room(ray, use.share, address, progress, use.unit)
+        check_room(ray, use, progress)
         schedule = Schedule(sweep, progress)
         with (
             _marked(sweep.out) as mark,

@@ -58,7 +58,7 @@ def label(
 ) -> None:
     """Label images with a teacher, and write a table that vl2v distill accepts."""
     from vl2v.cli.show import show
-    from vl2v.cluster.pool import cluster_of
+    from vl2v.cluster.connection import cluster_of
     from vl2v.commands.label import label as work
 
     result = work(

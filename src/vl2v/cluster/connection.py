@@ -8,7 +8,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,36 @@ class Share:
 
     def __str__(self) -> str:
         return f"{self.cpus:g} CPUs and {self.gpus:g} GPUs"
+
+
+@dataclass(frozen=True)
+class ClusterUse:
+    """A cluster and the resources of a worker.
+
+    Attributes:
+        address: ``local`` for processes on this machine, or the address of a running cluster; see `connected`.
+        share: resources of a worker that runs a teacher, or a job of a grid.
+        unit: worker or job, in messages and names of options.
+    """
+
+    address: str
+    share: Share = field(default_factory=Share)
+    unit: str = "worker"
+
+    def __post_init__(self) -> None:
+        """Check the resources."""
+        if self.share.cpus <= 0 or self.share.gpus < 0:
+            raise ConfigError(
+                f"The resources per {self.unit} are not valid.",
+                expected="CPUs above 0, GPUs at least 0",
+                found=str(self.share),
+                next_step=f"correct --cpus-per-{self.unit} and --gpus-per-{self.unit}",
+            )
+
+
+def cluster_of(address: str | None, cpus: float = 1.0, gpus: float = 0.0) -> ClusterUse | None:
+    """Return the cluster at an address, for workers with some CPUs and GPUs each; None without an address."""
+    return None if address is None else ClusterUse(address, Share(cpus, gpus))
 
 
 @contextmanager
@@ -93,18 +123,15 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-def check_room(ray: Any, share: Share, address: str, progress: Progress, what: str) -> None:
-    """Reject jobs that are too large for a local cluster; for a remote cluster, which may grow, only warn.
-
-    `what` is job or worker, in messages and names of options.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def check_room(ray: Any, use: ClusterUse, progress: Progress) -> None:
+    """Reject workers that are too large for a local cluster; for a remote cluster, which may grow, only warn."""
+    share, what, nodes = use.share, use.unit, [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not share.gpus and (cards := sum(n.get("GPU", 0) for n in nodes)):
         warn(progress, f"no {what} uses the cluster's GPUs ({cards:g}); --gpus-per-{what} 1 gives one to each {what}")
     if any(share.fits(n) for n in nodes):
         return
     found = ", ".join(str(Share(n.get("CPU", 0), n.get("GPU", 0))) for n in nodes) or "no machine"
-    if address == LOCAL:
+    if use.address == LOCAL:
         step = f"correct --cpus-per-{what} and --gpus-per-{what}"
         raise ConfigError(
             f"This machine is too small for one {what}.", expected=str(share), found=found, next_step=step

@@ -10,10 +10,10 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from vl2v.cluster.connection import Share, check_room, connected, room
+from vl2v.cluster.connection import ClusterUse, Share, check_room, connected, room
 from vl2v.cluster.worker import Driver, Failed, Worker
 from vl2v.errors import ConfigError, Interrupted, RunError, Vl2vError
 from vl2v.progress import Progress, warn
@@ -24,36 +24,6 @@ R = TypeVar("R")
 LOSSES = 4  # workers that may die at the same item, or one after the other while they start
 PATIENCE = 60.0  # seconds without any worker after which the user is told
 SAVING = 60.0  # seconds that calls have to save their state when they are stopped
-
-
-@dataclass(frozen=True)
-class ClusterUse:
-    """A cluster and the resources of a worker.
-
-    Attributes:
-        address: ``local`` for processes on this machine, or the address of a running cluster; see `connected`.
-        share: resources of a worker that runs a teacher, or a job of a grid.
-        unit: worker or job, in messages and names of options.
-    """
-
-    address: str
-    share: Share = field(default_factory=Share)
-    unit: str = "worker"
-
-    def __post_init__(self) -> None:
-        """Check the resources."""
-        if self.share.cpus <= 0 or self.share.gpus < 0:
-            raise ConfigError(
-                f"The resources per {self.unit} are not valid.",
-                expected="CPUs above 0, GPUs at least 0",
-                found=str(self.share),
-                next_step=f"correct --cpus-per-{self.unit} and --gpus-per-{self.unit}",
-            )
-
-
-def cluster_of(address: str | None, cpus: float = 1.0, gpus: float = 0.0) -> ClusterUse | None:
-    """Return the cluster at an address, for workers with some CPUs and GPUs each; None without an address."""
-    return None if address is None else ClusterUse(address, Share(cpus, gpus))
 
 
 class _Hired(NamedTuple):
@@ -103,7 +73,7 @@ class WorkerPool:
     def check_room(self) -> None:
         """Check once that a worker for a teacher fits on a machine; see `vl2v.cluster.connection.check_room`."""
         if not self._checked:
-            check_room(self._ray, self.use.share, self.use.address, self._progress, self.use.unit)
+            check_room(self._ray, self.use, self._progress)
             self._checked = True
 
     def map(

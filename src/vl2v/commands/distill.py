@@ -12,7 +12,8 @@ from accelerate import Accelerator
 
 from vl2v.analysis.advice import Advice
 from vl2v.analysis.worth import pilot_of, save_advice, saved_advice, tell, worth_of
-from vl2v.cluster.pool import ClusterUse, cluster_workers, ensure_named
+from vl2v.cluster.connection import ClusterUse
+from vl2v.cluster.pool import cluster_workers, ensure_named
 from vl2v.commands.choosing import with_choice, with_recorded_choice
 from vl2v.commands.reporting import write_report
 from vl2v.config import RunConfig

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v.cluster.pool import ClusterUse, cluster_workers, ensure_named
+from vl2v.cluster.connection import ClusterUse
+from vl2v.cluster.pool import cluster_workers, ensure_named
 from vl2v.commands.label_table import ensure_trainable, warn_of_faults, write_labels
 from vl2v.config import DataConfig, RunConfig
 from vl2v.data.caches import open_index

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 
-from vl2v.cluster.pool import ClusterUse, cluster_workers
+from vl2v.cluster.connection import ClusterUse
+from vl2v.cluster.pool import cluster_workers
 from vl2v.config import RunConfig
 from vl2v.locations import StoragePaths
 from vl2v.planning.choice import quoted_choice
