@@ -18,8 +18,8 @@ from vl2v.data.folder import DomainFolder, FaultyDataError, unlabelled_images
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v.errors import ConfigError, DataError
-from vl2v.planning.prepare import check_domains, list_folder
-from vl2v.planning.split import match_domains, split_dataset
+from vl2v.planning.prepare import list_folder
+from vl2v.planning.split import check_domains, match_domains, split_dataset
 from vl2v_runtime.inputs import each, search
 from vl2v_runtime.names import printable, quoted, shown
 from vl2v_runtime.walking import walk

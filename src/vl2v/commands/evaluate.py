@@ -25,8 +25,8 @@ from vl2v.errors import ConfigError, StudentError
 from vl2v.evaluation.class_numbers import class_numbers
 from vl2v.evaluation.evaluation import TEST, UNSPLIT, Evaluation, Logits, domain_score, split_domains, student_answers
 from vl2v.locations import StoragePaths
-from vl2v.planning.prepare import check_domains, list_folder, read_datasets
-from vl2v.planning.split import split_of_student
+from vl2v.planning.prepare import list_folder, read_datasets
+from vl2v.planning.split import check_domains, split_of_student
 from vl2v.progress import Progress, Silent, warn
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess

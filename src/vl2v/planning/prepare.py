@@ -17,7 +17,7 @@ from vl2v.data.drop import without_dropped
 from vl2v.data.folder import DomainFolder, search, unlabelled_images
 from vl2v.data.heap import ImageHeap
 from vl2v.data.images import ImageDataset, spelling
-from vl2v.data.layout import CLASS_FIRST, are_parts
+from vl2v.data.layout import are_parts
 from vl2v.data.listing import Listing
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import FileIndex
@@ -29,11 +29,10 @@ from vl2v.data.tables.frame import frame_columns
 from vl2v.data.tables.imported import columns_asked
 from vl2v.data.views import View, make_views
 from vl2v.errors import ConfigError
-from vl2v.hints import did_you_mean
-from vl2v.planning.split import Split, match_domains
+from vl2v.planning.split import Split, check_domains
 from vl2v.progress import Progress, warn
 from vl2v.sources.registry import find_source
-from vl2v_runtime.names import quoted, shown
+from vl2v_runtime.names import shown
 
 
 def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
@@ -203,40 +202,6 @@ def read_unlabelled(
         root=root, classes=tuple(names), image=column, domain=domain, skip_bad=skip_bad, layout_as_found=True
     )
     return read_datasets(list_folder(config), config, index, cache, progress)[0]
-
-
-def check_domains(
-    held_out: Sequence[str],
-    domains: Sequence[str],
-    flag: str = "--held-out",
-    *,
-    classes: Sequence[str] = (),
-    class_first: bool = False,
-) -> tuple[str, ...]:
-    """Return the names of held-out domains as their folders are written.
-
-    `classes` and `class_first`, which states whether they are above the domains, are for the message only.
-
-    Raises:
-        ConfigError: if a domain is unknown, or no domain is left for training.
-    """
-    expected = f"one or more of {', '.join(map(shown, domains))}"
-    step = f"correct {flag}"
-    if unknown := [name for name in held_out if not match_domains([name], domains)]:
-        if match_domains(unknown, classes):
-            known = ", ".join(map(shown, classes[:5])) + (", ..." if len(classes) > 5 else "")
-            step += f"; {known} are classes: if these folders are the domains, "
-            step += f"{'omit' if class_first else 'add'} {CLASS_FIRST}"
-        elif all(match_domains([part], domains) for part in unknown[0].split(",")):
-            step = f"repeat {flag} for each: " + " ".join(f"{flag} {quoted(part)}" for part in unknown[0].split(","))
-        else:
-            step += did_you_mean(unknown[0], domains)
-        raise ConfigError("Unknown domain.", expected=expected, found=", ".join(map(shown, unknown)), next_step=step)
-    found_domains = match_domains(held_out, domains)
-    if flag == "--held-out" and set(found_domains) == set(domains):
-        problem, found = "No domain is left for training.", "every domain held out"
-        raise ConfigError(problem, expected=expected, found=found, next_step=step)
-    return found_domains
 
 
 @dataclass(frozen=True)

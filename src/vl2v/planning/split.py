@@ -11,6 +11,7 @@ import numpy as np
 
 from vl2v.config import DataConfig, parse
 from vl2v.data.images import ImageDataset
+from vl2v.data.layout import CLASS_FIRST
 from vl2v.data.splits import (
     TEST,
     TRAIN,
@@ -22,8 +23,9 @@ from vl2v.data.splits import (
     labels_per_class,
 )
 from vl2v.digests import among
-from vl2v.errors import DataError
-from vl2v_runtime.names import shown
+from vl2v.errors import ConfigError, DataError
+from vl2v.hints import did_you_mean
+from vl2v_runtime.names import quoted, shown
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,40 @@ def match_domains(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ..
     known = {unicodedata.normalize("NFC", domain): domain for domain in domains}
     found = (name if name in domains else known.get(unicodedata.normalize("NFC", name)) for name in names)
     return tuple(dict.fromkeys(name for name in found if name is not None))
+
+
+def check_domains(
+    held_out: Sequence[str],
+    domains: Sequence[str],
+    flag: str = "--held-out",
+    *,
+    classes: Sequence[str] = (),
+    class_first: bool = False,
+) -> tuple[str, ...]:
+    """Return the names of held-out domains as their folders are written.
+
+    `classes` and `class_first`, which states whether they are above the domains, are for the message only.
+
+    Raises:
+        ConfigError: if a domain is unknown, or no domain is left for training.
+    """
+    expected = f"one or more of {', '.join(map(shown, domains))}"
+    step = f"correct {flag}"
+    if unknown := [name for name in held_out if not match_domains([name], domains)]:
+        if match_domains(unknown, classes):
+            known = ", ".join(map(shown, classes[:5])) + (", ..." if len(classes) > 5 else "")
+            step += f"; {known} are classes: if these folders are the domains, "
+            step += f"{'omit' if class_first else 'add'} {CLASS_FIRST}"
+        elif all(match_domains([part], domains) for part in unknown[0].split(",")):
+            step = f"repeat {flag} for each: " + " ".join(f"{flag} {quoted(part)}" for part in unknown[0].split(","))
+        else:
+            step += did_you_mean(unknown[0], domains)
+        raise ConfigError("Unknown domain.", expected=expected, found=", ".join(map(shown, unknown)), next_step=step)
+    found_domains = match_domains(held_out, domains)
+    if flag == "--held-out" and set(found_domains) == set(domains):
+        problem, found = "No domain is left for training.", "every domain held out"
+        raise ConfigError(problem, expected=expected, found=found, next_step=step)
+    return found_domains
 
 
 def split_dataset(dataset: ImageDataset, config: DataConfig, seed: int) -> Split:
