@@ -27,7 +27,7 @@ from vl2v.cli.console import LogLines
 from vl2v.commands.suspects import find_suspects
 from vl2v.locations import StoragePaths
 
-SEEDS, FLIPPED, METHODS = (0,), 0.05, ("vl2v", "erm")
+SEEDS, FLIPPED, METHODS = (0,), 0.05, ("vl2v",)
 LABELS = ("flipped", "cleaned", "original")
 
 
