@@ -1,14 +1,19 @@
-"""Open safetensors files, which may come from strangers."""
+"""Open safetensors files, which may come from strangers, and hash tensors."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+    from torch import Tensor
 
 
 @contextmanager
@@ -29,3 +34,12 @@ def read_tensors(path: Path) -> dict[str, Any]:
     """Read all tensors of a safetensors file by name; see `open_tensors`."""
     with open_tensors(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+
+
+def add_weights(digest: _Hash, weights: Mapping[str, Tensor]) -> None:
+    """Add tensors and their names to a hash, sorted by name."""
+    import torch
+
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -26,8 +26,7 @@ from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import alone_in
 from vl2v.runs.storage import storage_of
 from vl2v.sources.named import imported
-from vl2v.student.files import CARD, read_described
-from vl2v.student.provenance import check_provenance
+from vl2v.student.files import CARD
 from vl2v_runtime.names import shown
 
 MOVED = "name their new place: --data DATA, a folder or a table"
@@ -194,7 +193,6 @@ def _check_unlabelled(folder: RunFolder, data: DataConfig, made: Mapping[str, An
 def _recorded(folder: RunFolder) -> Mapping[str, Any]:
     """Return what a run records of its images; empty if it has not read them yet."""
     if (folder.student / CARD).is_file():
-        made = check_provenance(read_described(folder.student)["provenance"], str(folder.student))
-        return made.get("data") or {}
+        return folder.provenance().get("data") or {}
     found = read_json(folder.data_file) if folder.data_file.is_file() else {}
     return found if isinstance(found, dict) else {}

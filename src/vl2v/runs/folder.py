@@ -146,13 +146,17 @@ class RunFolder:
         """Read the settings of the run with paths as in `config.yaml`."""
         return parse(RunConfig, read_mapping(self.config_file), str(self.config_file))
 
-    def origin(self) -> str:
-        """Return the origin of the student, see `vl2v.origin`; empty if there is no student.
+    def provenance(self) -> Mapping[str, Any]:
+        """Return the provenance of the student; empty if there is no student yet.
 
         Raises:
             StudentError: if its `student.json` is damaged.
         """
-        return origin_of(read_described(self.student)["provenance"]) if (self.student / CARD).is_file() else ""
+        return read_described(self.student)["provenance"] if (self.student / CARD).is_file() else {}
+
+    def origin(self) -> str:
+        """Return the origin of the student, see `vl2v.origin`; empty if there is no student yet."""
+        return origin_of(self.provenance())
 
     def teacher(self) -> Mapping[str, Any] | None:
         """Return identity, revision and dimension of the vendor's model at the start of the run; None if not recorded.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from vl2v.runs.folder import RunFolder
 from vl2v.runs.made_here import MARK, check_prompts, check_teacher, is_signed, sign_teacher
 from vl2v.runs.relative import base_of
 from vl2v.runs.storage import remember, teacher_signature
-from vl2v.student.files import CARD, read_described
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.purchase import spending
 from vl2v_runtime.names import printable
@@ -68,17 +67,12 @@ def ensure_teacher_allowed(folder: RunFolder, named: str | None = None) -> None:
     """
     config = folder.written_config()
     given = teacher_signature(folder.path)
-    noted = _provenance(folder).get(MARK)  # earlier versions signed in the student alone
+    noted = folder.provenance().get(MARK)  # earlier versions signed in the student alone
     own = given if is_signed(given, "teacher", config.teacher.spec, config.teacher.prompts) else noted
     if named is None:
         check_teacher(config, own)
     else:
         check_prompts(config, own, "copy its lines into config.yaml, as a list under teacher.prompts")
-
-
-def _provenance(folder: RunFolder) -> Mapping[str, Any]:
-    """Return the provenance of the student of a run; empty if there is no student yet."""
-    return read_described(folder.student)["provenance"] if (folder.student / CARD).is_file() else {}
 
 
 def resume_run(
@@ -97,7 +91,7 @@ def resume_run(
         RunError: if classes of the student were added or removed.
         TeacherError: see `ensure_teacher_allowed`.
     """
-    if _provenance(folder).get("classes_changed"):
+    if folder.provenance().get("classes_changed"):
         raise RunError(
             "The classes of this student were changed after its training, and --resume would undo that.",
             expected="a student with the classes of its training",

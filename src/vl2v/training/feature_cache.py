@@ -24,6 +24,7 @@ from vl2v.locking import file_lock
 from vl2v.progress import Progress
 from vl2v.student.backbones import Backbone
 from vl2v.student.preprocess import Preprocess
+from vl2v.tensor_files import add_weights
 from vl2v.training.data import TrainingData
 from vl2v.writing import reserve
 from vl2v_runtime.imaging import DECODING
@@ -152,7 +153,5 @@ def fingerprint(backbone: nn.Module, preprocess: Preprocess) -> str:
     expects = f"Preprocess(size={p.size!r}, mean={p.mean!r}, std={p.std!r})"
     digest = hashlib.sha256(f"{expects} {DECODING}".encode())
     digest.update(str(backbone).encode())
-    for name, tensor in sorted(backbone.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    add_weights(digest, backbone.state_dict())
     return digest.hexdigest()[:16]

@@ -20,6 +20,7 @@ from vl2v.runs.made_here import MARK, sign_teacher
 from vl2v.student.card import MAX_LOGIT_SCALE
 from vl2v.student.model import Student
 from vl2v.teacher.prompts import load_templates
+from vl2v.tensor_files import add_weights
 from vl2v.training.data import TrainingData
 from vl2v.training.train import TrainingResult
 from vl2v_runtime.names import printable
@@ -50,10 +51,7 @@ def build_student(
 def new_origin(student: Student) -> str:
     """Return the origin of a trained student: a hash of its weights without the text head, see `vl2v.origin`."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(student.state_dict().items()):
-        if name != "head":
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    add_weights(digest, {name: tensor for name, tensor in student.state_dict().items() if name != "head"})
     return digest.hexdigest()[:32]
 
 
