@@ -1,4 +1,4 @@
-"""Requests that no honest client sends, and what each has to be answered with."""
+"""Requests that no honest client sends, and the expected answers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image
 from vendor_serving import picture
 
-MODEL = "@"  # stands for the model that the server sells
+MODEL = "@"  # placeholder of the served model
 
 
 @dataclass(frozen=True)
 class Case:
-    """One request body and the answer it has to get; several codes where two checks may come first."""
+    """A request body and the expected status; several codes if either of two checks may come first."""
 
     name: str
     body: bytes
@@ -70,7 +70,7 @@ VALUES: dict[str, Any] = {
 
 
 def wrong_types() -> Iterator[Case]:
-    """Every wrong value in every place that takes one."""
+    """Return every wrong value for every field."""
     for name, value in VALUES.items():
         yield Case(f"input is {name}", request(value), 422)
         yield Case(f"input of {name}", request([value]), 422)
@@ -82,11 +82,11 @@ def wrong_types() -> Iterator[Case]:
         yield Case(f"part type is {name}", request([{"content": [{"type": value, "text": "a"}]}]), 422)
         link = {"type": "image_url", "image_url": value}
         yield Case(f"image_url is {name}", request([{"content": [link]}]), 422)
-        for place, body in (
+        for position, body in (
             ("image", [{"image": value}]),
             ("url", [{"content": [{"type": "image_url", "image_url": {"url": value}}]}]),
         ):
-            yield Case(f"{place} is {name}", request(body), 400 if value == "" else 422)
+            yield Case(f"{position} is {name}", request(body), 400 if value == "" else 422)
         yield Case(f"modality image, input of {name}", request([value], modality="image"), 400 if value == "" else 422)
         if value is not None:
             yield Case(f"modality is {name}", request("a", modality=value), 422)
@@ -306,13 +306,13 @@ def text_bomb() -> bytes:
 def mutated_images(count: int) -> list[bytes]:
     """Images with some bytes changed at random: each may still be one, or not."""
     draw = np.random.default_rng(0)
-    found = []
+    changed = []
     for i in range(count):
         data = bytearray(picture(i, ("JPEG", "PNG", "WEBP")[i % 3]))
-        for place in draw.integers(0, min(len(data), 400), draw.integers(1, 8)):
-            data[place] = draw.integers(0, 256)
-        found.append(bytes(data))
-    return found
+        for position in draw.integers(0, min(len(data), 400), draw.integers(1, 8)):
+            data[position] = draw.integers(0, 256)
+        changed.append(bytes(data))
+    return changed
 
 
 CASES = [*wrong_types(), *wrong_shapes(), *broken_json(), *bad_base64(), *links(), *bad_images()]

@@ -1,4 +1,4 @@
-"""Default batch sizes of the usual clients fit, and token ids are refused with what to configure."""
+"""Default batch sizes of common clients are accepted. Token ids are refused with the setting to change."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from vl2v.web.faults import ApiError
 from vl2v.web.limits import Limits
 
 
-def asked(items: Any, **fields: Any) -> Any:
+def parse_items(items: Any, **fields: Any) -> Any:
     return parse(json.dumps({"model": "m", "input": items, **fields}).encode(), "m", 4, Limits())
 
 
 @pytest.mark.parametrize("items", [[1, 2, 3], [[1, 2], [3]], [[]], [1] * 5000, [True]])
-def test_token_ids_are_refused_with_what_to_configure(items: Any) -> None:
+def test_token_ids_are_refused_with_the_setting_to_change(items: Any) -> None:
     with pytest.raises(ApiError) as caught:
-        asked(items)
+        parse_items(items)
     assert (caught.value.status, caught.value.code) == (422, "token_ids")
     assert "OpenAIEmbeddings(check_embedding_ctx_length=False)" in caught.value.message
 
 
 def test_2048_texts_fit_and_64_images() -> None:
-    assert asked(["x"] * 2048).texts == 2048
+    assert parse_items(["x"] * 2048).texts == 2048
     image = {"image": "aGVsbG8="}
-    assert asked([image] * 64).images == 64
-    assert len(asked([image] * 64 + ["x"] * 2048).items) == 2112
+    assert parse_items([image] * 64).images == 64
+    assert len(parse_items([image] * 64 + ["x"] * 2048).items) == 2112
     for items in (["x"] * 2049, [image] * 65, [image] * 65 + ["x"], [image] * 64 + ["x"] * 2049):
         with pytest.raises(ApiError, match="at most 64 images and 2048 texts"):
-            asked(items)
-    assert asked("x", output_dimension=4).texts == 1
+            parse_items(items)
+    assert parse_items("x", output_dimension=4).texts == 1
     with pytest.raises(ApiError, match="4 dimensions"):
-        asked("x", output_dimension=5)
+        parse_items("x", output_dimension=5)
 
 
 def test_a_full_batch_over_http_also_without_v1(tmp_path: Path) -> None:

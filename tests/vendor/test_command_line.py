@@ -24,7 +24,7 @@ def vendor(db: str, *words: str) -> Any:
 
 
 def test_create_list_revoke(tmp_path: Path) -> None:
-    db = f"sqlite:///{tmp_path}/books.sqlite"
+    db = f"sqlite:///{tmp_path}/accounts.sqlite"
     options = ("--price-per-1000-images", "0.60", "--quota", "5", "--requests-per-minute", "60", "--json")
     created = json.loads(vendor(db, "keys", "create", "a client", *options).stdout)
     assert created["price_per_1000_images"] == "0.6"
@@ -56,10 +56,10 @@ def test_create_list_revoke(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_settings_are_refused(tmp_path: Path, words: tuple[str, ...], part: str) -> None:
-    found = vendor(f"sqlite:///{tmp_path}/books.sqlite", *words)
-    assert found.exit_code != 0
-    assert part in found.stderr
-    assert "expected" in found.stderr
+    result = vendor(f"sqlite:///{tmp_path}/accounts.sqlite", *words)
+    assert result.exit_code != 0
+    assert part in result.stderr
+    assert "expected" in result.stderr
 
 
 def test_a_revoked_key_opens_nothing_at_once(server: Server) -> None:
@@ -98,7 +98,7 @@ def test_tls(spawner: Spawner, tmp_path: Path) -> None:
     assert answer.status_code == 200
 
 
-def test_keys_are_nowhere_but_with_their_owners(spawner: Spawner) -> None:
+def test_keys_are_not_written_to_any_file_or_log(spawner: Spawner) -> None:
     """Right keys, wrong keys, keys in wrong places; then every byte that the server wrote is searched for them."""
     server = spawner.start()
     key, revoked = new_key(server.db), new_key(server.db, quota="0")
@@ -107,8 +107,8 @@ def test_keys_are_nowhere_but_with_their_owners(spawner: Spawner) -> None:
     bodies += [{"model": server.model, "input": "fine"}, {key: key, "model": server.model, "input": "a"}, key.encode()]
     bodies += [{"model": server.model, "input": [{key: "a"}]}, {"model": server.model, "input": "a", "modality": key}]
     texts = []
-    for who in (key, revoked, key[:-1] + "!"):
-        texts += [server.ask(who, body, once="a" if body == "x" else None).text for body in bodies]
+    for credential in (key, revoked, key[:-1] + "!"):
+        texts += [server.ask(credential, body, once="a" if body == "x" else None).text for body in bodies]
     for path in (f"/{key}", f"/v1/models/{key}", f"/v1/usage?key={key}", f"/health?api_key={key}", "/metrics"):
         with httpx.Client(verify=False) as client:
             for headers in ({}, bearer(key), {"authorization": key}, {"x-api-key": key}):
@@ -118,14 +118,14 @@ def test_keys_are_nowhere_but_with_their_owners(spawner: Spawner) -> None:
     log = server.log.read_text()
     assert "/v1/embeddings 200" in log
     assert key[5:21] in log  # the log contains the id of the account, which is not secret
-    written = [*texts, log, *(file.read_bytes().decode("latin-1") for file in books(server))]
+    written = [*texts, log, *(file.read_bytes().decode("latin-1") for file in database_files(server))]
     assert len(written) > 40
     for secret in (key[22:], revoked[22:]):
         assert not [text[:200] for text in written if secret in text]
 
 
-def books(server: Server) -> list[Path]:
+def database_files(server: Server) -> list[Path]:
     path = Path(server.db.removeprefix("sqlite:///"))
-    found = sorted(path.parent.glob(path.name + "*"))
-    assert found
-    return found
+    files = sorted(path.parent.glob(path.name + "*"))
+    assert files
+    return files

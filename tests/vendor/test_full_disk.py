@@ -1,4 +1,4 @@
-"""A vendor whose disk is full refuses, says so in its log and at /health, and goes on when there is room again."""
+"""A vendor with a full disk refuses requests, reports it in its log and at /health, and recovers when space is free."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vendor_serving import HTTP, PlainTeacher, local_server, new_key
 from vl2v.vendor_server.database import open_database
 
 
-def test_a_full_disk_is_logged_and_told(
+def test_a_full_disk_is_logged_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     db, most = f"sqlite:///{tmp_path}/local.sqlite", [2**30]
@@ -29,7 +29,7 @@ def test_a_full_disk_is_logged_and_told(
 
     monkeypatch.setattr("vendor_serving.open_database", opened)
     with caplog.at_level(logging.ERROR), local_server(PlainTeacher(), tmp_path) as server:
-        most[0] = 1  # SQLite raises it to the pages that there are
+        most[0] = 1  # SQLite raises it to the current number of pages
         large = {"model": "plain", "input": ["x"] * 60}
         refused = [server.ask(key, large, f"k{i}") for i in range(8)]
         assert refused[-1].status_code == 503

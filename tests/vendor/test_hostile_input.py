@@ -1,4 +1,4 @@
-"""Hostile input gets its 4xx; the server neither falls, nor grows, nor bills, nor answers 5xx."""
+"""Hostile input gets a 4xx answer. The server does not crash, grow, bill or answer 5xx."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vendor_fixtures import spawner  # noqa: F401
 from vendor_serving import HTTP, Server, Spawner, bearer, new_key, picture
 
 MB = 1_000_000
-GROWTH = 600 * MB  # 30 bytes for each of the 20 million pixels of the largest image that is taken
-REFUSED_GROWTH = 150 * MB  # what is refused is not decoded, so it costs a few copies of a body
+GROWTH = 600 * MB  # 30 bytes per pixel of the largest accepted image (20 million pixels)
+REFUSED_GROWTH = 150 * MB  # refused input is not decoded, so it only takes a few copies of a body
 
 
 def peak(pid: int) -> int:
-    """The most memory that a process had, in bytes."""
+    """Return the peak memory of a process, in bytes."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]) * 1024
@@ -31,7 +31,7 @@ BEFORE: dict[int, int] = {}
 
 @pytest.fixture(scope="module")
 def target(spawner: Spawner) -> Iterator[Server]:
-    """One server for all; at the end it must still work, and have been no larger than it may."""
+    """One server for all requests. At the end it must still work and must not have exceeded the memory limit."""
     server = spawner.start(limits={"body_bytes": 20 * MB})
     key = new_key(server.db)
     server.ask(key, request([{"image": b64(picture(1))}, "a"]).replace(b'"@"', json.dumps(server.model).encode()))
@@ -57,19 +57,19 @@ def send(server: Server, key: str, body: bytes) -> tuple[int, dict[str, str | No
     return answer.status_code, error
 
 
-def test_there_are_at_least_three_hundred() -> None:
+def test_there_are_at_least_three_hundred_hostile_requests() -> None:
     assert len(CASES) >= 300
     assert len({case.name for case in CASES}) == len(CASES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: re.sub(r"[^ -~]", "?", case.name))
-def test_hostile_body(target: Server, victim: str, case: Case) -> None:
+def test_a_hostile_body_gets_its_4xx(target: Server, victim: str, case: Case) -> None:
     status, error = send(target, victim, case.body)
     assert status == case.status, error
     assert case.code in (None, error["code"])
 
 
-def test_none_of_it_was_billed_or_decoded(target: Server, victim: str) -> None:
+def test_no_hostile_request_was_billed_or_decoded(target: Server, victim: str) -> None:
     assert peak(target.pid) - BEFORE[target.pid] < REFUSED_GROWTH
     usage = target.usage(victim)
     assert (usage["requests"], usage["billed_units"], usage["cost"]) == (0, 0, "0")
@@ -92,7 +92,7 @@ def test_changed_images_are_answered_or_refused(target: Server) -> None:
     assert target.usage(key)["images"] == fine
 
 
-def test_the_largest_image_that_is_taken(target: Server) -> None:
+def test_the_largest_accepted_image_stays_within_the_memory_limit(target: Server) -> None:
     """20 megapixels with transparency: the most that decoding may cost."""
     import zlib
 
@@ -107,17 +107,17 @@ def test_the_largest_image_that_is_taken(target: Server) -> None:
 
 
 def raw(server: Server, data: bytes, *, wait: float = 10) -> bytes:
-    """Send bytes as they are; what comes back until the server closes."""
+    """Send bytes unchanged and return the answer up to the end of the connection."""
     host, _, port = server.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=wait) as line:
         line.sendall(data)
-        found = b""
+        answer = b""
         try:
             while part := line.recv(65536):
-                found += part
+                answer += part
         except (TimeoutError, ConnectionResetError):
             pass
-        return found
+        return answer
 
 
 def post(key: str, headers: str, body: bytes = b"") -> bytes:
@@ -144,10 +144,12 @@ def post(key: str, headers: str, body: bytes = b"") -> bytes:
         ("a strange idempotency key", "idempotency-key: \xe9\r\ncontent-length: 2\r\n", b"{}", 422),
     ],
 )
-def test_below_json(target: Server, victim: str, name: str, headers: str, body: bytes, status: int) -> None:
-    found = raw(target, post(victim, headers, body), wait=1 if not status else 20)
+def test_malformed_http_is_refused(
+    target: Server, victim: str, name: str, headers: str, body: bytes, status: int
+) -> None:
+    answer = raw(target, post(victim, headers, body), wait=1 if not status else 20)
     if status:
-        assert found.split()[1] == str(status).encode(), found[:300]
+        assert answer.split()[1] == str(status).encode(), answer[:300]
 
 
 def test_too_many_chunks_without_a_length(target: Server, victim: str) -> None:
@@ -171,7 +173,7 @@ def test_too_many_chunks_without_a_length(target: Server, victim: str) -> None:
         "Bearer {key} {key}",
     ],
 )
-def test_without_a_right_key(target: Server, victim: str, header: str | None) -> None:
+def test_a_wrong_key_is_refused(target: Server, victim: str, header: str | None) -> None:
     headers = {} if header is None else {"authorization": header.format(key=victim)}
     for method, path in (
         ("POST", "/v1/embeddings"),
@@ -204,21 +206,21 @@ def test_without_a_right_key(target: Server, victim: str, header: str | None) ->
         ("GET", "/" + "a" * 10_000, 404),
     ],
 )
-def test_paths_and_methods(target: Server, victim: str, method: str, path: str, status: int) -> None:
+def test_wrong_paths_and_methods_are_refused(target: Server, victim: str, method: str, path: str, status: int) -> None:
     answer = HTTP.request(method, target.url + path, headers=bearer(victim))
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
-def test_a_body_that_trickles_is_given_up(spawner: Spawner) -> None:
+def test_a_body_that_arrives_too_slowly_is_refused(spawner: Spawner) -> None:
     server = spawner.start(limits={"body_seconds": 0.5})
     started = time.monotonic()
-    found = raw(server, post(new_key(server.db), "content-length: 100\r\n", b"{"), wait=15)
-    assert b"408" in found.split(b"\r\n")[0]
+    answer = raw(server, post(new_key(server.db), "content-length: 100\r\n", b"{"), wait=15)
+    assert b"408" in answer.split(b"\r\n")[0]
     assert time.monotonic() - started < 14
 
 
-def test_bodies_that_are_held_are_bounded_together(spawner: Spawner) -> None:
+def test_the_total_size_of_bodies_in_memory_is_bounded(spawner: Spawner) -> None:
     server = spawner.start(limits={"body_bytes": MB, "held_bytes": MB})
     key = new_key(server.db)
     host, _, port = server.url.removeprefix("http://").partition(":")

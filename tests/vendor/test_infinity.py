@@ -1,4 +1,4 @@
-"""infinity, run for real with its default paths, as a teacher: a tiny CLIP with random weights, saved by the test."""
+"""A real infinity server with its default paths as a teacher; it serves a tiny CLIP with random weights."""
 
 from __future__ import annotations
 
@@ -68,29 +68,29 @@ def infinity(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_images_and_texts_are_embedded_whatever_path_is_named(infinity: str) -> None:
     images = [picture(seed) for seed in range(40)]  # more than infinity takes in one request
     texts = [f"text {i}" for i in range(70)]
-    found = []
+    embeddings = []
     for url in (infinity, f"{infinity}/v1", f"{infinity}/v1#style=infinity&model=tiny"):
         teacher = open_teacher(url)
         card = teacher.describe()
         assert (card.identity, card.dimension, card.price.free) == (f"{infinity}#tiny", 16, True)
-        found.append((unit_rows(teacher.embed_images(images)), unit_rows(teacher.embed_texts(texts))))
-    for one, other in ((found[0], found[1]), (found[0], found[2])):
+        embeddings.append((unit_rows(teacher.embed_images(images)), unit_rows(teacher.embed_texts(texts))))
+    for one, other in ((embeddings[0], embeddings[1]), (embeddings[0], embeddings[2])):
         np.testing.assert_allclose(one[0], other[0], atol=1e-4)
         np.testing.assert_allclose(one[1], other[1], atol=1e-4)
-    assert len(np.unique(found[0][0].round(3), axis=0)) == 40
-    assert len(np.unique(found[0][1].round(3), axis=0)) == 70
+    assert len(np.unique(embeddings[0][0].round(3), axis=0)) == 40
+    assert len(np.unique(embeddings[0][1].round(3), axis=0)) == 70
 
 
 @pytest.mark.parametrize("style", ["content", "messages"])
-def test_another_style_is_refused_in_its_words(infinity: str, style: str) -> None:
+def test_another_style_is_refused_with_the_servers_message(infinity: str, style: str) -> None:
     with pytest.raises(TeacherError, match="does not embed images") as caught:
         open_teacher(f"{infinity}/v1#style={style}").describe()
     assert "body.text.input" in caught.value.found
 
 
 def test_a_check_and_a_stated_price(infinity: str, tmp_path: Path) -> None:
-    places = StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite")
-    free = check_teacher(infinity, storage=places)
+    storage = StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite")
+    free = check_teacher(infinity, storage=storage)
     assert free.deterministic
     assert free.spent == 0
     assert "assumed to be free" in free.note

@@ -1,4 +1,4 @@
-"""Expiry, rotation, quota and price of an account change under a running server; old books gain what they lack."""
+"""Expiry, rotation, quota and price of an account change under a running server; old databases are migrated."""
 
 from __future__ import annotations
 
@@ -41,52 +41,52 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def books(tmp_path: Path, clock: Clock) -> Accounts:
-    return Accounts(open_database(f"sqlite:///{tmp_path}/books.sqlite"), clock)
+def accounts(tmp_path: Path, clock: Clock) -> Accounts:
+    return Accounts(open_database(f"sqlite:///{tmp_path}/accounts.sqlite"), clock)
 
 
 def keys(db: str, *words: str) -> Any:
     return CliRunner().invoke(app, ["vendor", "keys", *words, "--db", db], env={"COLUMNS": "200"})
 
 
-def test_a_key_expires_and_its_owner_alone_is_told(books: Accounts, clock: Clock) -> None:
-    account, key = books.create("a", PRICE, expires=datetime(2027, 1, 3, tzinfo=UTC))
-    assert isinstance(books.find(key), Account)
+def test_a_key_expires_and_its_owner_alone_is_told(accounts: Accounts, clock: Clock) -> None:
+    account, key = accounts.create("a", PRICE, expires=datetime(2027, 1, 3, tzinfo=UTC))
+    assert isinstance(accounts.find(key), Account)
     clock.now += 2 * 86400
-    assert books.find(key) is Locked.EXPIRED
-    assert books.find(key[:-1] + ("A" if key[-1] != "A" else "B")) is Locked.UNKNOWN
-    books.edit(account.id, expires=datetime(2027, 2, 1, tzinfo=UTC))
-    assert isinstance(books.find(key), Account)
-    books.edit(account.id, expires="never")
+    assert accounts.find(key) is Locked.EXPIRED
+    assert accounts.find(key[:-1] + ("A" if key[-1] != "A" else "B")) is Locked.UNKNOWN
+    accounts.edit(account.id, expires=datetime(2027, 2, 1, tzinfo=UTC))
+    assert isinstance(accounts.find(key), Account)
+    accounts.edit(account.id, expires="never")
     clock.now += 10 * 365 * 86400
-    assert isinstance(books.find(key), Account)
-    books.revoke(account.id)
-    assert books.find(key) is Locked.REVOKED
+    assert isinstance(accounts.find(key), Account)
+    accounts.revoke(account.id)
+    assert accounts.find(key) is Locked.REVOKED
 
 
-def test_a_rotated_key_works_for_its_time_of_grace(books: Accounts, clock: Clock) -> None:
-    account, first = books.create("a", PRICE)
-    _, second = books.rotate(account.id, 3600)
+def test_a_rotated_key_works_until_its_grace_period_ends(accounts: Accounts, clock: Clock) -> None:
+    account, first = accounts.create("a", PRICE)
+    _, second = accounts.rotate(account.id, 3600)
     assert first[:22] == second[:22]
     assert first != second
-    assert all(isinstance(books.find(key), Account) for key in (first, second))
+    assert all(isinstance(accounts.find(key), Account) for key in (first, second))
     clock.now += 3601
-    assert books.find(first) is Locked.REPLACED
-    assert isinstance(books.find(second), Account)
-    _, third = books.rotate(account.id, 3600)
-    assert books.find(first) is Locked.UNKNOWN
-    assert isinstance(books.find(second), Account)
-    _, fourth = books.rotate(account.id, 0)
-    assert [books.find(key) for key in (second, third)] == [Locked.UNKNOWN, Locked.REPLACED]
-    assert isinstance(books.find(fourth), Account)
-    books.revoke(account.id)
-    assert [books.find(key) for key in (third, fourth)] == [Locked.REVOKED] * 2
+    assert accounts.find(first) is Locked.REPLACED
+    assert isinstance(accounts.find(second), Account)
+    _, third = accounts.rotate(account.id, 3600)
+    assert accounts.find(first) is Locked.UNKNOWN
+    assert isinstance(accounts.find(second), Account)
+    _, fourth = accounts.rotate(account.id, 0)
+    assert [accounts.find(key) for key in (second, third)] == [Locked.UNKNOWN, Locked.REPLACED]
+    assert isinstance(accounts.find(fourth), Account)
+    accounts.revoke(account.id)
+    assert [accounts.find(key) for key in (third, fourth)] == [Locked.REVOKED] * 2
     with pytest.raises(ConfigError, match="closed"):
-        books.rotate(account.id, 0)
+        accounts.rotate(account.id, 0)
 
 
-def test_what_is_not_usable_changes_nothing(books: Accounts, clock: Clock) -> None:
-    account, _ = books.create("a", PRICE, quota="1")
+def test_wrong_terms_change_nothing(accounts: Accounts, clock: Clock) -> None:
+    account, _ = accounts.create("a", PRICE, quota="1")
     wrong: list[dict[str, Any]] = [
         {"expires": datetime(2026, 1, 1, tzinfo=UTC)},
         {"quota": "-1"},
@@ -97,10 +97,10 @@ def test_what_is_not_usable_changes_nothing(books: Accounts, clock: Clock) -> No
     ]
     for values in wrong:
         with pytest.raises(ConfigError):
-            books.edit(account.id, **{"name": "b", **values})
-    assert books.get(account.id) == account
+            accounts.edit(account.id, **{"name": "b", **values})
+    assert accounts.get(account.id) == account
     with pytest.raises(ConfigError, match="Unknown account"):
-        books.edit("0" * 16, name="x")
+        accounts.edit("0" * 16, name="x")
 
 
 def test_terms_change_under_a_running_server(tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ def test_terms_change_under_a_running_server(tmp_path: Path) -> None:
         assert account["expires"].startswith((datetime.now(UTC) + timedelta(days=1)).isoformat()[:10])
 
         def edit(*words: str) -> dict[str, Any]:
-            found = keys(server.db, "edit", account["id"], "--json", *words)
-            assert found.exit_code == 0, found.stderr
-            changed: dict[str, Any] = json.loads(found.stdout)
+            result = keys(server.db, "edit", account["id"], "--json", *words)
+            assert result.exit_code == 0, result.stderr
+            changed: dict[str, Any] = json.loads(result.stdout)
             return changed
 
         assert server.ask(key, body).status_code == 200
@@ -149,7 +149,7 @@ def test_terms_change_under_a_running_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "shown"),
+    ("expires", "expected"),
     [
         ("2099-01-31", "2099-02-01T00:00+00:00"),
         ("2099-12-31", "2100-01-01T00:00+00:00"),
@@ -157,26 +157,26 @@ def test_terms_change_under_a_running_server(tmp_path: Path) -> None:
         ("2099-01-31T12:00+02:00", "2099-01-31T10:00+00:00"),
     ],
 )
-def test_times_of_expiry(tmp_path: Path, given: str, shown: str) -> None:
-    db = f"sqlite:///{tmp_path}/books.sqlite"
-    assert json.loads(keys(db, "create", "a", "--expires", given, "--json").stdout)["expires"] == shown
-    assert f"to {shown[:10]}" in keys(db, "list").stdout
+def test_expiry_times_are_stored_in_utc(tmp_path: Path, expires: str, expected: str) -> None:
+    db = f"sqlite:///{tmp_path}/accounts.sqlite"
+    assert json.loads(keys(db, "create", "a", "--expires", expires, "--json").stdout)["expires"] == expected
+    assert f"to {expected[:10]}" in keys(db, "list").stdout
 
 
-@pytest.mark.parametrize("given", ["", "0d", "tomorrow", "2020-01-01", "9999-12-31", "99999999d", "-3d", "3m"])
-def test_times_that_are_none(tmp_path: Path, given: str) -> None:
-    found = keys(f"sqlite:///{tmp_path}/books.sqlite", "create", "a", f"--expires={given}")
-    assert found.exit_code == 2
-    assert "expire" in found.stderr
-    assert "Traceback" not in found.output
+@pytest.mark.parametrize("expires", ["", "0d", "tomorrow", "2020-01-01", "9999-12-31", "99999999d", "-3d", "3m"])
+def test_wrong_expiry_times_are_refused(tmp_path: Path, expires: str) -> None:
+    result = keys(f"sqlite:///{tmp_path}/accounts.sqlite", "create", "a", f"--expires={expires}")
+    assert result.exit_code == 2
+    assert "expire" in result.stderr
+    assert "Traceback" not in result.output
 
 
-def test_a_rotation_for_people(tmp_path: Path) -> None:
-    db = f"sqlite:///{tmp_path}/books.sqlite"
+def test_the_terminal_shows_the_rotated_key(tmp_path: Path) -> None:
+    db = f"sqlite:///{tmp_path}/accounts.sqlite"
     account = keys(db, "create", "a").stdout.split()[1]
-    shown = keys(db, "edit", account, "--rotate").stdout
-    assert re.search(r"key     vl2v-\S{60}", shown)
-    assert "The old key is valid until" in shown
+    expected = keys(db, "edit", account, "--rotate").stdout
+    assert re.search(r"key     vl2v-\S{60}", expected)
+    assert "The old key is valid until" in expected
     assert "name                   b" in keys(db, "edit", account, "--name", "b").stdout
 
 
@@ -187,7 +187,7 @@ images BIGINT NOT NULL, texts BIGINT NOT NULL, requests BIGINT NOT NULL)"""
 
 
 def check_migration(db: str, make: Any) -> None:
-    """Books of the first version, with one account, open and can be edited."""
+    """A database of the first version with one account opens and can be edited."""
     key = f"vl2v-{'0' * 16}-{'k' * 43}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     make(OLD_ACCOUNTS)
@@ -196,18 +196,18 @@ def check_migration(db: str, make: Any) -> None:
     engine.dispose()
     engine = open_database(db)
     try:
-        books = Accounts(engine)
-        found = books.find(key)
-        assert isinstance(found, Account)
-        assert (found.name, found.spent_nano, found.expires) == ("old", 5, None)
-        _, new = books.rotate("0" * 16, 3600)
-        assert isinstance(books.find(key), Account)
-        assert isinstance(books.find(new), Account)
+        accounts = Accounts(engine)
+        account = accounts.find(key)
+        assert isinstance(account, Account)
+        assert (account.name, account.spent_nano, account.expires) == ("old", 5, None)
+        _, new = accounts.rotate("0" * 16, 3600)
+        assert isinstance(accounts.find(key), Account)
+        assert isinstance(accounts.find(new), Account)
     finally:
         engine.dispose()  # PostgreSQL's shutdown waits for its clients
 
 
-def test_books_of_the_first_version_are_migrated(tmp_path: Path) -> None:
+def test_a_database_of_the_first_version_is_migrated(tmp_path: Path) -> None:
     file = tmp_path / "old.sqlite"
 
     def make(statement: str) -> None:
@@ -218,7 +218,7 @@ def test_books_of_the_first_version_are_migrated(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_books_on_postgresql_are_migrated(postgres: str) -> None:
+def test_a_postgresql_database_is_migrated(postgres: str) -> None:
     engine = create_engine(postgres.replace("postgresql://", "postgresql+psycopg://"))
 
     def make(statement: str) -> None:

@@ -1,4 +1,4 @@
-"""Image URLs: off unless allowed; never a way into the seller's network."""
+"""Image URLs: off unless allowed; never access to the vendor's network."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_an_allowed_image_is_fetched_from_the_address_that_was_checked(path: str
         ("large", 413, "image_too_large"),
     ],
 )
-def test_what_is_not_fetched(path: str, status: int, code: str) -> None:
+def test_other_urls_are_not_fetched(path: str, status: int, code: str) -> None:
     with web() as (port, _), pytest.raises(ApiError) as caught:
         fetch(links(port), f"http://images.test:{port}/{path}")
     assert (caught.value.status, caught.value.code) == (status, code)
@@ -138,7 +138,7 @@ def test_what_is_not_fetched(path: str, status: int, code: str) -> None:
         "gopher://images.test:{port}/file",
     ],
 )
-def test_tricks_with_urls(url: str) -> None:
+def test_disguised_urls_are_refused(url: str) -> None:
     with web() as (port, seen):
         with pytest.raises(ApiError) as caught:
             fetch(links(port), url.format(port=port))
@@ -147,19 +147,19 @@ def test_tricks_with_urls(url: str) -> None:
 
 
 def test_a_name_is_resolved_once_and_private_addresses_are_refused() -> None:
-    asked: list[str] = []
+    resolved: list[str] = []
 
     async def rebinding(host: str, port: int) -> list[str]:
-        """First an open address, then, were it asked again, one inside."""
-        asked.append(host)
-        return ["203.0.113.9"] if len(asked) == 1 else ["127.0.0.1"]
+        """Return a public address for the first query and a private one afterwards."""
+        resolved.append(host)
+        return ["203.0.113.9"] if len(resolved) == 1 else ["127.0.0.1"]
 
     with web() as (port, seen):
         with pytest.raises(ApiError):
             fetch(links(port, acceptable=public), f"http://images.test:{port}/file")
         with pytest.raises(ApiError):
             fetch(links(port, resolver=rebinding), f"http://images.test:{port}/file")
-        assert asked == ["images.test"]
+        assert resolved == ["images.test"]
         assert not seen
 
 
@@ -191,19 +191,19 @@ def test_addresses_that_are_not_public(address: str) -> None:
         *("64:ff9b::10.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::", "2002:c058:6301::", "100::1", "ff0e::1", "::"),
     ],
 )
-def test_special_addresses_are_not_public_whatever_python_says(address: str) -> None:
+def test_special_addresses_are_not_public_even_if_python_says_so(address: str) -> None:
     assert not public(address)
 
 
-def test_public_addresses() -> None:
+def test_other_addresses_are_public() -> None:
     assert all(
         public(address) for address in ("::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2a00:1450:4001::1", "2002:808:808::")
     )
     assert all(public(address) for address in ("93.184.216.34", "8.8.8.8", "2606:4700:4700::1111"))
 
 
-def test_over_http(tmp_path: Path) -> None:
-    """Through the whole service: off by default, and billed like any image when allowed."""
+def test_urls_over_http_are_off_by_default_and_billed_if_allowed(tmp_path: Path) -> None:
+    """Over HTTP, URLs are off by default and billed like other images when they are allowed."""
     with web() as (port, seen):
         url = f"http://images.test:{port}/file"
         with local_server(PlainTeacher(), tmp_path) as server:
@@ -213,8 +213,8 @@ def test_over_http(tmp_path: Path) -> None:
         assert not seen
         with local_server(PlainTeacher(), tmp_path, links=links(port)) as server:
             key = new_key(server.db)
-            for given in ({"input": [{"image": url}]}, {"input": url, "modality": "image"}):
-                answer = server.ask(key, {"model": "plain", **given})
+            for fields in ({"input": [{"image": url}]}, {"input": url, "modality": "image"}):
+                answer = server.ask(key, {"model": "plain", **fields})
                 assert answer.status_code == 200
                 np.testing.assert_array_equal(answer.json()["data"][0]["embedding"], PlainTeacher.vector(FILE))
             assert server.ask(key, {"model": "plain", "input": [{"image": url + "/../large"}]}).status_code == 413

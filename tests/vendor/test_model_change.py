@@ -1,4 +1,4 @@
-"""A seller that changes the weights under one name: clients never get, pay for or store the other model's answers."""
+"""If a vendor changes the weights of a model, clients never get, pay for or store answers of the other weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIGESTS = np.array([list(hashlib.sha256(p).digest()) for p in PICTURES], np.uint
 
 
 class Revised(PlainTeacher):
-    """`PlainTeacher` with weights of a revision."""
+    """A `PlainTeacher` whose embeddings depend on a revision."""
 
     def __init__(self, revision: str) -> None:
         super().__init__()
@@ -78,8 +78,8 @@ def test_every_answer_says_which_model_it_comes_from(tmp_path: Path) -> None:
         assert (answer["revision"], answer["logit_scale"], answer["dimension"]) == ("a", 20.0, 4)
 
 
-def test_one_key_is_another_request_for_another_revision(tmp_path: Path) -> None:
-    """Of a client that knows nothing of revisions, and sends the same key for the same body."""
+def test_a_key_identifies_another_request_for_another_revision(tmp_path: Path) -> None:
+    """A client that does not know revisions sends the same key for the same body."""
     key, rows = "", []
     for teacher in (Revised("a"), Revised("bb")):
         with local_server(teacher, tmp_path) as server:

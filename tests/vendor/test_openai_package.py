@@ -1,4 +1,4 @@
-"""The unmodified `openai` package against a real server: what it sends, and what it makes of the answers."""
+"""The unmodified `openai` package against a real server: its requests and how it reads the answers."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ TEXTS = ["a drawing of a clock", "ein Hund, größer", "猫"]
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64", None])
-def test_texts(client: Any, server: Server, teacher: Any, encoding: str | None) -> None:
+def test_texts_are_embedded(client: Any, server: Server, teacher: Any, encoding: str | None) -> None:
     options = {} if encoding is None else {"encoding_format": encoding}
     answer = client.embeddings.create(model=server.model, input=TEXTS, **options)
     if encoding == "base64":
-        found = np.stack([np.frombuffer(base64.b64decode(e.embedding), "<f4") for e in answer.data])
+        embeddings = np.stack([np.frombuffer(base64.b64decode(e.embedding), "<f4") for e in answer.data])
     else:
-        found = rows(answer)
-    np.testing.assert_allclose(found, teacher.embed_texts(TEXTS), atol=1e-6)
+        embeddings = rows(answer)
+    np.testing.assert_allclose(embeddings, teacher.embed_texts(TEXTS), atol=1e-6)
     assert answer.model == server.model
     assert answer.object == "list"
     usage = answer.usage.model_dump()
@@ -56,7 +56,7 @@ def test_floats_and_base64_are_the_same_numbers(client: Any, server: Server) -> 
     np.testing.assert_array_equal(rows(one)[0], packed)
 
 
-def test_images_in_every_form(client: Any, server: Server, teacher: Any) -> None:
+def test_images_are_accepted_in_every_form(client: Any, server: Server, teacher: Any) -> None:
     files = [picture(1), picture(2, "JPEG"), picture(3, "WEBP"), picture(4, "WEBP", lossless=True)]
     expected = teacher.embed_images(files)
     plain = [base64.b64encode(data).decode() for data in files]
@@ -90,7 +90,7 @@ def test_a_data_uri_without_modality_is_a_text(client: Any, server: Server, teac
     np.testing.assert_allclose(rows(answer), teacher.embed_texts([text]), atol=1e-6)
 
 
-def test_models(client: Any, server: Server, teacher: Any) -> None:
+def test_models_are_listed(client: Any, server: Server, teacher: Any) -> None:
     card = teacher.describe()
     listed = client.models.list().data
     assert [one.id for one in listed] == [card.identity]
@@ -105,7 +105,7 @@ def test_models(client: Any, server: Server, teacher: Any) -> None:
         client.models.retrieve("another")
 
 
-def test_dimensions(client: Any, server: Server) -> None:
+def test_only_the_dimension_of_the_model_is_accepted(client: Any, server: Server) -> None:
     assert len(client.embeddings.create(model=server.model, input="a", dimensions=32).data[0].embedding) == 32
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         client.embeddings.create(model=server.model, input="a", dimensions=16)
@@ -117,7 +117,7 @@ def test_dimensions(client: Any, server: Server) -> None:
     }
 
 
-def test_errors_are_the_packages_own(client: Any, server: Server, key: str) -> None:
+def test_errors_become_exceptions_of_the_package(client: Any, server: Server, key: str) -> None:
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(api_key=key[:-1] + "?", base_url=f"{server.url}/v1").embeddings.create(model="m", input="a")
     with pytest.raises(openai.NotFoundError) as missing:
@@ -161,7 +161,7 @@ def test_429_and_its_headers(server: Server) -> None:
     assert server.usage(key)["requests"] == 2
 
 
-def test_the_package_waits_out_a_429(spawner: Spawner, server: Server) -> None:
+def test_the_package_retries_after_a_429(spawner: Spawner, server: Server) -> None:
     key = new_key(server.db, rate=60)
     client = openai.OpenAI(api_key=key, base_url=f"{server.url}/v1", max_retries=3)
     for _ in range(62):

@@ -1,4 +1,4 @@
-"""The clients of docs/how-to/sell-a-model.md, each run for real with the lines that stand there."""
+"""The clients of docs/how-to/sell-a-model.md, each run with the lines of the page."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ pytestmark = pytest.mark.slow
 
 def lines_of(client: str) -> str:
     """The three lines of a client on the page."""
-    found = re.search(rf"^{client}[^\n]*:\n\n((?:    [^\n]*\n)+)", PAGE.read_text(), re.M)
-    assert found is not None, f"no lines of {client}"
-    return textwrap.dedent(found[1])
+    example = re.search(rf"^{client}[^\n]*:\n\n((?:    [^\n]*\n)+)", PAGE.read_text(), re.M)
+    assert example is not None, f"no lines of {client}"
+    return textwrap.dedent(example[1])
 
 
 def run(program: str, url: str, key: str) -> list[str]:
-    """What a program prints, with the server of this test in the place of the page's."""
+    """Return what a program prints when its URL is replaced with that of this test's server."""
     program = f"key, model = {key!r}, 'plain'\n" + program.replace("http://127.0.0.1:8080", url)
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and "proxy" not in k.lower()} | OFFLINE
     command = [str(python_of("clients")), "-c", program]
@@ -60,7 +60,7 @@ def test_three_lines_embed_a_text(client: str, tmp_path: Path) -> None:
 
 
 def test_langchain_without_the_setting_is_told_what_to_configure(tmp_path: Path) -> None:
-    """It would send token ids; its tokenizer's table is not downloaded here, so they are sent as it would."""
+    """LangChain would send token ids. Its tokenizer needs a download, so this test sends the ids itself."""
     program = """
 import openai
 try:

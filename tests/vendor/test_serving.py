@@ -33,8 +33,8 @@ def embeddings(answer: httpx.Response) -> Embeddings:
 
 
 def billed_rows(server: Server) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(server.db.removeprefix("sqlite:///")) as books:
-        return books.execute("SELECT account, images, texts, cost_nano FROM bills").fetchall()
+    with sqlite3.connect(server.db.removeprefix("sqlite:///")) as database:
+        return database.execute("SELECT account, images, texts, cost_nano FROM bills").fetchall()
 
 
 def test_fifty_clients_at_once_get_their_own_rows_and_one_bill_each(spawner: Spawner, teacher: Any) -> None:
@@ -96,7 +96,7 @@ def test_requests_of_several_clients_share_batches(tmp_path: Path) -> None:
     assert len(teacher.batches) < 12
 
 
-def test_a_request_larger_than_a_batch_is_cut(tmp_path: Path) -> None:
+def test_a_request_larger_than_a_batch_is_split(tmp_path: Path) -> None:
     teacher = PlainTeacher(batch_size=8)
     with local_server(teacher, tmp_path) as server:
         texts = [f"text {i}" for i in range(30)]
@@ -105,8 +105,8 @@ def test_a_request_larger_than_a_batch_is_cut(tmp_path: Path) -> None:
     assert max(teacher.batches) == 8
 
 
-def test_a_broken_image_harms_nobody_else(tmp_path: Path) -> None:
-    """Its headers are right, so only decoding shows that it is cut; decoding happens in a batch shared with others."""
+def test_a_broken_image_does_not_affect_other_requests(tmp_path: Path) -> None:
+    """Its headers are valid, so only decoding in a batch shared with others shows that it is truncated."""
 
     class Decoding(PlainTeacher):
         def embed_images(self, images: list[bytes]) -> Embeddings:
@@ -143,7 +143,7 @@ def test_a_broken_image_harms_nobody_else(tmp_path: Path) -> None:
         (TeacherError("no vector of this text"), 422, "unanswerable_input"),
     ],
 )
-def test_a_fault_of_the_model_is_not_billed(tmp_path: Path, fault: Any, status: int, code: str) -> None:
+def test_an_error_of_the_model_is_not_billed(tmp_path: Path, fault: Any, status: int, code: str) -> None:
     class Faulty(PlainTeacher):
         def embed_texts(self, texts: list[str]) -> Embeddings:
             if texts != ["bad"]:
@@ -153,7 +153,7 @@ def test_a_fault_of_the_model_is_not_billed(tmp_path: Path, fault: Any, status: 
             return np.asarray(fault)
 
     with local_server(Faulty(), tmp_path) as server:
-        key = new_key(server.db, quota="0.0001")  # one text: what failed must not stay reserved
+        key = new_key(server.db, quota="0.0001")  # one text: a failed request must not stay reserved
         answer = server.ask(key, {"model": "plain", "input": "bad"}, once="a")
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
         assert server.usage(key)["billed_units"] == 0
@@ -161,7 +161,7 @@ def test_a_fault_of_the_model_is_not_billed(tmp_path: Path, fault: Any, status: 
         assert server.usage(key)["billed_units"] == 1
 
 
-def test_overload_is_503_with_a_time_and_is_not_billed(tmp_path: Path) -> None:
+def test_overload_is_503_with_retry_after_and_is_not_billed(tmp_path: Path) -> None:
     teacher = PlainTeacher(seconds=0.3, batch_size=4)
     limits = Limits(inputs=4, queue=8)
     with local_server(teacher, tmp_path, limits=limits) as server, ThreadPoolExecutor(12) as threads:
@@ -196,7 +196,7 @@ def test_two_requests_at_once_with_one_idempotency_key_do_the_work_once(tmp_path
         assert server.usage(other)["requests"] == 1
 
 
-def test_a_different_body_is_refused_while_the_first_is_worked_on(tmp_path: Path) -> None:
+def test_a_different_body_with_the_same_key_is_refused_while_the_first_is_in_flight(tmp_path: Path) -> None:
     with local_server(PlainTeacher(seconds=0.5), tmp_path) as server, ThreadPoolExecutor(2) as threads:
         key = new_key(server.db)
         first = threads.submit(server.ask, key, {"model": "plain", "input": "a"}, "one")
@@ -206,7 +206,7 @@ def test_a_different_body_is_refused_while_the_first_is_worked_on(tmp_path: Path
         assert server.usage(key)["requests"] == 1
 
 
-def test_a_client_that_hangs_up_finds_its_answer(tmp_path: Path) -> None:
+def test_a_client_that_disconnects_gets_its_answer_when_it_retries(tmp_path: Path) -> None:
     teacher = PlainTeacher(seconds=0.4)
     with local_server(teacher, tmp_path) as server:
         key, body = new_key(server.db), {"model": "plain", "input": "a text"}
@@ -230,7 +230,9 @@ def test_an_answer_survives_a_restart_and_a_quota_that_is_spent(spawner: Spawner
 
 @pytest.mark.system
 @pytest.mark.parametrize(("moment", "replayed"), [("before commit", None), ("after commit", "true")])
-def test_killed_at_the_worst_moment(spawner: Spawner, moment: str, replayed: str | None) -> None:
+def test_a_server_killed_during_or_after_the_bill_charges_once(
+    spawner: Spawner, moment: str, replayed: str | None
+) -> None:
     server = spawner.start(die=moment)
     key, body = new_key(server.db), {"model": server.model, "input": [image(1), image(2)]}
     with pytest.raises(httpx.HTTPError):
@@ -245,7 +247,7 @@ def test_killed_at_the_worst_moment(spawner: Spawner, moment: str, replayed: str
 
 @pytest.mark.system
 def test_killed_at_twenty_points_the_bill_is_the_number_of_distinct_images(spawner: Spawner) -> None:
-    """Clients repeat every request until it is answered; the server is killed, and started anew, at random times."""
+    """Clients repeat every request until it is answered; the server is killed and restarted at random times."""
     port, draw = free_port(), np.random.default_rng(0)
     server = spawner.start(port=port)
     key, sizes, done = new_key(server.db), draw.integers(1, 6, 1000), threading.Event()
@@ -281,4 +283,4 @@ def test_killed_at_twenty_points_the_bill_is_the_number_of_distinct_images(spawn
     assert usage["requests"] == len(answered)
     assert usage["images"] == sum(int(sizes[number]) for number in answered)
     assert sum(row[1] for row in billed_rows(server)) == usage["images"]
-    assert lost >= 20  # the kills did hit requests under way
+    assert lost >= 20  # the kills did hit requests in flight

@@ -1,4 +1,4 @@
-"""Saves a tiny CLIP with random weights as transformers does. Run by infinity's Python: tiny_clip.py FOLDER."""
+"""Save a tiny CLIP with random weights in the format of transformers. Run by infinity's Python: tiny_clip.py FOLDER."""
 
 from __future__ import annotations
 

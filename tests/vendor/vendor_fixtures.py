@@ -1,4 +1,4 @@
-"""Fixtures of the vendor's tests; imported by name where they are used.
+"""Fixtures of the vendor's tests, imported by name where they are used.
 
 pytest makes a session's fixture anew for every module that imports it; what takes seconds to start is made once here.
 """
@@ -60,7 +60,7 @@ def the_server() -> Server:
 
 @pytest.fixture
 def teacher() -> Any:
-    """The teacher that is sold, in this process, to compare with."""
+    """The served teacher, loaded in this process as the reference."""
     return the_teacher()
 
 
@@ -72,7 +72,7 @@ def spawner() -> Spawner:
 
 @pytest.fixture(scope="session")
 def server() -> Server:
-    """A server with the default settings, shared by the tests that leave it as it is."""
+    """A server with the default settings, shared by the tests that do not change it."""
     return the_server()
 
 

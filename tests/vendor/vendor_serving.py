@@ -1,4 +1,4 @@
-"""What the vendor's tests share: servers, accounts, images, and clients."""
+"""Servers, accounts, images and clients that the tests of the vendor share."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from vl2v.vendor_server.settings import VendorSettings
 from vl2v.web.limits import Limits
 from vl2v.web.running import server_config
 
-HTTP = httpx.Client(verify=False, timeout=60)  # one for all: each reads the system's certificates anew
+HTTP = httpx.Client(verify=False, timeout=60)  # shared, because each client reads the system's certificates again
 PRICE = Price(Decimal("0.6"), Decimal("0.1"))
 
 
@@ -64,7 +64,7 @@ def bearer(key: str, once: str | None = None) -> dict[str, str]:
 
 @dataclass
 class Server:
-    """A running server, in a process of its own or (pid 0) in a thread of this one."""
+    """A running server in a child process or (pid 0) in a thread of this process."""
 
     url: str
     db: str
@@ -73,7 +73,7 @@ class Server:
     model: str = ""
 
     def wait(self) -> Server:
-        """Until it answers; also learns which model it sells."""
+        """Wait until it answers."""
         end = time.monotonic() + 30
         while time.monotonic() < end:
             with suppress(httpx.HTTPError):
@@ -100,7 +100,7 @@ class Server:
 
 @dataclass
 class Spawner:
-    """Starts servers around one teacher that is loaded once."""
+    """Starts servers that share one loaded teacher."""
 
     config: Path
     weights: Path
@@ -112,9 +112,9 @@ class Spawner:
         script = Path(__file__).with_name("vendor_spawner.py")
         command = [sys.executable, str(script), str(self.config), str(self.weights)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self._said() == "ready"
+        assert self._read_line() == "ready"
 
-    def _said(self) -> str:
+    def _read_line(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
@@ -128,13 +128,13 @@ class Spawner:
         **settings: Any,
     ) -> Server:
         number, port = len(self.started), port or free_port()
-        db = db or f"sqlite:///{self.folder}/books{number}.sqlite"
+        db = db or f"sqlite:///{self.folder}/accounts{number}.sqlite"
         log = self.folder / f"server{number}.log"
         order = {"settings": {"teacher": "", "db": db, "port": port, **settings}, "limits": limits or {}, "die": die}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order | {"log": str(log)}) + "\n")
         self._process.stdin.flush()
-        server = Server(f"{scheme}://127.0.0.1:{port}", db, int(self._said()), log, self.model)
+        server = Server(f"{scheme}://127.0.0.1:{port}", db, int(self._read_line()), log, self.model)
         self.started.append(server)
         return server.wait()
 
@@ -147,7 +147,7 @@ class Spawner:
 
 
 class PlainTeacher:
-    """Answers with a vector made from the bytes; may be slow, broken, or watched."""
+    """A teacher whose embeddings are computed from the bytes. It can be slow, and it counts its batches."""
 
     def __init__(self, seconds: float = 0.0, batch_size: int = 8) -> None:
         self.seconds, self.seen, self.batches = seconds, 0, [0][:0]
@@ -177,7 +177,7 @@ class PlainTeacher:
 def local_server(
     teacher: Teacher, folder: Path, *, limits: Limits | None = None, links: Links | None = None, **settings: Any
 ) -> Iterator[Server]:
-    """A real server in a thread of this process, around any teacher."""
+    """Serve a teacher in a thread of this process."""
     port, db = free_port(), f"sqlite:///{folder}/local.sqlite"
     chosen = VendorSettings("", db=db, port=port, limits=limits or Limits(), **settings)
     service = Service(teacher, open_database(db), chosen, links)

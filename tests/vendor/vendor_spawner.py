@@ -1,6 +1,6 @@
-"""A process that has the tiny teacher in memory and forks a server for every line it is given.
+"""A process that loads the tiny teacher once and forks a server for each line of its input.
 
-Starting a server from nothing costs seconds of imports; a test that kills twenty would spend its time there.
+Starting a server from scratch takes seconds of imports, too long for a test that kills twenty servers.
 Lines: JSON {"settings": .., "limits": .., "log": file, "die": moment or ""}. Answers: the server's process id.
 """
 
@@ -38,16 +38,16 @@ def become_server(order: dict[str, Any], teacher: Any) -> None:
 
 
 def die_at(moment: str) -> None:
-    """Have this process killed by its first bill: in the middle of the transaction, or right after it."""
+    """Make the first bill kill this process, in the middle of the transaction or right after it."""
     settle, bill = Meter.settle, Meter._bill
 
-    def settle_and_die(meter: Meter, held: Reservation, body: bytes) -> bytes:
-        settle(meter, held, body)
+    def settle_and_die(meter: Meter, reservation: Reservation, body: bytes) -> bytes:
+        settle(meter, reservation, body)
         os.kill(os.getpid(), signal.SIGKILL)
         return body
 
-    def bill_and_die(meter: Meter, books: Connection, held: Reservation) -> None:
-        bill(meter, books, held)
+    def bill_and_die(meter: Meter, database: Connection, reservation: Reservation) -> None:
+        bill(meter, database, reservation)
         os.kill(os.getpid(), signal.SIGKILL)
 
     if moment == "after commit":
