@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from peers import Peer, peer, whole
+from peers import Peer, full_response, peer
 from PIL import Image, ImageColor
 
 MODEL = "gemini-embedding-2"
@@ -20,7 +20,7 @@ ACCEPTED = "PENDING"
 
 @dataclass
 class Job:
-    """A batch job: its requests, and what becomes of it."""
+    """A batch job with its requests and results."""
 
     name: str
     label: str
@@ -32,11 +32,11 @@ class Job:
 
 @dataclass
 class GeminiVendor:
-    """What the vendor did; `plan` decides about each request of a job.
+    """The state of the vendor.
 
     Attributes:
         looks: number of times that a job is reported as unfinished.
-        plan: returns the error of a request from the job's number (from 1) and the request's key; None embeds it.
+        plan: maps a job's number (from 1) and a request's key to the request's error; None embeds it.
         end: the state in which job number i ends.
         on_create: called when a job has been created, before its name is sent; raising closes the connection.
         most: maximum number of unfinished jobs; a further one is refused with 429.
@@ -58,7 +58,7 @@ class GeminiVendor:
         with self.lock:
             self.requests.append((method, path))
             assert headers["x-goog-api-key"] == "test-key"
-            return whole(*self._answer(method, path, body))
+            return full_response(*self._answer(method, path, body))
 
     def _answer(self, method: str, path: str, body: bytes) -> tuple[Any, int]:
         if path == f"/v1beta/models/{MODEL}:embedContent":
@@ -84,7 +84,7 @@ class GeminiVendor:
         return self._operation(job), 200
 
     def _listed(self, path: str) -> dict[str, Any]:
-        """One job on each page, the newest first."""
+        """Return a page of the list with one job, the newest first."""
         at = int(path.rpartition("pageToken=")[2]) if "pageToken=" in path else 0
         listed = self.jobs[::-1]
         more = {"nextPageToken": str(at + 1)} if at + 1 < len(listed) else {}
@@ -106,7 +106,7 @@ class GeminiVendor:
             )
             done.append(outcome | {"metadata": request["metadata"]})
         self.billed += sum("response" in outcome for outcome in done)
-        job.result = {"state": job.state, "done": done[::-1]}  # in another order: the keys count
+        job.result = {"state": job.state, "done": done[::-1]}  # in another order, because keys identify the results
 
     def _operation(self, job: Job) -> dict[str, Any]:
         about: dict[str, Any] = {"displayName": job.label, "state": f"BATCH_STATE_{job.state}"}
@@ -126,7 +126,7 @@ class GeminiVendor:
 
 
 def _embedding(request: dict[str, Any]) -> list[float]:
-    """The mean colour of an image, or the colour that a text names."""
+    """Return the mean colour of an image or the colour that a text names."""
     (part,) = request["content"]["parts"]
     if "text" in part:
         named = [name for name in ("red", "blue", "green") if name in part["text"]]

@@ -1,4 +1,4 @@
-"""A vendor on a real socket that keeps an exact meter and misbehaves as often as it is told to."""
+"""A vendor on a real socket that meters exactly and fails with configurable probabilities."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DIMENSION = 4
 PER_IMAGE, PER_TEXT = Decimal("0.0006"), Decimal("0.0001")
 
 FAULTS = {"429": 0.10, "500": 0.05, "timeout": 0.03, "cut": 0.01, "order": 0.01, "nan": 0.01}
-"""What goes wrong, and with which probability a request."""
+"""The faults, with the probability of each per request."""
 
 
 def answer_to(content: bytes) -> np.ndarray:
@@ -31,7 +31,7 @@ def answer_to(content: bytes) -> np.ndarray:
 
 
 def picture(number: int) -> bytes:
-    """A small PNG; no two numbers give the same."""
+    """Return a small PNG that is different for every number."""
     image = Image.frombytes("RGB", (2, 2), hashlib.sha256(b"%d" % number).digest()[:12])
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=1)
@@ -40,7 +40,7 @@ def picture(number: int) -> bytes:
 
 @dataclass
 class Meter:
-    """What was billed: how often each input, and how much money."""
+    """What was billed: the number of times for each input, and the money."""
 
     inputs: Counter[bytes] = field(default_factory=Counter)
     money: Decimal = Decimal(0)
@@ -82,7 +82,7 @@ class UnreliableVendor:
         self.faults, self.random, self.idempotent = faults or {}, random.Random(seed), idempotent
         self.hang, self.key, self.script, self.extra = hang, key, list(script or []), extra or {}
         self.max_batch, self.work, self.rejects = max_batch, work, rejects or set()
-        self.kept: dict[str, tuple[bytes, bytes]] = {}
+        self.answers_by_key: dict[str, tuple[bytes, bytes]] = {}
         self.in_flight = 0
         vendor = self
 
@@ -111,7 +111,7 @@ class UnreliableVendor:
         self.server.server_close()
 
     def fault(self) -> str:
-        """What goes wrong with the next request; empty for nothing."""
+        """Return the fault of the next request, or an empty string for none."""
         if self.script:
             return self.script.pop(0)
         chance = self.random.random()
@@ -131,27 +131,27 @@ class UnreliableVendor:
         return {"object": "list", "data": [entry]}
 
     def embed(self, body: bytes, key: str) -> bytes:
-        """Do the work of a request and bill it, or find what was answered before under its key."""
+        """Answer a request and bill it, or repeat the earlier answer to its key."""
         with self.lock:
-            if self.idempotent and key in self.kept:
-                digest, answer = self.kept[key]
+            if self.idempotent and key in self.answers_by_key:
+                digest, answer = self.answers_by_key[key]
                 assert digest == hashlib.sha256(body).digest(), "one key, two bodies"
                 return answer
-            asked = json.loads(body)
-            image = asked.get("modality") == "image"
-            inputs = [base64.b64decode(t.partition(",")[2]) if image else t.encode() for t in asked["input"]]
+            request = json.loads(body)
+            image = request.get("modality") == "image"
+            inputs = [base64.b64decode(t.partition(",")[2]) if image else t.encode() for t in request["input"]]
             cost = (PER_IMAGE if image else PER_TEXT) * len(inputs)
             self.meter.inputs.update(inputs)
             self.meter.money += cost
             usage = {"images": len(inputs) * image, "text_inputs": len(inputs) * (not image), "cost": str(cost)}
             rows = [answer_to(content) for content in inputs]
-            if asked["encoding_format"] == "base64":
+            if request["encoding_format"] == "base64":
                 data = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in rows]
             else:
                 data = [row.tolist() for row in rows]
             listed = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(data)]
             answer = json.dumps({"object": "list", "model": "clip", "data": listed, "usage": usage}).encode()
-            self.kept[key] = (hashlib.sha256(body).digest(), answer)
+            self.answers_by_key[key] = (hashlib.sha256(body).digest(), answer)
             return answer
 
 
@@ -207,11 +207,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply(200, answer)
 
     def authorised(self) -> bool:
-        given = self.headers.get("authorization", "")
-        if not self.vendor.key or given == f"Bearer {self.vendor.key}":
+        authorization = self.headers.get("authorization", "")
+        if not self.vendor.key or authorization == f"Bearer {self.vendor.key}":
             return True
-        # A careless vendor: it repeats what it was sent.
-        self.reply(401, json.dumps({"error": {"message": f"Incorrect key provided: {given}", "code": "key"}}).encode())
+        # A careless vendor that repeats the key in its message.
+        self.reply(
+            401, json.dumps({"error": {"message": f"Incorrect key provided: {authorization}", "code": "key"}}).encode()
+        )
         return False
 
     def reply(self, status: int, body: bytes, headers: dict[str, str] | None = None, cut: int | None = None) -> None:
@@ -227,7 +229,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def spoil(answer: dict[str, Any], fault: str, rng: random.Random) -> dict[str, Any]:
-    """An answer with its rows in another order, with a NaN, with a row too few, or with a number too many."""
+    """Spoil an answer: shuffle its rows, insert a NaN, remove a row or add a number."""
     rows = answer["data"]
     if fault == "order":
         rng.shuffle(rows)

@@ -1,4 +1,4 @@
-"""A server on a real socket that answers every request with bytes that a test chose."""
+"""A server on a real socket that answers every request with bytes chosen by the test."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MODELS = {"object": "list", "data": [ENTRY]}
 
 
 def head(status: int, *headers: str, reason: str = "x") -> bytes:
-    """The head of an answer."""
+    """Return the head of an answer."""
     return "\r\n".join([f"HTTP/1.1 {status} {reason}", *headers, "", ""]).encode()
 
 
-def whole(body: Any, status: int = 200, *headers: str) -> list[bytes]:
-    """A complete answer; anything but bytes is sent as JSON."""
+def full_response(body: Any, status: int = 200, *headers: str) -> list[bytes]:
+    """Return a complete answer. Anything except bytes is sent as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return [head(status, f"content-length: {len(content)}", *headers), content]
 
@@ -78,11 +78,11 @@ class Peer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hung up is expected here."""
+        """Ignore clients that disconnected, as these tests expect."""
 
     @property
     def url(self) -> str:
-        """Its address, with /v1."""
+        """The URL, including /v1."""
         return f"http://127.0.0.1:{self.server_port}/v1"
 
 
@@ -99,24 +99,24 @@ def peer(answer: Callable[[str, str, dict[str, str], bytes], Iterable[bytes | fl
         server.server_close()
 
 
-def selling(post: Callable[[bytes], Iterable[bytes | float]]) -> Callable[..., Iterable[bytes | float]]:
-    """Describes itself as a vl2v vendor; `post` answers what is bought."""
+def vendor_peer(post: Callable[[bytes], Iterable[bytes | float]]) -> Callable[..., Iterable[bytes | float]]:
+    """A running peer that describes itself as a vl2v vendor; `post` answers purchases."""
 
     def answer(method: str, path: str, headers: dict[str, str], body: bytes) -> Iterable[bytes | float]:
-        return whole(MODELS, 200, "connection: close") if method == "GET" else post(body)
+        return full_response(MODELS, 200, "connection: close") if method == "GET" else post(body)
 
     return answer
 
 
 def drip(data: bytes, seconds: float = 0.02) -> Iterator[bytes | float]:
-    """One byte after the other."""
+    """Yield one byte at a time."""
     for i in range(len(data)):
         yield data[i : i + 1]
         yield seconds
 
 
 def took(work: Callable[[], object]) -> float:
-    """Seconds."""
+    """Return the seconds that `work` takes."""
     began = time.monotonic()
     work()
     return time.monotonic() - began

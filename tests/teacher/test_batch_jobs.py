@@ -54,8 +54,8 @@ PICTURES = [picture(i) for i in range(5)]
 DIGESTS: Digests = np.stack([np.frombuffer(hashlib.sha256(p).digest(), np.uint8) for p in PICTURES])
 
 
-class Noted(Silent):
-    """Keeps what it is told."""
+class Recording(Silent):
+    """Records the notes."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -73,8 +73,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def selling(monkeypatch: pytest.MonkeyPatch, **how: Any) -> Iterator[GeminiVendor]:
-    vendor = GeminiVendor(**how)
+def running_vendor(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[GeminiVendor]:
+    vendor = GeminiVendor(**options)
     with gemini(vendor) as server:
         monkeypatch.setattr(Gemini, "base", server.url.removesuffix("/v1"))
         yield vendor
@@ -86,8 +86,8 @@ def buyer_of(
     return Buyer(open_teacher(SPEC, batch_api=batch), store, Budget(Decimal(budget)), run, progress)
 
 
-def buy(store: EmbeddingStore, digests: Digests = DIGESTS, **how: Any) -> int:
-    return buyer_of(store, **how).images(digests, PICTURES.__getitem__, "training")
+def buy(store: EmbeddingStore, digests: Digests = DIGESTS, **options: Any) -> int:
+    return buyer_of(store, **options).images(digests, PICTURES.__getitem__, "training")
 
 
 def check_stored(store: EmbeddingStore) -> None:
@@ -178,8 +178,8 @@ def test_jobs_are_collected_and_share_the_store_with_single_requests(
     store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(GeminiBatch, "images", 2)
-    progress = Noted()
-    with selling(monkeypatch) as vendor:
+    progress = Recording()
+    with running_vendor(monkeypatch) as vendor:
         assert buy(store, progress=progress) == 5
         assert [len(job.requests) for job in vendor.jobs] == [2, 2, 1]
         check_stored(store)
@@ -194,11 +194,11 @@ def test_jobs_are_collected_and_share_the_store_with_single_requests(
 
 
 def test_parts_are_all_submitted_before_one_is_awaited(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    with selling(monkeypatch) as vendor:
+    with running_vendor(monkeypatch) as vendor:
         parts = [Wanted(DIGESTS[s], PICTURES[s].__getitem__, "training") for s in (slice(0, 2), slice(2, 5))]
         buyer_of(store).all_images(parts)
-        asked = [path.rpartition("/")[2] for _, path in vendor.requests]
-    assert asked[:2] == ["gemini-embedding-2:asyncBatchEmbedContent"] * 2
+        calls = [path.rpartition("/")[2] for _, path in vendor.requests]
+    assert calls[:2] == ["gemini-embedding-2:asyncBatchEmbedContent"] * 2
     check_stored(store)
 
 
@@ -214,7 +214,7 @@ t.buy(t.EmbeddingStore(t.Path({store!r})))
 
 
 @pytest.mark.system
-def test_a_job_is_found_again_by_the_process_after_one_that_was_killed(
+def test_the_process_after_a_killed_one_collects_its_job(
     store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     children: list[subprocess.Popen[bytes]] = []
@@ -224,9 +224,9 @@ def test_a_job_is_found_again_by_the_process_after_one_that_was_killed(
             children.pop().kill()
             raise OSError
 
-    with selling(monkeypatch, on_create=kill) as vendor:
-        here = str(Path(__file__).parent)
-        script = SCRIPT.format(tests=here, base=Gemini.base, store=str(store.path))
+    with running_vendor(monkeypatch, on_create=kill) as vendor:
+        folder = str(Path(__file__).parent)
+        script = SCRIPT.format(tests=folder, base=Gemini.base, store=str(store.path))
         child = subprocess.Popen(
             [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         )
@@ -249,7 +249,7 @@ def test_a_job_whose_creation_had_no_response_is_searched_for(
         if len(vendor.jobs) == 2:
             raise OSError
 
-    with selling(monkeypatch, on_create=lose) as vendor:
+    with running_vendor(monkeypatch, on_create=lose) as vendor:
         monkeypatch.setattr(GeminiBatch, "images", 2)
         assert buy(store) == 5
         assert len(vendor.jobs) == 3
@@ -262,7 +262,7 @@ def test_a_job_that_was_recorded_but_not_created_costs_nothing(
 ) -> None:
     card = open_teacher(SPEC).describe()
     store.open_entry(card, "run", "image", "training", 5, 5 * PRICE, key="job:vl2v-0", members=DIGESTS.tobytes())
-    with selling(monkeypatch) as vendor:
+    with running_vendor(monkeypatch) as vendor:
         buy(store)
         assert len(vendor.jobs) == 1
     assert [e.state for e in Ledger(store).entries()] == ["refused", "kept"]
@@ -273,7 +273,7 @@ def test_ctrl_c_leaves_the_job_to_the_vendor(store: EmbeddingStore, monkeypatch:
     def stop(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    with selling(monkeypatch) as vendor:
+    with running_vendor(monkeypatch) as vendor:
         with monkeypatch.context() as patched:
             patched.setattr(time, "sleep", stop)
             with pytest.raises(KeyboardInterrupt, match="1 batch job goes on at the vendor"):
@@ -284,7 +284,7 @@ def test_ctrl_c_leaves_the_job_to_the_vendor(store: EmbeddingStore, monkeypatch:
         with pytest.raises(TeacherError, match="5 of these images are in batch jobs") as caught:
             buy(store, batch=False)
         assert "repeat the command that submitted them" in caught.value.next_step
-        assert buy(store, budget="0") == 5  # it was reserved when it was submitted
+        assert buy(store, budget="0") == 5  # it was reserved at submission
         assert len(vendor.jobs) == 1
     check_stored(store)
 
@@ -299,10 +299,10 @@ def test_a_job_that_the_vendor_lists_late_is_not_created_again(
         return listed(self, path) if len(searches) > 1 else {}
 
     monkeypatch.setattr(GeminiVendor, "_listed", late)
-    with selling(monkeypatch) as vendor:
+    with running_vendor(monkeypatch) as vendor:
         buyer_of(store).submit([Wanted(DIGESTS, PICTURES.__getitem__, "training")])
         (job,) = store.pending(open_teacher(SPEC).describe())
-        store.set_key(job.entry, f"job:{vendor.jobs[0].label}")  # as if the response had been lost
+        store.set_key(job.entry, f"job:{vendor.jobs[0].label}")  # simulates a lost response
         assert buy(store) == 5
         assert (len(vendor.jobs), len(searches)) == (1, 2)
     assert Ledger(store).spent() == 5 * PRICE
@@ -312,15 +312,15 @@ def test_a_job_that_the_vendor_lists_late_is_not_created_again(
 def test_images_of_another_run_in_a_job_do_not_end_this_one(
     store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    """The vendor takes one job at a time, so this run waits for the other one's, and collects it."""
-    how: dict[str, Any] = {"plan": lambda job, key: BAD if job == 1 else None}
-    with selling(monkeypatch, most=1, end=lambda job: end if job == 1 else "SUCCEEDED", **how) as vendor:
+    """The vendor accepts one job at a time, so this run waits for the job of the other run and collects it."""
+    options: dict[str, Any] = {"plan": lambda job, key: BAD if job == 1 else None}
+    with running_vendor(monkeypatch, most=1, end=lambda job: end if job == 1 else "SUCCEEDED", **options) as vendor:
         monkeypatch.setattr(GeminiBatch, "jobs", 1)
         buyer_of(store, run="another").submit([Wanted(DIGESTS[:2], PICTURES.__getitem__, "training")])
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            mine = Wanted(DIGESTS[2:], PICTURES[2:].__getitem__, "training")
-            assert buyer_of(store).images(mine.digests, mine.read, mine.purpose) == 3
+            wanted = Wanted(DIGESTS[2:], PICTURES[2:].__getitem__, "training")
+            assert buyer_of(store).images(wanted.digests, wanted.read, wanted.purpose) == 3
         assert [str(w.message) for w in caught if w.category is Vl2vWarning] == (
             ["batch job batches/j0 of other images ended without answers: failed"] if end == "FAILED" else []
         )
@@ -329,10 +329,10 @@ def test_images_of_another_run_in_a_job_do_not_end_this_one(
     assert Ledger(store).spent("run") == 3 * PRICE
 
 
-def test_a_refused_image_is_repeated_unless_that_is_useless(
+def test_a_refused_image_is_repeated_unless_the_refusal_is_final(
     store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with selling(monkeypatch, plan=lambda job, key: BUSY if job == 1 and key in "13" else None) as vendor:
+    with running_vendor(monkeypatch, plan=lambda job, key: BUSY if job == 1 and key in "13" else None) as vendor:
         assert buy(store) == 5
         assert [len(job.requests) for job in vendor.jobs] == [5, 2]
     check_stored(store)
@@ -349,7 +349,7 @@ def test_an_image_that_stays_refused_is_reported_after_the_others_are_saved(
         part = vendor.jobs[number - 1].requests[int(key)]["request"]["content"]["parts"][0]
         return error if hashlib.sha256(part["inline_data"]["data"].encode()).hexdigest() == bad else None
 
-    with selling(monkeypatch, plan=plan) as vendor:
+    with running_vendor(monkeypatch, plan=plan) as vendor:
         with pytest.raises(TeacherError, match=r"did not embed 1 image\.") as caught:
             buy(store)
         assert len(vendor.jobs) == jobs
@@ -365,7 +365,7 @@ def test_an_image_that_stays_refused_is_reported_after_the_others_are_saved(
 def test_a_job_without_answers_is_not_counted_and_can_be_repeated(
     store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    with selling(monkeypatch, end=lambda job: end if job == 1 else "SUCCEEDED") as vendor:
+    with running_vendor(monkeypatch, end=lambda job: end if job == 1 else "SUCCEEDED") as vendor:
         with pytest.raises(TeacherError, match="ended without answers") as caught:
             buy(store)
         assert end.lower() in caught.value.found
@@ -376,21 +376,19 @@ def test_a_job_without_answers_is_not_counted_and_can_be_repeated(
     assert Ledger(store).spent() == 5 * PRICE
 
 
-def test_what_the_vendor_counts_as_done_in_a_cancelled_job_is_spent(
-    store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_requests_of_a_cancelled_job_are_spent(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def cancelled(self: GeminiVendor, job: Job) -> dict[str, Any]:
         about = {"state": "BATCH_STATE_CANCELLED", "batchStats": {"successfulRequestCount": "3"}}
         return {"name": job.name, "metadata": about, "done": True}
 
     monkeypatch.setattr(GeminiVendor, "_operation", cancelled)
-    with selling(monkeypatch), pytest.raises(TeacherError, match="ended without answers"):
+    with running_vendor(monkeypatch), pytest.raises(TeacherError, match="ended without answers"):
         buy(store)
     assert Ledger(store).spent() == 3 * PRICE
 
 
 def test_a_job_that_was_deleted_counts_as_spent(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    with selling(monkeypatch) as vendor:
+    with running_vendor(monkeypatch) as vendor:
         buyer_of(store).submit([Wanted(DIGESTS, PICTURES.__getitem__, "training")])
         vendor.jobs[0].name = "batches/gone"
         with pytest.warns(Vl2vWarning, match="no longer knows the job"):
@@ -400,19 +398,19 @@ def test_a_job_that_was_deleted_counts_as_spent(store: EmbeddingStore, monkeypat
 
 def test_a_budget_is_not_exceeded(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GeminiBatch, "images", 2)
-    with selling(monkeypatch) as vendor:
+    with running_vendor(monkeypatch) as vendor:
         with pytest.raises(BudgetError):
             buy(store, budget=str(3 * PRICE))
         assert len(vendor.jobs) == 1
-        assert Ledger(store).spent() == vendor.billed * PRICE == 2 * PRICE  # what was paid for was collected
+        assert Ledger(store).spent() == vendor.billed * PRICE == 2 * PRICE  # the paid results were collected
 
 
-def test_another_process_corrects_no_cost_that_its_budget_lacks(
+def test_a_process_corrects_only_costs_within_its_budget(
     store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a record of the spending, a budget is that of one process."""
     part = Wanted(DIGESTS, PICTURES.__getitem__, "training")
-    with selling(monkeypatch, plan=lambda job, key: BUSY if job == 1 else None) as vendor:
+    with running_vendor(monkeypatch, plan=lambda job, key: BUSY if job == 1 else None) as vendor:
         buyer_of(store).submit([part])
         again = buyer_of(store, budget=str(4 * PRICE))
         with pytest.raises(BudgetError):
@@ -430,7 +428,7 @@ def test_only_jobs_with_the_images_of_a_quote_are_subtracted_from_it(
         assert quote.due + quote.reserved == quote.cost
         return quote.reserved
 
-    with selling(monkeypatch):
+    with running_vendor(monkeypatch):
         assert quoted(slice(5)) == 0
         buyer_of(store, run="another").submit([Wanted(DIGESTS[:2], PICTURES.__getitem__, "training")])
     assert [quoted(slice(1, 5)), quoted(slice(2, 5)), quoted(slice(5), 1)] == [PRICE, 0, 0]
@@ -438,11 +436,11 @@ def test_only_jobs_with_the_images_of_a_quote_are_subtracted_from_it(
     assert quoted(slice(5)) == 2 * PRICE
 
 
-def test_a_vendor_that_takes_one_job_at_a_time_gets_one_at_a_time(
+def test_a_vendor_that_accepts_one_job_at_a_time_gets_one_at_a_time(
     store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(GeminiBatch, "images", 2)
-    with selling(monkeypatch, most=1) as vendor:
+    with running_vendor(monkeypatch, most=1) as vendor:
         assert buy(store) == 5
         assert len(vendor.jobs) == 3
     check_stored(store)
@@ -451,7 +449,7 @@ def test_a_vendor_that_takes_one_job_at_a_time_gets_one_at_a_time(
 
 def test_embeddings_of_another_length_are_not_stored(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gemini_vendor._embedding", lambda request: [1.0] * 64)
-    with selling(monkeypatch), pytest.raises(TeacherError, match="unusable response"):
+    with running_vendor(monkeypatch), pytest.raises(TeacherError, match="unusable response"):
         buy(store)
     assert not store.knows_images(open_teacher(SPEC).describe(), DIGESTS).any()
     assert Ledger(store).spent() == 5 * PRICE
@@ -476,11 +474,11 @@ def label(photos: Path, *more: str) -> Any:
 
 
 @pytest.mark.slow
-def test_label_is_stopped_and_repeated(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_label_command_continues(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    with selling(monkeypatch) as vendor:
+    with running_vendor(monkeypatch) as vendor:
         with monkeypatch.context() as patched:
             patched.setattr(time, "sleep", stop)
             stopped = label(photos, "--batch-api")

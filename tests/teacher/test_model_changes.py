@@ -1,4 +1,4 @@
-"""A vendor that changes its model, its scale or its dimension during a purchase, and one that says nothing of it."""
+"""Vendors that change their model, scale or dimension during a purchase, announced or not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONTENTS = [picture(i) for i in range(40)]
 
 
 class ChangingVendor(UnreliableVendor):
-    """Adds `changes` to its answers after so many; keeps no answers of the old model."""
+    """Adds `changes` to its answers after `after` requests and does not repeat answers of the old model."""
 
     def __init__(self, after: int, **changes: Any) -> None:
         super().__init__(max_batch=8)
@@ -53,18 +53,18 @@ def store(tmp_path: Path) -> Iterator[EmbeddingStore]:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"revision": "2"}, r"expected: revision 1, as quoted(.|\n)*found: revision 2"),
         ({"logit_scale": 55.5}, r"expected: logit scale 20, as quoted(.|\n)*found: logit scale 55.5"),
     ],
 )
 def test_a_change_stops_the_purchase_and_stores_nothing_new(
-    store: EmbeddingStore, change: dict[str, Any], said: str
+    store: EmbeddingStore, change: dict[str, Any], message: str
 ) -> None:
     with ChangingVendor(2, **change) as vendor:
         teacher = teacher_of(vendor, "concurrency=1")
-        with pytest.raises(TeacherError, match=rf"test:clip changed its model during the purchase(.|\n)*{said}"):
+        with pytest.raises(TeacherError, match=rf"test:clip changed its model during the purchase(.|\n)*{message}"):
             buy(teacher, store, CONTENTS, Decimal(1))
         assert vendor.meter.requests == 3
         spent = vendor.meter.money
@@ -78,7 +78,7 @@ def test_a_change_stops_the_purchase_and_stores_nothing_new(
 
 
 @pytest.mark.parametrize("change", [{"revision": "2"}, {"logit_scale": 55.5}])
-def test_answers_that_say_nothing_are_compared_with_the_description(
+def test_answers_without_a_revision_are_compared_with_the_description(
     store: EmbeddingStore, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with UnreliableVendor(max_batch=8) as vendor:
@@ -114,7 +114,7 @@ def test_the_key_and_a_header_name_the_revision(monkeypatch: pytest.MonkeyPatch)
 
 
 class Drifting(UnreliableVendor):
-    """A server that says nothing of a revision, and after `after` answers names another model or scales its rows."""
+    """A server without revisions that names another model or scales its rows after `after` answers."""
 
     def __init__(self, after: int, model: str = "clip", scale: float = 1.0, *, unit: bool = True) -> None:
         super().__init__(idempotent=False)
@@ -132,8 +132,8 @@ class Drifting(UnreliableVendor):
         return json.dumps(answer).encode()
 
 
-class Blind(TeacherWatch):
-    """Looks at nothing."""
+class NoCheck(TeacherWatch):
+    """A watch that checks nothing."""
 
     def __init__(self) -> None: ...
 
@@ -142,7 +142,7 @@ class Blind(TeacherWatch):
     def images(self, *_: object, **__: object) -> None: ...
 
 
-def buy_watched(vendor: UnreliableVendor, store: EmbeddingStore, watch: Blind | None) -> HttpTeacher:
+def buy_watched(vendor: UnreliableVendor, store: EmbeddingStore, watch: NoCheck | None) -> HttpTeacher:
     teacher = teacher_of(vendor, "concurrency=1&dimension=4", Price(PER_IMAGE * 1000, PER_TEXT * 1000))
     teacher.wire.limits = type(teacher.wire.limits)(8, 8)
     buyer = Buyer(teacher, store, Budget(Decimal(1)), "r", watch=watch)
@@ -151,17 +151,19 @@ def buy_watched(vendor: UnreliableVendor, store: EmbeddingStore, watch: Blind | 
 
 
 @pytest.mark.parametrize(
-    ("vendor", "said"),
+    ("vendor", "message"),
     [
         (Drifting(2, model="clip-v2"), "model clip, as before(.|\n)*model clip-v2"),
         (Drifting(2, scale=1.5), "length 1 to 1, as before(.|\n)*length 1.5"),
         (Drifting(2, scale=20, unit=False), "length [0-9.]+ to [0-9.]+, as before(.|\n)*length [0-9.]+"),
     ],
 )
-def test_a_silent_change_is_noticed_by_name_and_length(store: EmbeddingStore, vendor: Drifting, said: str) -> None:
+def test_an_unannounced_change_is_noticed_by_model_name_and_norm(
+    store: EmbeddingStore, vendor: Drifting, message: str
+) -> None:
     with vendor:
-        with pytest.raises(TeacherError, match=rf"seems to have changed its model(.|\n)*{said}"):
-            buy_watched(vendor, store, Blind())
+        with pytest.raises(TeacherError, match=rf"seems to have changed its model(.|\n)*{message}"):
+            buy_watched(vendor, store, NoCheck())
         assert len(store.lengths(teacher_card(vendor), "image", 99)) == 16
         assert Ledger(store).spent() == vendor.meter.money == PER_IMAGE * 24
         buy_watched(vendor, store, None)
@@ -172,14 +174,14 @@ def teacher_card(vendor: UnreliableVendor) -> TeacherCard:
     return teacher_of(vendor, "dimension=4", Price(PER_IMAGE * 1000, PER_TEXT * 1000)).describe()
 
 
-def test_lengths_that_vary_are_no_change(store: EmbeddingStore) -> None:
+def test_varying_norms_are_not_a_change(store: EmbeddingStore) -> None:
     with Drifting(2, scale=1.6, unit=False) as vendor:
-        buy_watched(vendor, store, Blind())
+        buy_watched(vendor, store, NoCheck())
     with Drifting(0) as vendor:
-        buy_watched(vendor, store, Blind())
+        buy_watched(vendor, store, NoCheck())
 
 
-def test_a_run_does_not_go_on_with_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_does_not_continue_with_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder(tmp_path)
     with UnreliableVendor() as vendor:
         described = vendor.models()

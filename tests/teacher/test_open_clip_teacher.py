@@ -46,7 +46,7 @@ def images(count: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("which", [1, 2])
-def test_vectors_are_the_models_own(files: tuple[Any, Path, Path], which: int) -> None:
+def test_embeddings_are_those_of_the_model(files: tuple[Any, Path, Path], which: int) -> None:
     model, file = files[0], files[which]
     assert isinstance(file, Path)
     teacher = open_teacher(f"open_clip:{NAME}/{file}", device="cpu")
@@ -72,9 +72,9 @@ def test_vectors_are_the_models_own(files: tuple[Any, Path, Path], which: int) -
 def test_another_order_gives_the_same_rows(files: tuple[Any, Path, Path]) -> None:
     teacher = open_teacher(f"open_clip:{NAME}/{files[1]}", device="cpu")
     data, order = images(6), [4, 0, 5, 2, 1, 3]
-    whole = teacher.embed_images(data)
-    np.testing.assert_allclose(teacher.embed_images([data[i] for i in order]), whole[order], atol=1e-6)
-    np.testing.assert_allclose(teacher.embed_images(data[2:3])[0], whole[2], atol=1e-5)
+    embeddings = teacher.embed_images(data)
+    np.testing.assert_allclose(teacher.embed_images([data[i] for i in order]), embeddings[order], atol=1e-6)
+    np.testing.assert_allclose(teacher.embed_images(data[2:3])[0], embeddings[2], atol=1e-5)
 
 
 def test_an_unreadable_image_is_refused(files: tuple[Any, Path, Path]) -> None:
@@ -92,7 +92,7 @@ def test_an_unreadable_image_is_refused(files: tuple[Any, Path, Path]) -> None:
         (f"{NAME}/no-such-tag", "could not be opened"),
     ],
 )
-def test_what_cannot_be_opened_is_refused(files: tuple[Any, Path, Path], spec: str, part: str) -> None:
+def test_models_that_cannot_be_opened_are_refused(files: tuple[Any, Path, Path], spec: str, part: str) -> None:
     with pytest.raises(TeacherError, match=part):
         open_teacher(f"open_clip:{spec}", device="cpu").describe()
 
@@ -112,14 +112,14 @@ def test_weights_of_another_architecture_are_refused(files: tuple[Any, Path, Pat
 def test_a_tag_is_opened_with_the_activation_it_was_trained_with(
     monkeypatch: pytest.MonkeyPatch, spec: str, quick: bool
 ) -> None:
-    asked: dict[str, Any] = {}
+    requested: dict[str, Any] = {}
 
     def offline(name: str, **settings: Any) -> None:
-        """In place of a download: what open_clip would be asked for."""
-        asked.update(settings)
+        """Record the request to open_clip instead of downloading."""
+        requested.update(settings)
         raise OSError("no network in tests")
 
     monkeypatch.setattr(open_clip, "create_model_and_transforms", offline)
     with pytest.raises(TeacherError, match="no network"):
         open_teacher(f"open_clip:{spec}", device="cpu").describe()
-    assert asked["force_quick_gelu"] is quick
+    assert requested["force_quick_gelu"] is quick

@@ -1,4 +1,4 @@
-"""A teacher on this machine computes with the number of threads that suits it; another is never tried."""
+"""A local teacher uses its fastest number of threads; a remote teacher is never timed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 
 
 class Counting:
-    """A teacher that remembers how much it was asked, and with how many threads."""
+    """A teacher that records its batch sizes and the number of threads."""
 
     def __init__(self, device: str | None) -> None:
-        self.asked: list[tuple[int, int]] = []
+        self.queried: list[tuple[int, int]] = []
         if device is not None:
             self.local_device = device
 
@@ -29,7 +29,7 @@ class Counting:
         return TeacherCard("test:counting", "1", 3, 1.0, batch_size=4)
 
     def embed_images(self, images: list[bytes]) -> Embeddings:
-        self.asked.append((len(images), torch.get_num_threads()))
+        self.queried.append((len(images), torch.get_num_threads()))
         return np.ones((len(images), 3), np.float32)
 
     def embed_texts(self, texts: list[str]) -> Embeddings:
@@ -53,37 +53,37 @@ def buy(teacher: Counting, store: Path, number: int | None = None) -> None:
     assert buyer.images(digests, lambda i: bytes([i]), "training") == 10
 
 
-def test_a_teacher_on_this_cpu_is_tried_and_then_asked_with_its_number(tmp_path: Path) -> None:
+def test_a_teacher_on_this_cpu_is_timed_and_then_queried_with_its_number_of_threads(tmp_path: Path) -> None:
     teacher = Counting("cpu")
     buy(teacher, tmp_path / "store.sqlite")
-    assert teacher.asked[-3:] == [(4, 1), (4, 1), (2, 1)]
-    assert {number for _, number in teacher.asked[:-3]} == {1, 2}
+    assert teacher.queried[-3:] == [(4, 1), (4, 1), (2, 1)]
+    assert {number for _, number in teacher.queried[:-3]} == {1, 2}
     assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("device", [None, "cuda"])
-def test_no_other_teacher_is_asked_one_image_more(tmp_path: Path, device: str | None) -> None:
+def test_no_other_teacher_gets_an_additional_query(tmp_path: Path, device: str | None) -> None:
     teacher = Counting(device)
     buy(teacher, tmp_path / "store.sqlite")
-    assert teacher.asked == [(4, 2), (4, 2), (2, 2)]
+    assert teacher.queried == [(4, 2), (4, 2), (2, 2)]
     assert serving_threads(teacher) is None
-    assert len(teacher.asked) == 3
+    assert len(teacher.queried) == 3
 
 
-def test_a_stated_number_is_taken(tmp_path: Path) -> None:
+def test_a_stated_number_of_threads_is_used(tmp_path: Path) -> None:
     teacher = Counting("cpu")
     buy(teacher, tmp_path / "store.sqlite", 1)
-    assert teacher.asked == [(4, 1), (4, 1), (2, 1)]
+    assert teacher.queried == [(4, 1), (4, 1), (2, 1)]
 
 
-def test_what_is_known_already_needs_no_trial() -> None:
+def test_stored_images_need_no_timing() -> None:
     teacher = Counting("cpu")
     with with_best_threads(teacher, lambda i: b"", 0):
         assert torch.get_num_threads() == 2
-    assert teacher.asked == []
+    assert teacher.queried == []
 
 
-def test_a_teacher_for_sale_is_tried_with_an_image_of_our_own() -> None:
+def test_a_served_teacher_is_timed_with_a_generated_image() -> None:
     teacher = Counting("cpu")
     assert serving_threads(teacher) == 1
-    assert {number for _, number in teacher.asked} == {1, 2}
+    assert {number for _, number in teacher.queried} == {1, 2}

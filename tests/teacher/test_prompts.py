@@ -12,7 +12,7 @@ from vl2v.errors import ConfigError
 from vl2v.teacher.prompts import load_templates, render, text_head
 
 
-def test_named_sets() -> None:
+def test_named_template_sets_are_available() -> None:
     assert load_templates("photo") == ("a photo of a {}",)
     assert load_templates("name") == ("{}",)
 
@@ -77,7 +77,7 @@ def test_files_that_give_no_template_are_refused(tmp_path: Path) -> None:
         ("a {}", "{class}", "a {class}"),
     ],
 )
-def test_render(template: str, phrase: str, text: str) -> None:
+def test_templates_are_rendered_with_class_names(template: str, phrase: str, text: str) -> None:
     assert render(template, phrase) == text
 
 
@@ -90,7 +90,7 @@ def test_the_text_head_agrees_with_a_loop(classes: int, templates: int, dimensio
         for t in range(templates):
             total += embeddings[k, t] / np.sqrt((embeddings[k, t] ** 2).sum())
         if np.sqrt((total**2).sum()) < 1e-3:
-            continue  # opposite prompts cancel out: no direction to compare
+            continue  # opposite prompts cancel out, so there is no direction to compare
         np.testing.assert_allclose(head[k].numpy(), total / np.sqrt((total**2).sum()), atol=1e-9)
         assert abs(float(head[k].norm()) - 1) < 1e-9
 
@@ -101,12 +101,12 @@ def test_the_text_head_keeps_the_dtype_and_refuses_another_shape() -> None:
         text_head(torch.ones(2, 4))
 
 
-def test_escaped_braces_stay_and_the_name_goes_into_its_place() -> None:
+def test_escaped_braces_are_preserved_and_the_name_is_inserted() -> None:
     (template,) = load_templates("{{}} a {class} {{x}}")
     assert render(template, "owl") == "{} an owl {x}"
 
 
-def test_the_engine_of_articles_is_imported_as_it_is_written() -> None:
+def test_inflect_is_imported_under_its_documented_name() -> None:
     import typeguard
 
     from vl2v.teacher.prompts import _engine

@@ -21,19 +21,19 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 
 @dataclass
 class Vendor:
-    """Answers by hashing, remembers what it was asked, and can be told to give another answer."""
+    """A teacher that hashes its inputs and records them; `answer` replaces its answers."""
 
     price: Price = field(default_factory=Price)
     batch_size: int = 4
     dimension: int = 3
     answer: Any = None
-    asked: list[bytes] = field(default_factory=list)
+    queried: list[bytes] = field(default_factory=list)
 
     def describe(self) -> TeacherCard:
         return TeacherCard("test:vendor", "1", self.dimension, 100.0, self.price, self.batch_size)
 
     def embed_images(self, images: list[bytes]) -> Any:
-        self.asked += images
+        self.queried += images
         return self.answer(len(images)) if self.answer else np.stack([hashed(data) for data in images])
 
     def embed_texts(self, texts: list[str]) -> Any:
@@ -84,36 +84,36 @@ def test_the_budget_is_never_exceeded(
         except BudgetError:
             refused = True
         assert budget.spent == Ledger(store).spent("run") <= limit
-    assert Ledger(store).spent() == vendor.price.of(images=len(vendor.asked))
-    assert len(vendor.asked) == len(set(vendor.asked))
+    assert Ledger(store).spent() == vendor.price.of(images=len(vendor.queried))
+    assert len(vendor.queried) == len(set(vendor.queried))
     if price * (count + 5) / 1000 <= limit:
         assert not refused
-        assert len(vendor.asked) == count + 5
+        assert len(vendor.queried) == count + 5
     else:
         assert refused
     store.close()
 
 
-def test_without_a_budget_a_price_is_refused_before_anything_is_asked(store: EmbeddingStore) -> None:
+def test_without_a_budget_a_teacher_that_charges_is_refused_before_any_query(store: EmbeddingStore) -> None:
     vendor = Vendor(Price(Decimal(1), Decimal(1)))
     with pytest.raises(BudgetError, match=r"No budget(.|\n)*--budget 0.004"):
         buy(vendor, store, contents_of(9), Budget(None))
     with pytest.raises(BudgetError):
         Buyer(vendor, store, Budget(None), "run").texts(["a"])
-    assert vendor.asked == []
+    assert vendor.queried == []
     assert Ledger(store).entries() == []
 
 
-def test_without_a_budget_a_free_teacher_is_asked(store: EmbeddingStore) -> None:
+def test_without_a_budget_a_free_teacher_is_queried(store: EmbeddingStore) -> None:
     assert buy(Vendor(), store, contents_of(9), Budget(None)) == 9
     assert Ledger(store).spent() == 0
 
 
-def test_a_refused_budget_keeps_what_was_bought_before(store: EmbeddingStore) -> None:
+def test_embeddings_bought_before_the_budget_ends_are_stored(store: EmbeddingStore) -> None:
     vendor = Vendor(Price(Decimal(1000)))
     with pytest.raises(BudgetError, match="--budget 12"):
         buy(vendor, store, contents_of(20), Budget(Decimal(10)))
-    assert len(vendor.asked) == 8
+    assert len(vendor.queried) == 8
     assert store.knows_images(vendor.describe(), digests_of(contents_of(20))).sum() == 8
 
 
@@ -135,7 +135,7 @@ BAD = {
 @pytest.mark.filterwarnings("ignore:overflow encountered")
 @pytest.mark.parametrize("kind", BAD)
 @pytest.mark.parametrize("what", ["image", "text"])
-def test_a_refused_answer_keeps_nothing_and_is_booked_as_sent(store: EmbeddingStore, kind: str, what: str) -> None:
+def test_an_unusable_answer_is_not_stored_and_is_recorded_as_sent(store: EmbeddingStore, kind: str, what: str) -> None:
     vendor = Vendor(Price(Decimal(1000), Decimal(1000)), answer=BAD[kind])
     buyer, budget = Buyer(vendor, store, Budget(Decimal(100)), "run"), Decimal(4)
     texts = [f"text {i}" for i in range(6)]
@@ -152,14 +152,14 @@ def test_a_refused_answer_keeps_nothing_and_is_booked_as_sent(store: EmbeddingSt
     assert entry.cost == buyer.budget.spent == budget
 
 
-def test_known_vectors_cost_nothing(store: EmbeddingStore) -> None:
+def test_stored_embeddings_cost_nothing(store: EmbeddingStore) -> None:
     vendor = Vendor(Price(Decimal(1000), Decimal(1000)))
     buy(vendor, store, contents_of(5), Budget(Decimal(100)))
     Buyer(vendor, store, Budget(Decimal(100)), "run").texts(["a", "b"])
-    count, none = len(vendor.asked), Budget(None)
+    count, none = len(vendor.queried), Budget(None)
     assert buy(vendor, store, contents_of(5), none, "other") == 0
     assert Buyer(vendor, store, none, "other").texts(["b", "a"]) == 0
-    assert len(vendor.asked) == count
+    assert len(vendor.queried) == count
     assert Ledger(store).spent("other") == 0
     assert buy(vendor, store, contents_of(6), Budget(Decimal(1)), "other") == 1
 
@@ -169,15 +169,15 @@ def test_duplicates_are_bought_once(store: EmbeddingStore) -> None:
     contents = [*contents_of(3), *contents_of(3), b"content 1"]
     assert buy(vendor, store, contents, Budget(Decimal(3))) == 3
     assert Buyer(vendor, store, Budget(Decimal(2)), "run").texts(["a", "b", "a"]) == 2
-    assert len(vendor.asked) == 5
+    assert len(vendor.queried) == 5
 
 
-def test_each_vector_is_kept_under_its_own_image_and_asked_in_another_order(store: EmbeddingStore) -> None:
+def test_each_embedding_is_stored_under_its_own_image_and_queried_in_another_order(store: EmbeddingStore) -> None:
     vendor, contents = Vendor(), contents_of(40)
     buy(vendor, store, contents, Budget(None))
     assert np.array_equal(store.images(vendor.describe(), digests_of(contents)), np.stack([*map(hashed, contents)]))
-    assert vendor.asked != contents
-    assert sorted(vendor.asked) == sorted(contents)
+    assert vendor.queried != contents
+    assert sorted(vendor.queried) == sorted(contents)
 
 
 def test_the_ledger_sums_by_run(store: EmbeddingStore) -> None:
@@ -195,7 +195,7 @@ def test_the_ledger_sums_by_run(store: EmbeddingStore) -> None:
     assert {entry.currency for entry in ledger.entries()} == {"EUR"}
 
 
-def test_a_quotes_cost_is_exact() -> None:
+def test_the_cost_of_a_quote_is_exact() -> None:
     quote = Quote(
         "t", {"training": 3, "evaluation": 4}, {"training": 1}, 10, 3, Price(Decimal("0.1"), Decimal("0.7")), {}
     )
@@ -205,7 +205,7 @@ def test_a_quotes_cost_is_exact() -> None:
     assert not Price(per_1000_texts=Decimal("0.001")).free
 
 
-def test_a_lawful_answer_passes_in_any_shape_numpy_knows() -> None:
+def test_a_valid_answer_is_accepted_as_any_numpy_type() -> None:
     card = Vendor().describe()
     answer = checked([[1, 2, 3], [4, 5, 6]], 2, card, "image")
     assert answer.dtype == np.float32

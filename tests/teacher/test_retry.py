@@ -25,7 +25,7 @@ FAULT = TeacherError("no")
 
 
 class Clock:
-    """Time that passes only when somebody sleeps."""
+    """A clock that advances only during sleeps."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -56,24 +56,24 @@ class Clock:
         (None, None),
     ],
 )
-def test_both_forms_of_retry_after(header: str | None, seconds: float | None) -> None:
+def test_both_forms_of_retry_after_are_read(header: str | None, seconds: float | None) -> None:
     assert retry_after(header, NOW) == seconds
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
-def test_a_wait_that_the_vendor_asks_for_is_kept_by_every_thread(
+def test_every_thread_waits_as_long_as_the_vendor_requests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    held: list[float] = []
-    monkeypatch.setattr(Pace, "pause_all", lambda self, seconds: held.append(seconds))
-    monkeypatch.setattr("vl2v.teacher.http.client.pause", lambda seconds, stop: held.append(seconds))
+    waits_taken: list[float] = []
+    monkeypatch.setattr(Pace, "pause_all", lambda self, seconds: waits_taken.append(seconds))
+    monkeypatch.setattr("vl2v.teacher.http.client.pause", lambda seconds, stop: waits_taken.append(seconds))
     store = EmbeddingStore(tmp_path / "s.sqlite")
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
     extra = {"retry-after": "39" if form == "seconds" else date}
     with UnreliableVendor(script=["429"], extra=extra) as vendor:
         assert buy(teacher_of(vendor), store, [picture(0)], Decimal(1)) == 1
-    waits = [seconds for seconds in held if seconds > 1]
-    assert len(waits) == 2  # one for all, one for the thread itself
+    waits = [seconds for seconds in waits_taken if seconds > 1]
+    assert len(waits) == 2  # one for all threads, one for the thread itself
     assert all(37 < seconds < 41 for seconds in waits)
     store.close()
 
@@ -97,7 +97,7 @@ def test_waits_grow_and_are_spread(seed: int) -> None:
         assert full / 2 <= wait <= full
 
 
-def test_refusals_do_not_use_up_attempts_but_waiting_does() -> None:
+def test_refusals_use_up_the_waiting_time_and_not_the_attempts() -> None:
     tries = Tries(Patience(attempts=2, first=1.0, longest=10.0, total=100.0), random.Random(0))
     refused = Failure("HTTP 429", FAULT, charged=False)
     waits = 0
@@ -114,14 +114,14 @@ def test_a_final_failure_is_never_tried_again() -> None:
         Tries(Patience()).after(Failure("x", FAULT, final=True), True)
 
 
-def test_a_circuit_opens_tries_once_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_circuit_opens_probes_once_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("vl2v.teacher.http.retry.pause", clock.sleep)
     circuit = Circuit(threshold=3, rest=10.0, rests=2, clock=clock)
     for _ in range(3):
         assert circuit.enter(None) is False
         circuit.leave(False, False)
-    circuit.leave(False, False)  # one that was under way meanwhile opens nothing further
+    circuit.leave(False, False)  # a request that was in flight does not open it further
     assert circuit.enter(None) is True
     assert clock.now == pytest.approx(110.0)
     circuit.leave(True, False)
@@ -132,7 +132,7 @@ def test_a_circuit_opens_tries_once_and_closes(monkeypatch: pytest.MonkeyPatch) 
     circuit.leave(False, True)
 
 
-def test_only_one_request_finds_out_whether_a_vendor_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_request_probes_whether_a_vendor_has_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
     circuit = Circuit(threshold=1, rest=0.0)
     circuit.leave(circuit.enter(None), False)
     probe = circuit.enter(None)
@@ -145,7 +145,7 @@ def test_only_one_request_finds_out_whether_a_vendor_is_back(monkeypatch: pytest
     assert circuit.enter(None) is False
 
 
-def test_a_vendor_that_stays_down_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vendor_that_stays_down_ends_the_purchase(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("vl2v.teacher.http.retry.pause", clock.sleep)
     circuit = Circuit(threshold=1, rest=1.0, rests=2, clock=clock)
@@ -156,7 +156,7 @@ def test_a_vendor_that_stays_down_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     assert clock.now == pytest.approx(100 + 1 + 2)
 
 
-def test_nobody_there_ends_in_words_within_the_patience(tmp_path: Path) -> None:
+def test_an_unreachable_vendor_is_reported_within_the_waiting_time(tmp_path: Path) -> None:
     with UnreliableVendor() as vendor:
         gone = teacher_of(vendor)
     with pytest.raises(TeacherError, match=r"no usable response(.|\n)*ConnectError(.|\n)*next: check the address"):
@@ -164,7 +164,7 @@ def test_nobody_there_ends_in_words_within_the_patience(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=40), st.integers(1, 600))
-def test_no_minute_holds_more_than_its_share(images: list[int], rate: int) -> None:
+def test_no_minute_has_more_requests_than_the_rate_limit(images: list[int], rate: int) -> None:
     clock = Clock()
     pace = Pace(Limits(1, 1, requests_per_minute=120, images_per_minute=rate), clock)
     sent: list[tuple[float, int]] = []
@@ -174,10 +174,10 @@ def test_no_minute_holds_more_than_its_share(images: list[int], rate: int) -> No
     for i, (begin, _) in enumerate(sent):
         within = [count for at, count in sent[i:] if at < begin + 60 - 1e-6]
         assert len(within) <= 121
-        assert sum(within[:-1]) <= rate + 1e-6  # the last one has just begun
+        assert sum(within[:-1]) <= rate + 1e-6  # the last one has just started
 
 
-def test_everybody_waits_while_a_vendor_asks_for_it() -> None:
+def test_all_threads_wait_while_the_vendor_requests_it() -> None:
     clock = Clock()
     pace = Pace(Limits(1, 1), clock)
     pace.pause_all(5.0)
@@ -194,7 +194,7 @@ def test_a_pause_ends_when_the_purchase_does() -> None:
         pause(30.0, stop)
 
 
-def test_no_more_requests_are_under_way_than_allowed(tmp_path: Path) -> None:
+def test_the_number_of_requests_in_flight_is_limited(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path / "s.sqlite")
     with UnreliableVendor(max_batch=2, work=0.01) as vendor:
         buy(teacher_of(vendor, "concurrency=3"), store, [picture(i) for i in range(40)], Decimal(1))

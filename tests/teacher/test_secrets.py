@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import timm
 from misbehaving_vendor import UnreliableVendor, picture
-from peers import ENTRY, MODELS, peer, whole
+from peers import ENTRY, MODELS, full_response, peer
 from PIL import Image
 from test_unreliable_vendor import teacher_of
 
@@ -32,7 +32,7 @@ from vl2v.teacher.registry import open_teacher
 KEY = "vl2v-0123456789abcdef-Secret_never-to_be.seen"
 
 
-def test_a_secret_does_not_show_itself() -> None:
+def test_a_secret_is_not_shown_by_repr_or_str() -> None:
     secret = Secret(KEY)
     shown = f"{secret} {secret!r} {[secret]} {vars(type(secret))}"
     assert KEY not in shown
@@ -66,17 +66,17 @@ ODD_KEY = "sk+/k=~?&<\"'\\>%\xc3-é".encode("ascii", "ignore").decode() + KEY
 
 @pytest.mark.parametrize("key", [KEY, KEY[:-1], KEY[:-2], ODD_KEY])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_secret_is_struck_out_in_every_encoding(encoding: str, key: str) -> None:
-    said = ENCODINGS[encoding](key)
-    text = Secret(key).strike(f"bad key ({said}) in Authorization")
+def test_a_secret_is_redacted_in_every_encoding(encoding: str, key: str) -> None:
+    encoded = ENCODINGS[encoding](key)
+    text = Secret(key).strike(f"bad key ({encoded}) in Authorization")
     assert text.startswith("bad key (")
     assert text.endswith(") in Authorization")
     assert "***" in text
     assert len(text) <= len("bad key () in Authorization") + 24
-    assert said[8:20] not in text
+    assert encoded[8:20] not in text
 
 
-def test_other_words_stay() -> None:
+def test_other_text_is_not_redacted() -> None:
     text = f"model {KEY[:10]} of {standard('someone else, and 100%')}"
     assert Secret(KEY).strike(text) == text
     assert Secret("").strike(text) == text
@@ -85,23 +85,25 @@ def test_other_words_stay() -> None:
 
 @pytest.mark.parametrize("where", ["error", "body", "cut", "header", "location", "description"])
 @pytest.mark.parametrize("encoding", ["as it is", "base64 after one byte", "percent, every character"])
-def test_a_vendor_that_repeats_the_key(monkeypatch: pytest.MonkeyPatch, where: str, encoding: str) -> None:
-    """On a real socket, in whatever part of an answer a message is made from."""
+def test_a_key_that_the_vendor_repeats_is_redacted(monkeypatch: pytest.MonkeyPatch, where: str, encoding: str) -> None:
+    """The key is removed from every part of an answer that a message quotes."""
     monkeypatch.setenv("VL2V_API_KEY", KEY)
-    said = ENCODINGS[encoding](KEY)
+    encoded = ENCODINGS[encoding](KEY)
 
     def answer(method: str, path: str, headers: dict[str, str], body: bytes) -> list[bytes]:
         if where == "description":
-            entry = {**ENTRY, "identity": f"model of {said}", "revision": said}
-            return whole({"data": [entry]}, 200, "connection: close")
+            entry = {**ENTRY, "identity": f"model of {encoded}", "revision": encoded}
+            return full_response({"data": [entry]}, 200, "connection: close")
         if method == "GET":
-            return whole(MODELS, 200, "connection: close")
+            return full_response(MODELS, 200, "connection: close")
         if where == "header":
-            return [f"HTTP/1.1 200 OK\r\n{said} no header\r\n\r\n".encode()]
+            return [f"HTTP/1.1 200 OK\r\n{encoded} no header\r\n\r\n".encode()]
         if where == "location":
-            return whole(b"", 302, f"location: http://{said}.example/{said}?key={said}")
-        text = {"error": f"bad key {said}", "body": f"bad key {said}", "cut": " " * (LONGEST - 20) + said}[where]
-        return whole({"error": {"message": text}} if where == "error" else text.encode(), 401)
+            return full_response(b"", 302, f"location: http://{encoded}.example/{encoded}?key={encoded}")
+        text = {"error": f"bad key {encoded}", "body": f"bad key {encoded}", "cut": " " * (LONGEST - 20) + encoded}[
+            where
+        ]
+        return full_response({"error": {"message": text}} if where == "error" else text.encode(), 401)
 
     with peer(answer) as server:
         teacher = HttpTeacher(open_wire(server.url), patience=Patience(attempts=1))
@@ -114,7 +116,7 @@ def test_a_vendor_that_repeats_the_key(monkeypatch: pytest.MonkeyPatch, where: s
                 shown = str(caught.value) + repr(caught.value.__dict__)
         finally:
             teacher.close()
-    assert said[:12] not in shown
+    assert encoded[:12] not in shown
     assert KEY[:12] not in shown
     assert where in ("location",) or "***" in shown
 
@@ -122,7 +124,7 @@ def test_a_vendor_that_repeats_the_key(monkeypatch: pytest.MonkeyPatch, where: s
 def test_keys_come_from_the_environment_or_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JINA_API_KEY", raising=False)
     with pytest.raises(TeacherError, match="export JINA_API_KEY"):
-        ask_for(("JINA_API_KEY",), "jina")  # no terminal here
+        ask_for(("JINA_API_KEY",), "jina")  # there is no terminal
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr("getpass.getpass", lambda prompt: f" {KEY} ")
@@ -138,7 +140,7 @@ def test_keys_come_from_the_environment_or_a_terminal(monkeypatch: pytest.Monkey
     "spec",
     [f"http://user:{KEY}@host/v1", f"https://host/v1?api_key={KEY}", f"http://host/v1#{KEY}", f"azure:h?k={KEY}"],
 )
-def test_a_key_in_a_spelling_is_refused_without_repeating_it(spec: str) -> None:
+def test_a_key_in_a_uri_is_refused_without_repeating_it(spec: str) -> None:
     with pytest.raises(TeacherError) as caught:
         open_wire(spec)
     assert KEY not in str(caught.value)
@@ -162,7 +164,7 @@ def test_a_key_is_sent_and_never_shown(
     assert KEY not in caplog.text + repr(teacher) + repr(vars(teacher)) + repr(vars(teacher.wire))
 
 
-def test_a_server_that_wants_a_key_is_asked_again_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_requires_a_key_is_queried_again_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VL2V_API_KEY", raising=False)
     with UnreliableVendor(key=KEY) as vendor:
         with pytest.raises(TeacherError, match="VL2V_API_KEY"):
@@ -173,10 +175,10 @@ def test_a_server_that_wants_a_key_is_asked_again_with_one(monkeypatch: pytest.M
         assert teacher_of(vendor).describe().identity == "test:clip"
 
 
-def test_no_file_and_no_output_of_a_job_holds_the_key(
+def test_no_file_and_no_output_of_a_run_contains_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A whole job: config, metrics, ledger, store, caches, and whatever a terminal would have seen."""
+    """A complete run: config, metrics, ledger, store, caches and the terminal output."""
     generator = np.random.default_rng(0)
     for domain, kind, i in itertools.product(("ink", "rose"), ("bar", "dot"), range(5)):
         path = tmp_path / "data" / domain / kind / f"{i}.png"
@@ -209,6 +211,6 @@ def test_no_file_and_no_output_of_a_job_holds_the_key(
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
 
 
-def test_opening_says_what_there_is() -> None:
+def test_an_unknown_uri_lists_the_teachers() -> None:
     with pytest.raises(Vl2vError, match=r"jina:jina-clip-v2(.|\n)*azure:"):
         open_teacher("nothing:like-that")

@@ -1,4 +1,4 @@
-"""One budget, whatever spends it: processes side by side, killed at any point, out of several stores."""
+"""One budget covers parallel processes, processes killed at any point, and several stores."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ CARD = TeacherCard("t", "1", 4, 20.0, Price(Decimal(1000)))
 NUMBERS = itertools.count()
 
 
-def mine(run: str) -> bool:
+def is_of_this_run(run: str) -> bool:
     return run.startswith("run")
 
 
 def opened(file: Path) -> EmbeddingStore:
     store = EmbeddingStore(file)
-    store._db.execute("PRAGMA synchronous=OFF")  # a power cut is not what is tested here
+    store._db.execute("PRAGMA synchronous=OFF")  # power cuts are not tested here
     return store
 
 
 def spend(folder: Path, store: EmbeddingStore, cost: int, limit: int = 10, run: str = "run") -> Budget:
-    budget = Budget(Decimal(limit), spending=Spending(folder, store, mine))
+    budget = Budget(Decimal(limit), spending=Spending(folder, store, is_of_this_run))
     PurchaseContext(store, budget, CARD, run, "training").open_entry("image", cost, Decimal(cost))
     return budget
 
 
-def test_another_store_and_another_name_do_not_begin_anew(tmp_path: Path) -> None:
+def test_another_store_or_run_name_shares_the_budget(tmp_path: Path) -> None:
     with closing(opened(tmp_path / "a.sqlite")) as one, closing(opened(tmp_path / "b.sqlite")) as two:
         spend(tmp_path, one, 6)
         spend(tmp_path, two, 3, run="run moved")
@@ -60,7 +60,7 @@ def test_another_store_and_another_name_do_not_begin_anew(tmp_path: Path) -> Non
         assert Ledger(one).spent() + Ledger(two).spent() == 10
 
 
-def test_a_store_that_was_deleted_was_spent_all_the_same(tmp_path: Path) -> None:
+def test_the_spending_of_a_deleted_store_counts(tmp_path: Path) -> None:
     with closing(opened(tmp_path / "a.sqlite")) as store:
         spend(tmp_path, store, 6)
     with closing(opened(tmp_path / "new.sqlite")) as store, pytest.raises(BudgetError, match="6 of 10 spent"):
@@ -76,23 +76,25 @@ def test_a_copy_of_a_store_counts_once(tmp_path: Path) -> None:
         assert spend(tmp_path, store, 4).spent == 10
 
 
-def test_what_an_earlier_version_spent_counts(tmp_path: Path) -> None:
+def test_the_spending_of_an_earlier_version_counts(tmp_path: Path) -> None:
     with closing(opened(tmp_path / "a.sqlite")) as store:
         store.open_entry(CARD, "run", "image", "training", 7, Decimal(7))
         store.open_entry(CARD, "another", "image", "training", 9, Decimal(9))
-        assert Spending(tmp_path, store, mine).total == 7
+        assert Spending(tmp_path, store, is_of_this_run).total == 7
 
 
-def test_a_correction_that_a_kill_prevented_is_made_up_for(tmp_path: Path) -> None:
+def test_a_correction_that_a_kill_prevented_is_made_later(tmp_path: Path) -> None:
     with closing(opened(tmp_path / "a.sqlite")) as store:
         budget = spend(tmp_path, store, 6)
         (label, _, _), *_ = store.costs()
         store.note(int(label.rpartition("-")[2]), "refused", refused=True)  # and the process ends here
         assert budget.spent == 6
-        assert Spending(tmp_path, store, mine).total == 0
+        assert Spending(tmp_path, store, is_of_this_run).total == 0
 
 
-def test_nothing_counts_as_spent_that_a_full_disk_prevented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_that_a_full_disk_prevented_do_not_count_as_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -104,7 +106,7 @@ def test_nothing_counts_as_spent_that_a_full_disk_prevented(tmp_path: Path, monk
                 PurchaseContext(store, budget, CARD, "run", "training").open_entry("image", 3, Decimal(3))
         assert budget.spent == Ledger(store).spent() == 6
         assert [entry.state for entry in store.entries()] == ["sent", "refused"]
-        assert Spending(tmp_path, store, mine).total == 6
+        assert Spending(tmp_path, store, is_of_this_run).total == 6
 
 
 def test_free_queries_leave_no_file(tmp_path: Path) -> None:
@@ -113,18 +115,18 @@ def test_free_queries_leave_no_file(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_half_a_line_is_what_a_killed_process_left(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_of_a_killed_process_is_ignored(tmp_path: Path) -> None:
     with closing(opened(tmp_path / "a.sqlite")) as store:
         spend(tmp_path, store, 6)
     with (tmp_path / FILE).open("a") as file:
         file.write('{"entry": "x", "co')
     with closing(opened(tmp_path / "b.sqlite")) as store:
         assert spend(tmp_path, store, 3).spent == 9
-        assert Spending(tmp_path, store, mine).total == 9
+        assert Spending(tmp_path, store, is_of_this_run).total == 9
 
 
 @pytest.mark.parametrize("line", ["noise", "[]", "{}", '{"entry": 1, "cost": "NaN"}', '{"entry": 1, "cost": [1]}'])
-def test_a_damaged_line_is_not_taken_for_nothing(tmp_path: Path, line: str) -> None:
+def test_a_damaged_line_is_an_error(tmp_path: Path, line: str) -> None:
     with closing(opened(tmp_path / "a.sqlite")) as store:
         spend(tmp_path, store, 6)
         with (tmp_path / FILE).open("a") as file:
@@ -134,11 +136,11 @@ def test_a_damaged_line_is_not_taken_for_nothing(tmp_path: Path, line: str) -> N
 
 
 class KilledError(BaseException):
-    """Ends a purchase as a kill does, as far as that can be in a thread: nothing more is booked for the request."""
+    """Ends a purchase in a thread like a kill: nothing more is recorded for the request."""
 
 
 class Deadly(Scripted):
-    """A vendor that charges for lost answers, and some of whose clients are killed while they wait for one."""
+    """A vendor that charges for lost answers and kills some clients while they wait for an answer."""
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         with self.lock:
@@ -185,7 +187,7 @@ def side_by_side(work: list[Callable[[], None]]) -> None:
     outcomes=st.lists(st.sampled_from(["ok", "429", "lost", "nan", "killed"]), max_size=20),
     rounds=st.integers(1, 3),
 )
-def test_200_schedules_of_processes_side_by_side(
+def test_200_schedules_of_parallel_processes_stay_within_the_budget(
     tmp_path_factory: pytest.TempPathFactory,
     price: Decimal,
     limit: Decimal,
@@ -194,29 +196,29 @@ def test_200_schedules_of_processes_side_by_side(
     outcomes: list[str],
     rounds: int,
 ) -> None:
-    """Each part is a process: which of two stores, which images, how many requests at once. All have one budget."""
+    """Each part is a process with a store, images and a number of parallel requests. All share one budget."""
     folder, name = tmp_path_factory.mktemp("budget"), f"vendor{next(NUMBERS)}"
     vendor = Deadly(name, price, False, Decimal(1), outcomes, batch)
 
     def process(store: int, first: int, count: int, concurrency: int) -> None:
         chosen = slice(first, first + count)
-        with closing(opened(folder / f"{store}.sqlite")) as own:
-            budget = Budget(limit, spending=Spending(folder, own, mine))
-            buyer = Buyer(vendor.teacher(concurrency), own, budget, f"run {store}")
+        with closing(opened(folder / f"{store}.sqlite")) as store_of_process:
+            budget = Budget(limit, spending=Spending(folder, store_of_process, is_of_this_run))
+            buyer = Buyer(vendor.teacher(concurrency), store_of_process, budget, f"run {store}")
             buyer.images(DIGESTS[chosen], PICTURES[chosen].__getitem__, "training")
 
     for _ in range(rounds):
         side_by_side([lambda part=part: process(*part) for part in parts])  # type: ignore[misc]
     with closing(opened(folder / "0.sqlite")) as one, closing(opened(folder / "1.sqlite")) as two:
         ledgers = Ledger(one).spent() + Ledger(two).spent()
-        assert vendor.money <= ledgers == Spending(folder, one, mine).total <= limit
-        if "killed" not in outcomes:  # a killed process leaves entries of what it was about to send
+        assert vendor.money <= ledgers == Spending(folder, one, is_of_this_run).total <= limit
+        if "killed" not in outcomes:  # a killed process leaves entries of requests that it was about to send
             assert vendor.money == ledgers
 
 
 @pytest.mark.slow
-def test_real_processes_killed_at_any_time_keep_to_one_budget(tmp_path: Path) -> None:
-    """Three processes, two stores, kill -9: the vendor never charges more than the ledgers say, nor they the budget."""
+def test_killed_processes_stay_within_one_budget(tmp_path: Path) -> None:
+    """With kill -9 and two stores, charges stay within the ledgers, and the ledgers within the budget."""
     rng, limit = random.Random(2), PER_IMAGE * 60
     with UnreliableVendor({"429": 0.1, "timeout": 0.1}, idempotent=False, hang=0.1, work=0.005) as vendor:
         for _ in range(4):
@@ -232,11 +234,11 @@ def test_real_processes_killed_at_any_time_keep_to_one_budget(tmp_path: Path) ->
                     os.kill(child, signal.SIGKILL)
             for child in children:
                 os.waitpid(child, 0)
-        time.sleep(0.3)  # what the vendor is still at
+        time.sleep(0.3)  # requests that the vendor is still answering
         charged = vendor.meter.money
     with closing(opened(tmp_path / "0.sqlite")) as one, closing(opened(tmp_path / "1.sqlite")) as two:
         ledgers = Ledger(one).spent() + Ledger(two).spent()
-        assert 0 < charged <= ledgers <= Spending(tmp_path, one, mine).total <= limit
+        assert 0 < charged <= ledgers <= Spending(tmp_path, one, is_of_this_run).total <= limit
 
 
 def _buy_and_exit(vendor: UnreliableVendor, folder: Path, number: int, limit: Decimal) -> None:
@@ -244,7 +246,7 @@ def _buy_and_exit(vendor: UnreliableVendor, folder: Path, number: int, limit: De
         store = opened(folder / f"{number % 2}.sqlite")
         price = Price(PER_IMAGE * 1000, PER_TEXT * 1000)
         teacher = teacher_of(vendor, "dimension=4&timeout=0.05", price)
-        budget = Budget(limit, spending=Spending(folder, store, mine))
+        budget = Budget(limit, spending=Spending(folder, store, is_of_this_run))
         order = np.random.default_rng(number).permutation(len(PICTURES))
         for part in np.array_split(order, 6):
             pictures = [PICTURES[at] for at in part]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a teacher is queried: what was answered is saved before the command stops."""
+"""Ctrl-C and SIGTERM while a teacher is queried: received answers are saved before the command stops."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 
 class Interrupting(Vendor):
-    """Is interrupted in the middle of its second batch."""
+    """A vendor that is interrupted in the middle of its second batch."""
 
     def __init__(self, *numbers: signal.Signals) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Interrupting(Vendor):
         self.batches += 1
         for number in self.numbers if self.batches == 2 else ():
             os.kill(os.getpid(), number)
-        self.asked += images
+        self.queried += images
         return np.stack([hashed(image) for image in images])
 
 
@@ -44,23 +44,23 @@ def test_a_local_teacher_finishes_its_batch(tmp_path: Path, number: signal.Signa
     store, vendor, contents = EmbeddingStore(tmp_path / "s.sqlite"), Interrupting(number), contents_of(20)
     with pytest.raises(KeyboardInterrupt):
         buy_locally(vendor, store, contents, Budget(None))
-    assert store.knows_images(vendor.describe(), digests_of(contents)).sum() == len(vendor.asked) == 8
+    assert store.knows_images(vendor.describe(), digests_of(contents)).sum() == len(vendor.queried) == 8
     assert buy_locally(vendor, store, contents, Budget(None)) == 12
-    assert len(vendor.asked) == 20
+    assert len(vendor.queried) == 20
     store.close()
 
 
-def test_whoever_insists_need_not_wait_for_a_local_teacher(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_does_not_wait_for_a_local_teacher(tmp_path: Path) -> None:
     store, vendor = EmbeddingStore(tmp_path / "s.sqlite"), Interrupting(signal.SIGINT, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         buy_locally(vendor, store, contents_of(20), Budget(None))
-    assert len(vendor.asked) == 4
+    assert len(vendor.queried) == 4
     store.close()
 
 
 @SIGNALS
 @pytest.mark.parametrize("when", ["saving", "sending"])
-def test_every_answer_that_was_paid_is_saved(
+def test_every_paid_answer_is_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, when: str
 ) -> None:
     """The vendor charges each request, so a lost answer would be paid twice; Ctrl-C is pressed three times."""

@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def store(tmp_path: Path) -> Iterator[EmbeddingStore]:
     opened.close()
 
 
-def test_vectors_come_back_in_the_order_asked_for(store: EmbeddingStore) -> None:
+def test_image_embeddings_are_returned_in_the_order_of_the_query(store: EmbeddingStore) -> None:
     digests, embeddings = digests_of([b"%d" % i for i in range(1200)]), vectors_of(1200)  # above one query's 500
     store.keep_images(CARD, digests, embeddings)
     order = np.random.default_rng(1).permutation(1200)
@@ -89,7 +90,7 @@ def test_vectors_come_back_in_the_order_asked_for(store: EmbeddingStore) -> None
     assert store.images(CARD, digests[:0]).shape == (0, 4)
 
 
-def test_texts_come_back_in_the_order_asked_for(store: EmbeddingStore) -> None:
+def test_text_embeddings_are_returned_in_the_order_of_the_query(store: EmbeddingStore) -> None:
     texts, embeddings = ["a cat", "ein Kätzchen", "", "a 'quoted' \n dog"], vectors_of(4)
     store.keep_texts(CARD, texts, embeddings)
     assert np.array_equal(store.texts(CARD, texts[::-1]), embeddings[::-1])
@@ -102,7 +103,9 @@ def test_texts_come_back_in_the_order_asked_for(store: EmbeddingStore) -> None:
     st.integers(1, 40),
     st.randoms(use_true_random=False),
 )
-def test_round_trip(tmp_path_factory: pytest.TempPathFactory, keys: list[tuple[bytes, int]], d: int, random) -> None:  # type: ignore[no-untyped-def]
+def test_stored_embeddings_are_read_unchanged(
+    tmp_path_factory: pytest.TempPathFactory, keys: list[tuple[bytes, int]], d: int, random: Random
+) -> None:
     store = EmbeddingStore(tmp_path_factory.mktemp("round") / "s.sqlite")
     card, embeddings = replace(CARD, dimension=d), vectors_of(len(keys), d, d)
     for (content, view), vector in zip(keys, embeddings, strict=True):
@@ -115,7 +118,7 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, keys: list[tuple[b
 
 
 @pytest.mark.parametrize("other", [{"identity": "test:other"}, {"revision": "2"}, {"dimension": 5}])
-def test_vectors_of_another_teacher_are_not_mixed_in(store: EmbeddingStore, other: dict[str, object]) -> None:
+def test_embeddings_of_another_teacher_are_not_returned(store: EmbeddingStore, other: dict[str, object]) -> None:
     stranger = replace(CARD, **other)  # type: ignore[arg-type]
     digests = digests_of([b"a", b"b"])
     store.keep_images(CARD, digests, vectors_of(2))
@@ -124,25 +127,25 @@ def test_vectors_of_another_teacher_are_not_mixed_in(store: EmbeddingStore, othe
     assert store.knows_texts(stranger, ["t"]) == [False]
     with pytest.raises(TeacherError):
         store.images(stranger, digests)
-    mine = vectors_of(2, 9, stranger.dimension)
-    store.keep_images(stranger, digests, mine)
-    assert np.array_equal(store.images(stranger, digests), mine)
+    embeddings = vectors_of(2, 9, stranger.dimension)
+    store.keep_images(stranger, digests, embeddings)
+    assert np.array_equal(store.images(stranger, digests), embeddings)
     assert np.array_equal(store.images(CARD, digests), vectors_of(2))
 
 
-def test_price_and_scale_do_not_make_another_teacher(store: EmbeddingStore) -> None:
+def test_price_and_scale_do_not_change_the_identity_of_a_teacher(store: EmbeddingStore) -> None:
     store.keep_images(CARD, digests_of([b"a"]), vectors_of(1))
     assert store.knows_images(replace(CARD, logit_scale=1.0, batch_size=3), digests_of([b"a"])).all()
 
 
-def test_views_are_kept_apart(store: EmbeddingStore) -> None:
+def test_views_are_stored_separately(store: EmbeddingStore) -> None:
     digests = digests_of([b"a"])
     store.keep_images(CARD, digests, vectors_of(1, 1), view=1)
     assert not store.knows_images(CARD, digests).any()
     assert store.knows_images(CARD, digests, view=1).all()
 
 
-def test_what_was_never_bought_is_an_error(store: EmbeddingStore) -> None:
+def test_reading_an_embedding_that_was_not_bought_is_an_error(store: EmbeddingStore) -> None:
     store.keep_images(CARD, digests_of([b"a"]), vectors_of(1))
     with pytest.raises(TeacherError, match=digests_of([b"b"])[0].tobytes().hex()[:16]):
         store.images(CARD, digests_of([b"a", b"b"]))
@@ -150,7 +153,7 @@ def test_what_was_never_bought_is_an_error(store: EmbeddingStore) -> None:
         store.texts(CARD, ["a cat"])
 
 
-def test_a_batch_is_kept_whole_or_not_at_all(store: EmbeddingStore) -> None:
+def test_a_batch_is_stored_completely_or_not_at_all(store: EmbeddingStore) -> None:
     entry = store.open_entry(CARD, "run", "image", "training", 2, Decimal(1))
     with pytest.raises(ValueError, match="shorter"):
         store.keep_images(CARD, digests_of([b"a", b"b"]), vectors_of(1), entry=entry)
@@ -160,7 +163,7 @@ def test_a_batch_is_kept_whole_or_not_at_all(store: EmbeddingStore) -> None:
     assert [entry.state for entry in store.entries()] == ["kept"]
 
 
-def test_vectors_survive_reopening(tmp_path: Path) -> None:
+def test_embeddings_survive_reopening(tmp_path: Path) -> None:
     first = EmbeddingStore(tmp_path / "s.sqlite")
     first.keep_images(CARD, digests_of([b"a"]), vectors_of(1))
     first.close()
@@ -182,10 +185,10 @@ INSERT INTO ledger VALUES (2, 1e9, 'run', 1, 'image', 'training', 3, '1.5', 'USD
 """
 
 
-def test_a_store_of_an_earlier_version_opens_as_it_is(tmp_path: Path) -> None:
+def test_a_store_of_an_earlier_version_can_be_opened(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "s.sqlite")) as old:
         old.executescript(OLD)
-    for _ in range(2):  # the second time it is no longer old
+    for _ in range(2):  # it was migrated the first time
         store = EmbeddingStore(tmp_path / "s.sqlite")
         assert Ledger(store).spent("run") == 2
         assert [(e.queries, e.attempts, e.state) for e in Ledger(store).entries()] == [(2, 1, "sent"), (3, 1, "kept")]
@@ -217,18 +220,20 @@ def test_a_batch_under_a_key_is_pending_until_it_is_settled(store: EmbeddingStor
     store.note(plain, "HTTP 429", refused=True)
     assert store.pending(CARD) == []
     assert [(entry.cost, entry.state) for entry in store.entries()] == [(Decimal("0.25"), "kept"), (0, "refused")]
-    assert Ledger(store).queries() == 2  # what was refused was not asked
+    assert Ledger(store).queries() == 2  # refused queries are not counted
 
 
 @pytest.mark.parametrize(("cost", "spent"), [(None, 2), (Decimal("0.5"), Decimal("0.5")), (Decimal(0), 0)])
-def test_a_useless_response_costs_what_the_vendor_states(
+def test_an_unusable_response_costs_what_the_vendor_states(
     store: EmbeddingStore, cost: Decimal | None, spent: Decimal
 ) -> None:
     store.write_off(store.open_entry(CARD, "run", "image", "training", 2, Decimal(2)), "another model", cost)
     assert Ledger(store).spent() == spent
 
 
-def test_a_vendor_forgets_a_key_and_so_do_we(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pending_batch_is_settled_when_the_vendor_forgets_its_key(
+    store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.open_entry(CARD, "run", "text", "prompts", 1, Decimal(1), key="k", members=b'["a"]')
     now = time.time()
     monkeypatch.setattr("vl2v.teacher.purchase.ledger_table.time.time", lambda: now + 22.9 * 3600)
@@ -242,7 +247,7 @@ def start(tmp_path: Path, run: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", CHILD, *arguments], stdout=subprocess.PIPE)
 
 
-def asked(tmp_path: Path) -> list[bytes]:
+def logged_queries(tmp_path: Path) -> list[bytes]:
     log = tmp_path / "log"
     return log.read_bytes().splitlines() if log.exists() else []
 
@@ -255,16 +260,16 @@ def all_bought(tmp_path: Path) -> EmbeddingStore:
 
 
 @pytest.mark.system
-def test_killed_at_any_moment_loses_nothing_that_was_kept(tmp_path: Path) -> None:
-    """Only the one batch in flight at a kill may be asked again: its answer never reached the disk."""
+def test_a_kill_at_any_moment_loses_no_stored_embedding(tmp_path: Path) -> None:
+    """Only the batch that is in flight at a kill may be queried again, because its answer never reached the disk."""
     kills = 0
-    for after in (0, 1, 40, 80, 130, 190, 240):  # answers to wait for, beyond those of before
+    for after in (0, 1, 40, 80, 130, 190, 240):  # new answers to wait for
         child = start(tmp_path, "run")
-        wanted = max(after, len(asked(tmp_path)) + 1) if after else 0
+        wanted = max(after, len(logged_queries(tmp_path)) + 1) if after else 0
         deadline = time.monotonic() + 30
-        while len(asked(tmp_path)) < wanted and child.poll() is None and time.monotonic() < deadline:
+        while len(logged_queries(tmp_path)) < wanted and child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.0005)
-        time.sleep(0.0013 * kills)  # another place within the batch each time
+        time.sleep(0.0013 * kills)  # a different point within the batch each time
         os.kill(child.pid, signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
         assert child.stdout is not None
@@ -274,26 +279,26 @@ def test_killed_at_any_moment_loses_nothing_that_was_kept(tmp_path: Path) -> Non
         contents = [b"image %d" % i for i in range(IMAGES)]
         known = store.knows_images(CARD, digests_of(contents))
         store.close()
-        kept = {content for content, k in zip(contents, known, strict=True) if k}
-        before = asked(tmp_path)
-        assert kept <= set(before)
-        assert len(set(before) - kept) <= BATCH
-        (tmp_path / f"kept{kills}").write_bytes(b"\n".join([b"%d" % len(before), *sorted(kept)]))
+        stored = {content for content, k in zip(contents, known, strict=True) if k}
+        before = logged_queries(tmp_path)
+        assert stored <= set(before)
+        assert len(set(before) - stored) <= BATCH
+        (tmp_path / f"stored{kills}").write_bytes(b"\n".join([b"%d" % len(before), *sorted(stored)]))
     last = start(tmp_path, "run")
     out, _ = last.communicate(timeout=60)
     assert last.returncode == 0
     assert 0 < int(out) < IMAGES
-    everything = asked(tmp_path)
+    everything = logged_queries(tmp_path)
     for kill in range(1, kills + 1):
-        length, *kept_then = (tmp_path / f"kept{kill}").read_bytes().split(b"\n")
-        assert not set(kept_then) & set(everything[int(length) :]), "an image whose vector was kept was asked again"
+        length, *stored_then = (tmp_path / f"stored{kill}").read_bytes().split(b"\n")
+        assert not set(stored_then) & set(everything[int(length) :]), "a stored image was queried again"
     assert set(everything) == {b"image %d" % i for i in range(IMAGES)}
     assert len(everything) <= IMAGES + kills * BATCH
     store = all_bought(tmp_path)
     entries = Ledger(store).entries("run")
     assert sum(entry.queries for entry in entries if entry.state == "kept") == IMAGES
     assert sum(entry.state == "sent" for entry in entries) <= kills
-    assert Ledger(store).spent("run") >= len(everything)  # nothing was asked that is not in the ledger
+    assert Ledger(store).spent("run") >= len(everything)  # every query is in the ledger
     store.close()
 
 
@@ -301,7 +306,7 @@ def test_two_processes_at_once_never_buy_an_image_twice(tmp_path: Path) -> None:
     children = [start(tmp_path, run) for run in ("one", "two")]
     outs = [child.communicate(timeout=60)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0]
-    assert set(Counter(asked(tmp_path)).values()) == {1}
+    assert set(Counter(logged_queries(tmp_path)).values()) == {1}
     store = all_bought(tmp_path)
     assert Ledger(store).spent() == IMAGES
     assert sum(int(out) for out in outs) == IMAGES

@@ -1,4 +1,4 @@
-"""The teacher of docs/how-to/add-a-teacher.md, from a package of its own, against a server."""
+"""The teacher of docs/how-to/add-a-teacher.md, installed from a separate package and run against a server."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Puts a package where Python finds it, as pip would."""
+    """Install a package on the path, as pip would."""
     site, loaded = tmp_path / "site", dict(TEACHERS._loaded)
     site.mkdir()
     monkeypatch.syspath_prepend(site)
@@ -65,7 +65,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[Any]]]:
-    """A vendor that embeds everything as the number of its inputs; its address and the requests it received."""
+    """A vendor that embeds everything as the number of its inputs: its URL and the requests it received."""
     requests: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -133,7 +133,7 @@ def test_a_local_model_is_a_function(install: Install) -> None:
     assert np.asarray(vl2v.open_teacher("mean:8").embed_images([b"", b""])).shape == (2, 8)
 
 
-def test_a_vendor_without_a_model_is_told_what_to_add(install: Install) -> None:
+def test_a_uri_without_a_model_is_refused_with_an_example(install: Install) -> None:
     install(*example())
     with pytest.raises(TeacherError, match="specifies no model") as caught:
         vl2v.open_teacher("acme:")
@@ -141,14 +141,14 @@ def test_a_vendor_without_a_model_is_told_what_to_add(install: Install) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "entry", "found"),
+    ("code", "entry", "message"),
     [("1 / 0", "acme = acme:Acme", "division by zero"), ("Acme = 3", "acme = acme:Acme", "found: int")],
 )
 def test_a_package_that_is_broken_affects_its_own_teacher_only(
-    install: Install, code: str, entry: str, found: str
+    install: Install, code: str, entry: str, message: str
 ) -> None:
     install(code, entry)
-    with pytest.raises(ConfigError, match=found):
+    with pytest.raises(ConfigError, match=message):
         vl2v.open_teacher("acme:clip")
     with pytest.raises(TeacherError, match=r"(?s)Unknown teacher 'gpt-9'.*acme:\.\.\."):
         vl2v.open_teacher("gpt-9")

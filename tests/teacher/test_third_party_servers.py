@@ -61,30 +61,30 @@ def strings(value: Any) -> list[str] | None:
     return values if isinstance(values, list) and all(isinstance(v, str) for v in values) else None
 
 
-def vllm(asked: dict[str, Any]) -> httpx.Response:
-    """Images in `messages`; what else a client sends is ignored."""
-    if "messages" in asked:
-        (message,) = asked["messages"]
+def vllm(body: dict[str, Any]) -> httpx.Response:
+    """Accepts images in `messages` and ignores other fields."""
+    if "messages" in body:
+        (message,) = body["messages"]
         assert message["role"] == "user"
         parts = [(p["type"], p["text"] if p["type"] == "text" else p["image_url"]["url"]) for p in message["content"]]
         return rows([vector("+".join(kind for kind, _ in parts), "".join(content for _, content in parts))])
-    texts = strings(asked.get("input"))
+    texts = strings(body.get("input"))
     return refusal(400, "1 validation error: input") if texts is None else rows([vector("text", t) for t in texts])
 
 
-def infinity(asked: dict[str, Any]) -> httpx.Response:
+def infinity(body: dict[str, Any]) -> httpx.Response:
     """Images as data URIs with `modality`; at most 32."""
-    values = strings(asked.get("input"))
+    values = strings(body.get("input"))
     if values is None:
         return httpx.Response(422, json={"detail": [{"loc": ["body", "input"], "msg": "Input should be a string"}]})
-    kind = asked.get("modality", "text")
+    kind = body.get("modality", "text")
     assert kind == "text" or len(values) <= 32
     return rows([vector(kind, value) for value in values])
 
 
-def tei(asked: dict[str, Any]) -> httpx.Response:
+def tei(body: dict[str, Any]) -> httpx.Response:
     """Texts only."""
-    texts = strings(asked.get("input"))
+    texts = strings(body.get("input"))
     if texts is None:
         return httpx.Response(
             422, text="Failed to deserialize the JSON body into the target type: missing field `input`"
@@ -92,11 +92,11 @@ def tei(asked: dict[str, Any]) -> httpx.Response:
     return rows([vector("text", t) for t in texts])
 
 
-def strict(asked: dict[str, Any]) -> httpx.Response:
+def strict(body: dict[str, Any]) -> httpx.Response:
     """A server that takes content items, as ours does."""
-    if extra := asked.keys() - {"model", "input", "encoding_format"}:
+    if extra := body.keys() - {"model", "input", "encoding_format"}:
         return refusal(422, f"unknown fields: {extra}")
-    items = asked["input"]
+    items = body["input"]
     texts = strings(items)
     return rows([vector("text" if texts else "image", json.dumps(item)) for item in items])
 
@@ -113,15 +113,15 @@ class Served:
 
     def __init__(self, embed: Callable[[dict[str, Any]], httpx.Response], entry: str, prefix: str = "/v1") -> None:
         self.embed, self.entry, self.prefix = embed, entry, prefix
-        self.asked: list[dict[str, Any]] = []
+        self.body: list[dict[str, Any]] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == f"{self.prefix}/models" and self.entry:
             return httpx.Response(200, json={"object": "list", "data": [MODELS[self.entry]]})
         if request.url.path != f"{self.prefix}/embeddings":
             return httpx.Response(404, json={"detail": "Not Found"})
-        self.asked.append(json.loads(request.content))
-        return self.embed(self.asked[-1])
+        self.body.append(json.loads(request.content))
+        return self.embed(self.body[-1])
 
     def teacher(self, url: str = "http://localhost/v1", price: Price | None = None) -> HttpTeacher:
         patience = Patience(attempts=3, first=0.001)
@@ -132,7 +132,7 @@ class Served:
     ("server", "style"),
     [
         (Served(vllm, "vllm"), "messages"),
-        (Served(vllm, "other"), "messages"),  # behind a proxy that lists models in its own name
+        (Served(vllm, "other"), "messages"),  # behind a proxy that lists models under its own name
         (Served(infinity, "infinity", ""), "infinity"),
         (Served(infinity, "other"), "infinity"),
         (Served(strict, "other"), "content"),
@@ -166,14 +166,14 @@ def test_requests_to_vllm_are_those_of_its_example() -> None:
         {"type": "text", "text": "Represent the given image."},
     ]
     model = {"model": "openai/clip-vit-base-patch32", "encoding_format": "float"}
-    assert server.asked[-1] == model | {"messages": [{"role": "user", "content": parts}]}
+    assert server.body[-1] == model | {"messages": [{"role": "user", "content": parts}]}
     teacher.embed_texts(["a photo of a cat"])
     text = [{"type": "text", "text": "a photo of a cat"}]
-    assert server.asked[-1] == model | {"messages": [{"role": "user", "content": text}]}
+    assert server.body[-1] == model | {"messages": [{"role": "user", "content": text}]}
 
 
 @pytest.mark.parametrize("style", ["", "&style=infinity", "&style=messages"])
-def test_a_server_of_texts_alone_is_refused_before_anything_is_bought(style: str) -> None:
+def test_a_server_of_texts_only_is_refused_before_anything_is_bought(style: str) -> None:
     with pytest.raises(TeacherError, match="does not embed images") as caught:
         Served(tei, "").teacher(f"http://localhost/v1#model=gte{style}").describe()
     if style != "&style=messages":
@@ -181,7 +181,7 @@ def test_a_server_of_texts_alone_is_refused_before_anything_is_bought(style: str
     assert "text-embeddings-inference has none" in caught.value.next_step
 
 
-def test_a_style_that_the_server_does_not_know_is_refused() -> None:
+def test_a_style_that_the_server_does_not_support_is_refused() -> None:
     with pytest.raises(TeacherError, match="does not embed images"):
         Served(vllm, "vllm").teacher("http://localhost/v1#style=infinity").describe()
     with pytest.raises(TeacherError, match="does not embed images") as caught:
@@ -190,10 +190,10 @@ def test_a_style_that_the_server_does_not_know_is_refused() -> None:
 
 
 def test_a_server_that_refuses_the_probe_as_a_text_may_still_embed_images() -> None:
-    def short(asked: dict[str, Any]) -> httpx.Response:
-        if "modality" not in asked and any(len(text) > 77 for text in asked["input"]):
+    def short(body: dict[str, Any]) -> httpx.Response:
+        if "modality" not in body and any(len(text) > 77 for text in body["input"]):
             return refusal(400, "This model's maximum context length is 77 tokens")
-        return infinity(asked)
+        return infinity(body)
 
     assert Served(short, "other").teacher().embed_images([IMAGE]).shape == (1, 6)
 
@@ -205,36 +205,36 @@ def test_infinity_with_a_text_model_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])
-@pytest.mark.parametrize("given", ["", "/v1", "/"])
-def test_the_path_is_found_with_and_without_v1(prefix: str, given: str) -> None:
-    card = Served(infinity, "infinity", prefix).teacher(f"http://localhost{given}").describe()
+@pytest.mark.parametrize("path", ["", "/v1", "/"])
+def test_the_path_is_found_with_and_without_v1(prefix: str, path: str) -> None:
+    card = Served(infinity, "infinity", prefix).teacher(f"http://localhost{path}").describe()
     assert card.identity == f"http://localhost{prefix}#m"
 
 
-def test_an_address_without_a_list_of_models_says_where_it_was_looked_for() -> None:
+def test_a_missing_list_of_models_is_reported_with_the_urls_tried() -> None:
     with pytest.raises(TeacherError, match="no list of models at http://localhost/v1/models, nor at") as caught:
         Served(infinity, "", "/api").teacher().describe()
     assert "#model=..." in caught.value.next_step
 
 
-# What it costs
+# Price
 
 
 @pytest.mark.parametrize("url", ["https://api.example/v1", "http://10.0.0.5:7997", "https://localhost.example/v1"])
-def test_a_server_elsewhere_needs_a_price_or_the_word_that_it_is_free(url: str) -> None:
+def test_a_remote_server_needs_a_price_or_must_be_declared_free(url: str) -> None:
     server = Served(infinity, "other")
     with pytest.raises(TeacherError, match="is unknown") as caught:
         server.teacher(url).describe()
     assert "--price-per-1000-images" in caught.value.next_step
     assert "--free" in caught.value.next_step
-    assert not server.asked
+    assert not server.body
     teacher = server.teacher(url, Price())
     assert teacher.describe().price.free
     assert teacher.price_note == ""
     priced = server.teacher(f"{url}#dimension=6", PRICE)
-    before = len(server.asked)
+    before = len(server.body)
     assert priced.describe().price == PRICE
-    assert len(server.asked) == before, "a probe would have cost money"
+    assert len(server.body) == before, "a probe would have cost money"
 
 
 @pytest.mark.parametrize("url", ["http://localhost:7997", "http://127.0.0.1/v1", "https://[::1]/v1"])
@@ -245,7 +245,7 @@ def test_a_server_on_this_machine_is_free_with_a_hint(url: str) -> None:
     assert "--price-per-1000-images" in teacher.price_note
 
 
-def test_what_the_settings_say_of_the_price() -> None:
+def test_the_settings_state_the_price() -> None:
     def price(**teacher: Any) -> Price | None:
         config = {"data": {"root": "."}, "teacher": {"spec": "https://h/v1", **teacher}, "student": {}}
         return stated_price(make_config(None, config))
@@ -267,8 +267,8 @@ def test_a_vendor_whose_price_is_known_is_not_free() -> None:
         open_wire("jina:jina-clip-v2").price()
 
 
-def test_a_class_is_added_at_the_terms_that_are_stated_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run may be older than the need to state them."""
+def test_a_class_is_added_at_the_currently_stated_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run may be older than the requirement to state them."""
     spec = "https://h/v1#dimension=6"
     config = make_config(None, {"data": {"root": "."}, "teacher": {"spec": spec}, "student": {}})
     recorded = {"config": config.model_dump(mode="json"), "teacher": {"identity": "h", "revision": "", "dimension": 6}}

@@ -74,10 +74,10 @@ def store(tmp_path: Path) -> Iterator[EmbeddingStore]:
     opened.close()
 
 
-def test_a_thousand_faults_later_everything_is_bought_once_and_the_bills_agree(store: EmbeddingStore) -> None:
-    """The whole mixture of faults; benchmarks/unreliable_vendor.py records the same for 10,000 images."""
+def test_after_a_thousand_faults_everything_is_bought_once_and_the_bills_agree(store: EmbeddingStore) -> None:
+    """All faults mixed; benchmarks/unreliable_vendor.py records the same for 10,000 images."""
     contents = [picture(i) for i in range(2000)]
-    exact = PER_IMAGE * len(contents)  # not a cent to spare
+    exact = PER_IMAGE * len(contents)  # the exact amount
     with UnreliableVendor(FAULTS, max_batch=8) as vendor:
         teacher = teacher_of(vendor)
         assert buy(teacher, store, contents, exact) == len(contents)
@@ -93,7 +93,7 @@ def test_a_thousand_faults_later_everything_is_bought_once_and_the_bills_agree(s
     assert meter.most_in_flight > 1
 
 
-def test_without_idempotency_the_ledger_never_says_less_than_the_meter(store: EmbeddingStore) -> None:
+def test_without_idempotency_the_ledger_is_never_below_the_meter(store: EmbeddingStore) -> None:
     contents = [picture(i) for i in range(600)]
     with UnreliableVendor(FAULTS, idempotent=False, seed=3) as vendor:
         price = Price(PER_IMAGE * 1000, PER_TEXT * 1000)
@@ -125,7 +125,7 @@ def test_texts_are_bought_the_same_way(store: EmbeddingStore) -> None:
 
 @pytest.mark.parametrize("idempotent", [True, False])
 @pytest.mark.parametrize("rejected", [[3], [0, 17, 18, 63]])
-def test_rejected_images_are_named_and_stop_no_other(
+def test_rejected_images_are_named_and_do_not_stop_the_others(
     store: EmbeddingStore, idempotent: bool, rejected: list[int]
 ) -> None:
     contents = [picture(i) for i in range(64)]
@@ -149,7 +149,7 @@ def test_rejected_images_are_named_and_stop_no_other(
     assert meter.money == Ledger(store).spent("r") == buyer.budget.spent == exact
 
 
-def test_a_vendor_that_rejects_everything_is_asked_a_few_times(store: EmbeddingStore) -> None:
+def test_a_vendor_that_rejects_everything_gets_few_requests(store: EmbeddingStore) -> None:
     contents = [picture(i) for i in range(300)]
     with UnreliableVendor(rejects=set(contents)) as vendor:
         with pytest.raises(TeacherError, match="violates the policy"):
@@ -158,7 +158,7 @@ def test_a_vendor_that_rejects_everything_is_asked_a_few_times(store: EmbeddingS
         assert vendor.meter.money == Ledger(store).spent("r") == 0
 
 
-# Imports once; then, for every line it reads, forks a child that buys, and prints its number and how it ended.
+# Imports once. Then forks a child that buys for each line of input and prints its number and exit status.
 NURSERY = """
 import os, sys
 from decimal import Decimal
@@ -217,7 +217,7 @@ def test_a_client_that_is_killed_again_and_again_pays_for_each_image_once(tmp_pa
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404])
-def test_a_final_answer_stops_at_once_and_costs_nothing(store: EmbeddingStore, status: int) -> None:
+def test_a_final_error_ends_the_purchase_and_costs_nothing(store: EmbeddingStore, status: int) -> None:
     contents = [picture(i) for i in range(100)]
     with UnreliableVendor(script=["", str(status)] + [str(status)] * 50, max_batch=8) as vendor:
         teacher = teacher_of(vendor, "concurrency=1")
@@ -230,7 +230,7 @@ def test_a_final_answer_stops_at_once_and_costs_nothing(store: EmbeddingStore, s
 
 
 @pytest.mark.parametrize("fault", ["408", "429", "500", "502", "503", "504", "drop", "timeout", "cut", "nan", "short"])
-def test_a_passing_fault_is_tried_again(store: EmbeddingStore, fault: str) -> None:
+def test_a_temporary_fault_is_retried(store: EmbeddingStore, fault: str) -> None:
     contents = [picture(i) for i in range(8)]
     with UnreliableVendor(script=[fault, fault, fault], max_batch=8) as vendor:
         assert buy(teacher_of(vendor), store, contents, PER_IMAGE * 8) == 8
@@ -240,7 +240,7 @@ def test_a_passing_fault_is_tried_again(store: EmbeddingStore, fault: str) -> No
     assert (entry.state, entry.attempts) == ("kept", 4)
 
 
-def test_the_vendor_may_forbid_another_try(store: EmbeddingStore) -> None:
+def test_the_vendor_can_forbid_a_retry(store: EmbeddingStore) -> None:
     with UnreliableVendor(script=["429", "429"], extra={"x-should-retry": "false"}) as vendor:
         with pytest.raises(TeacherError, match="HTTP 429"):
             buy(teacher_of(vendor), store, [picture(0)], Decimal(1))
@@ -255,7 +255,7 @@ def test_another_dimension_is_final(store: EmbeddingStore) -> None:
     assert [e.state for e in Ledger(store).entries()] == ["sent"]
 
 
-def test_a_vendor_that_charges_for_spoilt_answers_is_not_asked_for_ever(store: EmbeddingStore) -> None:
+def test_a_vendor_that_charges_for_unusable_answers_is_not_queried_indefinitely(store: EmbeddingStore) -> None:
     with UnreliableVendor(script=["nan"] * 20, idempotent=False) as vendor:
         teacher = teacher_of(vendor, "dimension=4", Price(PER_IMAGE * 1000, PER_TEXT * 1000))
         with pytest.raises(TeacherError, match="NaN"):
@@ -264,18 +264,20 @@ def test_a_vendor_that_charges_for_spoilt_answers_is_not_asked_for_ever(store: E
         assert vendor.meter.money == Ledger(store).spent() == PER_IMAGE * QUICK.spoilt
 
 
-def test_patience_ends_and_what_may_have_been_charged_stays_spent(store: EmbeddingStore) -> None:
+def test_after_the_last_retry_possible_charges_stay_spent(store: EmbeddingStore) -> None:
     with UnreliableVendor(script=["500"] * 99) as vendor:
         with pytest.raises(TeacherError, match="HTTP 500"):
             buy(teacher_of(vendor), store, [picture(0)], PER_IMAGE)
         assert vendor.meter.requests == QUICK.attempts
         assert [(e.state, e.cost) for e in Ledger(store).entries()] == [("sent", PER_IMAGE)]
         vendor.script.clear()
-        assert buy(teacher_of(vendor), store, [picture(0)], PER_IMAGE) == 1  # the same key: nothing more is needed
+        assert (
+            buy(teacher_of(vendor), store, [picture(0)], PER_IMAGE) == 1
+        )  # the key is unchanged, so nothing more is bought
         assert vendor.meter.money == Ledger(store).spent() == PER_IMAGE
 
 
-def test_a_budget_that_does_not_suffice_buys_what_it_can(store: EmbeddingStore) -> None:
+def test_an_insufficient_budget_buys_as_much_as_it_covers(store: EmbeddingStore) -> None:
     contents = [picture(i) for i in range(64)]
     with UnreliableVendor(FAULTS, max_batch=8) as vendor:
         with pytest.raises(BudgetError, match="does not cover"):

@@ -43,22 +43,27 @@ def row(dimension: int, first: float) -> list[float]:
 
 def openai(*rows: list[float], **usage: Any) -> dict[str, Any]:
     data = [{"object": "embedding", "index": i, "embedding": r} for i, r in enumerate(rows)]
-    return {"object": "list", "model": "m", "data": data[::-1], "usage": usage}  # in any order: the index counts
+    return {
+        "object": "list",
+        "model": "m",
+        "data": data[::-1],
+        "usage": usage,
+    }  # in any order, because the index identifies the row
 
 
 @dataclass
 class Fixture:
-    """A vendor's documented exchange.
+    """A documented exchange with a vendor.
 
-    `asked` and `texts` are the bodies expected for the two images (or as many as one request takes) and texts; `answer`
-    and `text_answer` what comes back; `errors` maps (status, headers, body) to whether it is final.
+    `image_request` and `texts` are the bodies expected for the two images (or as many as one request takes) and the
+    texts; `answer` and `text_answer` what comes back; `errors` maps (status, headers, body) to whether it is final.
     """
 
     source: str
     spec: str
     url: str
     headers: dict[str, str]
-    asked: Any
+    image_request: Any
     answer: Any
     texts: Any
     text_answer: Any
@@ -78,7 +83,7 @@ FIXTURES = {
         spec="jina:jina-clip-v2",
         url="https://api.jina.ai/v1/embeddings",
         headers=BEARER,
-        asked={
+        image_request={
             "model": "jina-clip-v2",
             "input": [{"image": RED64}, {"image": BLUE64}],
             "dimensions": 1024,
@@ -109,7 +114,7 @@ FIXTURES = {
         spec="cohere:embed-v4.0",
         url="https://api.cohere.com/v2/embed",
         headers=BEARER,
-        asked={
+        image_request={
             "model": "embed-v4.0",
             "embedding_types": ["float"],
             "output_dimension": 1536,
@@ -147,7 +152,7 @@ FIXTURES = {
         spec="voyage:voyage-multimodal-3",
         url="https://api.voyageai.com/v1/multimodalembeddings",
         headers=BEARER,
-        asked={
+        image_request={
             "model": "voyage-multimodal-3",
             "truncation": False,
             "inputs": [
@@ -176,7 +181,7 @@ FIXTURES = {
         url="https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/us-central1/publishers/google/models/"
         "multimodalembedding@001:predict",
         headers={"authorization": "Bearer token-of-google", "content-type": "application/json"},
-        asked={"instances": [{"image": {"bytesBase64Encoded": RED64}}], "parameters": {"dimension": 1408}},
+        image_request={"instances": [{"image": {"bytesBase64Encoded": RED64}}], "parameters": {"dimension": 1408}},
         answer={"predictions": [{"imageEmbedding": row(1408, 1)}], "deployedModelId": "1"},
         texts={"instances": [{"text": "a"}], "parameters": {"dimension": 1408}},
         text_answer={"predictions": [{"textEmbedding": row(1408, 3)}]},
@@ -192,7 +197,7 @@ FIXTURES = {
         spec="bedrock:amazon.titan-embed-image-v1",
         url="https://bedrock-runtime.us-east-1.amazonaws.com/model/amazon.titan-embed-image-v1/invoke",
         headers={"content-type": "application/json", "accept": "application/json"},
-        asked={"inputImage": RED64, "embeddingConfig": {"outputEmbeddingLength": 1024}},
+        image_request={"inputImage": RED64, "embeddingConfig": {"outputEmbeddingLength": 1024}},
         answer={"embedding": row(1024, 1), "inputTextTokenCount": 0},
         texts={"inputText": "a", "embeddingConfig": {"outputEmbeddingLength": 1024}},
         text_answer={"embedding": row(1024, 3), "inputTextTokenCount": 3, "message": None},
@@ -214,7 +219,7 @@ FIXTURES = {
         text_url="https://mine.cognitiveservices.azure.com/computervision/retrieval:vectorizeText"
         "?api-version=2024-02-01&model-version=2023-04-15",
         headers={"ocp-apim-subscription-key": KEY, "content-type": "application/octet-stream"},
-        asked=RED,
+        image_request=RED,
         answer={"vector": row(1024, 1), "modelVersion": "2023-04-15"},
         texts={"text": "a"},
         text_answer={"vector": row(1024, 3), "modelVersion": "2023-04-15"},
@@ -253,7 +258,7 @@ def teacher_of(spec: str, reply: Callable[[httpx.Request], httpx.Response], pric
     return HttpTeacher(open_wire(spec, price), patience=patience, transport=httpx.MockTransport(reply))
 
 
-def told(body: bytes) -> Any:
+def decoded(body: bytes) -> Any:
     try:
         return json.loads(body)
     except ValueError:
@@ -282,9 +287,9 @@ def exchange(f: Fixture) -> list[httpx.Request]:
     assert 0 < order.cost <= card.price.of(images=len(images))
     words = teacher.fulfil(teacher.order("text", texts), Account())
     assert words.embeddings[:, 0].tolist() == [3.0, 4.0][: f.images]
-    for request, url, body in zip(seen, (f.url, f.text_url or f.url), (f.asked, f.texts), strict=True):
+    for request, url, body in zip(seen, (f.url, f.text_url or f.url), (f.image_request, f.texts), strict=True):
         assert (request.method, str(request.url)) == ("POST", url)
-        assert told(request.content) == body
+        assert decoded(request.content) == body
     assert {key: seen[0].headers[key] for key in f.headers} == f.headers
     return seen
 
@@ -323,7 +328,7 @@ def test_images_and_texts_as_documented(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "case"), [(n, i) for n, f in FIXTURES.items() for i in range(len(f.errors))])
-def test_errors_are_final_or_passing_as_documented(name: str, case: int) -> None:
+def test_errors_are_final_or_temporary_as_documented(name: str, case: int) -> None:
     refusal(FIXTURES[name], case)
 
 
@@ -346,17 +351,17 @@ def test_the_vendors_own_code_says_what_to_do_next(name: str, case: int, step: s
 
 
 @pytest.mark.parametrize("spec", ["jina:jina-clip-v2", "azure:https://h", "cohere:embed-english-v3.0"])
-def test_a_price_that_is_not_known_is_asked_for(spec: str) -> None:
+def test_an_unknown_price_has_to_be_stated(spec: str) -> None:
     with pytest.raises(TeacherError, match=r"--price-per-1000-images"):
         teacher_of(spec, lambda _: httpx.Response(500)).describe()
     half = Price(Decimal(1))
     with pytest.raises(TeacherError, match=r"--price-per-1000-texts"):  # texts are not free
         teacher_of(spec, lambda _: httpx.Response(500), half).describe()
-    own = Price(Decimal(1), Decimal(2))
-    assert teacher_of(spec, lambda _: httpx.Response(500), own).describe().price == own
+    price = Price(Decimal(1), Decimal(2))
+    assert teacher_of(spec, lambda _: httpx.Response(500), price).describe().price == price
 
 
-def test_a_quota_that_is_used_up_is_final_though_it_comes_as_429() -> None:
+def test_an_exhausted_quota_is_final_although_its_status_is_429() -> None:
     seen = []
 
     def reply(request: httpx.Request) -> httpx.Response:
@@ -403,8 +408,8 @@ def test_our_own_server_describes_itself() -> None:
     answer = teacher.fulfil(order, Account())
     assert answer.embeddings.tolist() == [row(4, 5)]
     assert answer.cost == order.cost == Decimal("0.0006")
-    asked = {"model": "m", "encoding_format": "base64", "input": [RED_URI], "modality": "image"}
-    assert json.loads(seen[1].content) == asked
+    image_request = {"model": "m", "encoding_format": "base64", "input": [RED_URI], "modality": "image"}
+    assert json.loads(seen[1].content) == image_request
     assert seen[1].headers["idempotency-key"] == order.key == teacher.order("image", [RED]).key
     others = [teacher.order("image", [BLUE]), teacher.order("image", [RED], salt="x"), teacher.order("text", ["a"])]
     assert len({order.key, *(other.key for other in others)}) == 4
@@ -413,7 +418,7 @@ def test_our_own_server_describes_itself() -> None:
     assert moved.order("image", [RED]).key == order.key
 
 
-def test_our_server_may_put_its_prices_into_an_object() -> None:
+def test_our_server_can_state_its_prices_as_an_object() -> None:
     price = {"per_1000_images": "0.60", "per_1000_texts": "0.05", "currency": "EUR"}
     about = {key: OURS[key] for key in ("revision", "dimension", "logit_scale", "max_batch")}
     entry = about | {"owned_by": "vl2v", "price": price}
@@ -423,11 +428,11 @@ def test_our_server_may_put_its_prices_into_an_object() -> None:
     assert teacher.idempotent
     bare = teacher_of("http://localhost/v1", lambda request: models(request, owned_by="vl2v") or httpx.Response(500))
     with pytest.raises(TeacherError, match="does not describe its model"):
-        bare.describe()  # and is not taken for a free server
+        bare.describe()  # it is not treated as a free server
 
 
-def test_our_server_may_forget_keys_sooner_than_the_ledger_counts_on() -> None:
-    for hours, kept in ((24, True), (1, False)):
+def test_a_server_that_forgets_keys_too_soon_is_not_idempotent() -> None:
+    for hours, idempotent in ((24, True), (1, False)):
         entry = OURS | {"idempotency_hours": hours}
 
         def reply(request: httpx.Request, entry: dict[str, Any] = entry) -> httpx.Response:
@@ -435,10 +440,10 @@ def test_our_server_may_forget_keys_sooner_than_the_ledger_counts_on() -> None:
 
         teacher = teacher_of("http://localhost/v1", reply)
         teacher.describe()
-        assert teacher.idempotent is kept
+        assert teacher.idempotent is idempotent
 
 
-def test_a_free_server_of_another_form_is_told_in_words() -> None:
+def test_a_free_server_of_another_kind_is_reported() -> None:
     with pytest.raises(TeacherError, match="another form"):
         teacher_of(
             "http://localhost/v1", lambda request: models(request) or httpx.Response(200, json={"a": 1})
@@ -452,7 +457,7 @@ def test_a_server_that_describes_itself_badly_is_refused(lack: str) -> None:
         teacher_of("http://localhost/v1", lambda request: models(request, **entry) or httpx.Response(500)).describe()
 
 
-def test_a_server_with_a_price_has_to_be_told_its_dimension() -> None:
+def test_a_server_with_a_price_needs_a_stated_dimension() -> None:
     price = Price(Decimal(1), Decimal(1))
     with pytest.raises(TeacherError, match="#dimension=512"):
         teacher_of("http://localhost/v1", lambda request: models(request) or httpx.Response(500), price).describe()
@@ -481,7 +486,7 @@ def test_one_of_several_models_has_to_be_named() -> None:
         "text",
     ],
 )
-def test_answers_of_another_form_are_refused_whole(data: Any) -> None:
+def test_answers_of_another_form_are_refused(data: Any) -> None:
     def reply(request: httpx.Request) -> httpx.Response:
         return models(request) or httpx.Response(200, content=json.dumps({"data": data}))
 
@@ -501,30 +506,30 @@ def test_a_redirect_is_not_followed_with_the_key() -> None:
     assert len(seen) == 1
 
 
-def test_titan_reporting_an_error_in_place_of_a_vector_is_no_vector() -> None:
+def test_a_titan_error_in_place_of_an_embedding_is_refused() -> None:
     answer = {"embedding": row(1024, 1), "message": "something went wrong"}
     with pytest.raises(TeacherError):
         teacher_of(FIXTURES["bedrock"].spec, lambda _: httpx.Response(200, json=answer)).embed_images([RED])
 
 
-def test_azure_vectors_of_another_model_version_are_refused() -> None:
+def test_azure_embeddings_of_another_model_version_are_refused() -> None:
     f = FIXTURES["azure"]
     reply = httpx.Response(200, json=f.answer | {"modelVersion": "2022-04-11"})
     with pytest.raises(TeacherError, match="another model version"):
         teacher_of(f.spec, lambda _: reply, f.price).embed_images([RED])
 
 
-def test_a_price_goes_over_the_tables_and_usage_no_longer_counts() -> None:
+def test_a_stated_price_replaces_the_table_and_the_reported_usage() -> None:
     f = FIXTURES["voyage"]
     teacher = teacher_of(f.spec, lambda _: httpx.Response(200, json=f.answer), Price(Decimal(5)))
     assert teacher.describe().price.per_1000_images == 5
-    assert teacher.describe().price.per_1000_texts > 0  # the table's
+    assert teacher.describe().price.per_1000_texts > 0  # from the table
     order = teacher.order("image", [RED, BLUE])
     assert order.cost == Decimal("0.01")
     assert teacher.fulfil(order, Account()).cost is None
 
 
-def test_what_is_priced_by_pixels_is_reserved_by_pixels() -> None:
+def test_a_price_per_pixel_reserves_by_pixels() -> None:
     teacher = teacher_of("voyage:voyage-multimodal-3", lambda _: httpx.Response(500))
     teacher.describe()
     small, middle, large = image_of((10, 10)), image_of((1000, 1000)), image_of((3000, 1000))
