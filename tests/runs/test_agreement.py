@@ -1,4 +1,4 @@
-"""A useless teacher is stopped within some hundred answers, a weak one is not, and a wrong order is named."""
+"""A random teacher is stopped within a few hundred answers, a weak one is not, and a wrong order is named."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ def teach(
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7, 65])
-def test_guessing_is_stopped_within_some_hundred_answers(classes: int) -> None:
-    found = [teach(classes, 512, 0.0, seed) for seed in range(30)]
-    assert sum(fault is not None for fault, _, _ in found) >= 24, "z < 1 is 84% of them"
-    assert all(fault.problem.endswith("no better than chance.") for fault, _, _ in found if fault)
+def test_a_random_teacher_is_stopped_within_a_few_hundred_answers(classes: int) -> None:
+    outcomes = [teach(classes, 512, 0.0, seed) for seed in range(30)]
+    assert sum(fault is not None for fault, _, _ in outcomes) >= 24, "z < 1 is 84% of them"
+    assert all(fault.problem.endswith("no better than chance.") for fault, _, _ in outcomes if fault)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7, 65])
 @pytest.mark.parametrize("count", [60, 512])
 def test_a_weak_teacher_above_chance_is_not_stopped(classes: int, count: int) -> None:
     strength = {2: 0.11, 3: 0.12, 7: 0.1, 65: 0.06}[classes]
-    found = [teach(classes, count, strength, seed) for seed in range(40)]
-    assert np.mean([won for _, _, won in found]) < 0.68, "it is weak"
-    assert sum(fault is not None for fault, _, _ in found) <= 1
+    outcomes = [teach(classes, count, strength, seed) for seed in range(40)]
+    assert np.mean([won for _, _, won in outcomes]) < 0.68, "it is weak"
+    assert sum(fault is not None for fault, _, _ in outcomes) <= 1
 
 
-def test_one_class_with_most_images_hides_no_weak_teacher() -> None:
+def test_a_weak_teacher_is_detected_with_one_dominant_class() -> None:
     shares = np.array([0.9, 0.06, 0.04])
-    found = [teach(3, 512, 0.5, seed, shares=shares) for seed in range(20)]
-    assert not any(fault for fault, _, _ in found)
+    outcomes = [teach(3, 512, 0.5, seed, shares=shares) for seed in range(20)]
+    assert not any(fault for fault, _, _ in outcomes)
 
 
 @pytest.mark.parametrize("name", ORDERS)
@@ -77,16 +77,16 @@ def test_a_wrong_order_is_named_even_with_few_images(name: str) -> None:
 
 @pytest.mark.parametrize("batch", [4, 8, 32])
 @pytest.mark.parametrize("classes", [3, 7])
-def test_shuffled_answers_are_told_from_weak_ones(batch: int, classes: int) -> None:
-    """Shuffled in small requests, a good teacher's answers agree with the labels as a weak one's do."""
+def test_shuffled_answers_are_distinguished_from_weak_ones(batch: int, classes: int) -> None:
+    """Shuffled in small requests, answers of a good teacher agree with the labels as often as those of a weak one."""
     rng = np.random.default_rng(0)
-    found = [teach(classes, 512, 2.0, seed, order=rng.permutation, batch=batch) for seed in range(10)]
-    assert sum(fault is not None for fault, _, _ in found) >= 8
-    assert any(fault is not None and "in another order" in fault.found for fault, _, _ in found)
+    outcomes = [teach(classes, 512, 2.0, seed, order=rng.permutation, batch=batch) for seed in range(10)]
+    assert sum(fault is not None for fault, _, _ in outcomes) >= 8
+    assert any(fault is not None and "in another order" in fault.found for fault, _, _ in outcomes)
     weak = [teach(classes, 512, 0.3, seed, batch=batch) for seed in range(30)]
     assert not any(fault for fault, _, _ in weak)
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 24, 47])
-def test_few_images_stop_nothing(count: int) -> None:
+def test_few_images_do_not_stop_a_purchase(count: int) -> None:
     assert all(teach(3, count, 0.0, seed)[0] is None for seed in range(20))

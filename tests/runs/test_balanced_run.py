@@ -1,4 +1,4 @@
-"""A run with --balance auto on imbalanced data: the exponent is chosen once, stored, and used by what follows."""
+"""A run with --balance auto on imbalanced data chooses the exponent once, stores it and continues with it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(bench: Bench, out: Path, exponent: float | str) -> bytes:
 
 
 @pytest.mark.slow
-def test_the_chosen_exponent_is_stored_and_gives_the_run_of_that_number(
+def test_the_chosen_exponent_is_stored_and_gives_the_same_run_as_when_stated(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probe = macro_accuracy
@@ -37,14 +37,14 @@ def test_the_chosen_exponent_is_stored_and_gives_the_run_of_that_number(
         return 1 - abs(float(arguments[-1]) - 0.5)
 
     monkeypatch.setattr(balance, "macro_accuracy", prefers_a_half)
-    own = bench.copy(tmp_path / "bench")
+    bench_copy = bench.copy(tmp_path / "bench")
     for domain in ("ink", "neon"):
         for i in range(3, 10):
-            (own.data / domain / "bar" / f"{i}.png").unlink()
-    weights = run(own, tmp_path / "auto", "auto")
+            (bench_copy.data / domain / "bar" / f"{i}.png").unlink()
+    weights = run(bench_copy, tmp_path / "auto", "auto")
     stored = yaml.safe_load((tmp_path / "auto" / "config.yaml").read_text())["data"]["balance"]
     assert stored == 0.5
     evaluation = read_json(tmp_path / "auto" / "evaluation.json")
     assert evaluation["metric"] == "macro"
-    assert run(own, tmp_path / "number", stored) == weights
-    assert run(own, tmp_path / "other", 0.0) != weights
+    assert run(bench_copy, tmp_path / "number", stored) == weights
+    assert run(bench_copy, tmp_path / "other", 0.0) != weights

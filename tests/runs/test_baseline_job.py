@@ -1,4 +1,4 @@
-"""The baselines run through the same job: scanned, quoted, trained, averaged, saved, evaluated."""
+"""The baselines are run by the same code: scanned, quoted, trained, averaged, saved and evaluated."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ from fork_server import fork_vl2v
 pytestmark = pytest.mark.slow
 
 
-def whole(runs: Runs, method: str, *more: str) -> FinishedRun:
+def full_run(runs: Runs, method: str, *more: str) -> FinishedRun:
     return runs.get("--method", method, *more)
 
 
 @pytest.mark.parametrize("method", ["erm", "kd", "rise", "miro"])
-def test_what_is_reported_is_what_is_kept(bench: Bench, runs: Runs, method: str) -> None:
-    run = whole(runs, method)
+def test_the_reported_accuracy_is_that_of_the_saved_student(bench: Bench, runs: Runs, method: str) -> None:
+    run = full_run(runs, method)
     student = package.load(run.folder)
     assert student.head is None
     files = sorted((bench.data / "rose").rglob("*.png"))
-    right = [said == p.parent.name.replace("_", " ") for said, p in zip(student.predict(files), files, strict=True)]
+    right = [
+        predicted == p.parent.name.replace("_", " ") for predicted, p in zip(student.predict(files), files, strict=True)
+    ]
     reported = {row["domain"]: row["student"] for row in run.result["domains"]}
     assert np.mean(right) == reported["rose"]
     saved, state = load_file(run.student), load_file(run.folder / "state.safetensors")
-    assert saved["projection.weight"].shape == (3, 96), "what only training needs is not kept"
+    assert saved["projection.weight"].shape == (3, 96), "weights that only training needs are not saved"
     assert not any(name.startswith(("penalty", "variances")) for name in saved)
     if method != "rise":
         assert not saved["projection.weight"].equal(state["projection/weight"]), "the layer is averaged too"
@@ -43,8 +45,8 @@ def test_what_is_reported_is_what_is_kept(bench: Bench, runs: Runs, method: str)
         student.embed(files[0])
 
 
-def test_erm_asks_the_teacher_for_nothing_but_the_table(runs: Runs) -> None:
-    run = whole(runs, "erm", "--no-zero-shot")
+def test_erm_queries_the_teacher_only_for_the_table(runs: Runs) -> None:
+    run = full_run(runs, "erm", "--no-zero-shot")
     assert run.result["image_queries"] == 0
     assert "out_of_domain" in run.result["means"]
 
@@ -60,7 +62,7 @@ def test_erm_asks_the_teacher_for_nothing_but_the_table(runs: Runs) -> None:
         ("linear-probe", 2, {"distill"}),
     ],
 )
-def test_a_killed_run_ends_bit_for_bit_like_a_whole_one(
+def test_a_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     bench: Bench, runs: Runs, tmp_path: Path, method: str, lines: int, stages: set[str]
 ) -> None:
     more = ["--method", method, *(["--align-steps", "0"] if method == "linear-probe" else [])]
@@ -73,41 +75,41 @@ def test_a_killed_run_ends_bit_for_bit_like_a_whole_one(
     assert run.student.read_bytes() == (killed / "student" / "model.safetensors").read_bytes()
 
 
-def test_rise_keeps_the_averaged_layers_as_one(runs: Runs) -> None:
-    last = whole(runs, "rise", "--weights", "last")
+def test_rise_saves_the_averaged_layers_as_one(runs: Runs) -> None:
+    last = full_run(runs, "rise", "--weights", "last")
     saved, state = load_file(last.student), load_file(last.folder / "state.safetensors")
     one = state["projection/classifier.weight"] @ state["projection/projection.weight"]
     torch.testing.assert_close(saved["projection.weight"], one)
-    averaged = load_file(whole(runs, "rise").student)
+    averaged = load_file(full_run(runs, "rise").student)
     assert not averaged["projection.weight"].equal(saved["projection.weight"])
 
 
-def test_rises_anchors_are_quoted_bought_and_learnt_from(bench: Bench, tmp_path: Path) -> None:
-    settings, given = tmp_path / "rise.yaml", dict(np.load(bench.root / "teacher.npz"))
+def test_the_anchors_of_rise_are_quoted_bought_and_used(bench: Bench, tmp_path: Path) -> None:
+    settings, teacher_file = tmp_path / "rise.yaml", dict(np.load(bench.root / "teacher.npz"))
     anchors = ["a drawing of a {}", "a dark photo of a {}"]
     settings.write_text(json.dumps({"method": "rise", "rise": {"anchors": anchors}}))
     more = [anchor.format(name) for name in ("blank", "bar", "zebra stripe") for anchor in anchors]
-    given["texts"] = np.concatenate([given["texts"], more])
+    teacher_file["texts"] = np.concatenate([teacher_file["texts"], more])
     embeddings = np.random.default_rng(1).normal(size=(len(more), 16)).astype(np.float32)
-    given["text_embeddings"] = np.concatenate([given["text_embeddings"], embeddings])
-    np.savez(tmp_path / "teacher.npz", **given)
-    asked = [str(bench.data), "--teacher", f"file:{tmp_path / 'teacher.npz'}", "--config", str(settings), "--json"]
-    quoted = vl2v(*bench.flags("quote", *asked, "--held-out", "rose"))
+    teacher_file["text_embeddings"] = np.concatenate([teacher_file["text_embeddings"], embeddings])
+    np.savez(tmp_path / "teacher.npz", **teacher_file)
+    arguments = [str(bench.data), "--teacher", f"file:{tmp_path / 'teacher.npz'}", "--config", str(settings), "--json"]
+    quoted = vl2v(*bench.flags("quote", *arguments, "--held-out", "rose"))
     assert quoted.returncode == 0, quoted.stderr
     assert json.loads(quoted.stdout)["texts"]["needed"] == 3 + 6
     teacher = ["--method", "rise", "--teacher", f"file:{tmp_path / 'teacher.npz'}", "--json"]
-    bought = []
+    text_queries = []
     for name, more in (("with", ["--config", str(settings)]), ("without", [])):
         done = vl2v(*bench.distill(tmp_path / name, *teacher, *more), "--store", str(tmp_path / "new.sqlite"))
         assert done.returncode == 0, done.stderr
-        bought.append(json.loads(done.stdout)["text_queries"])
-    assert bought == [9, 0]
+        text_queries.append(json.loads(done.stdout)["text_queries"])
+    assert text_queries == [9, 0]
     one, two = (metrics(tmp_path / run)[-1]["losses"] for run in ("with", "without"))
     assert one != two
 
 
-def test_miros_variances_are_in_the_state_and_its_oracle_is_not(runs: Runs) -> None:
-    run = whole(runs, "miro", "--align-steps", "0", "--steps", "1", "--learning-rate", "1e-3")
+def test_the_variances_of_miro_are_in_the_state_and_its_oracle_is_not(runs: Runs) -> None:
+    run = full_run(runs, "miro", "--align-steps", "0", "--steps", "1", "--learning-rate", "1e-3")
     state = load_file(run.folder / "state.safetensors")
     extra = {name: tensor for name, tensor in state.items() if name.startswith("penalty/")}
     assert set(extra) == {f"penalty/variances.{i}.b" for i in range(5)}
@@ -119,13 +121,13 @@ def test_miros_variances_are_in_the_state_and_its_oracle_is_not(runs: Runs) -> N
 @pytest.mark.parametrize("weights", ["swad", "best", "last"])
 def test_a_linear_probe_leaves_the_backbone_as_it_was(bench: Bench, runs: Runs, weights: str) -> None:
     more = ["--align-steps", "0", "--weights", weights, "--steps", "60", "--learning-rate", "0.1"]
-    run = whole(runs, "linear-probe", *more)
-    saved, given = load_file(run.student), load_file(bench.root / "student.safetensors")
+    run = full_run(runs, "linear-probe", *more)
+    saved, original = load_file(run.student), load_file(bench.root / "student.safetensors")
     backbone = {
         name.removeprefix("backbone."): tensor for name, tensor in saved.items() if name.startswith("backbone.")
     }
     assert len(backbone) > 20
-    assert all(tensor.equal(given[name]) for name, tensor in backbone.items())
+    assert all(tensor.equal(original[name]) for name, tensor in backbone.items())
     losses = [loss for line in metrics(run.folder) for loss in line["losses"]]
     assert len(losses) == 60
     assert losses[-1] < losses[0] - 0.1
@@ -133,7 +135,7 @@ def test_a_linear_probe_leaves_the_backbone_as_it_was(bench: Bench, runs: Runs, 
 
 
 def test_lp_ft_is_erm_after_a_probe(runs: Runs) -> None:
-    one, two = (load_file(whole(runs, method).student) for method in ("lp-ft", "erm"))
+    one, two = (load_file(full_run(runs, method).student) for method in ("lp-ft", "erm"))
     assert all(tensor.equal(two[name]) for name, tensor in one.items())
 
 
@@ -141,29 +143,29 @@ def test_lp_ft_is_erm_after_a_probe(runs: Runs) -> None:
     ("method", "settings"),
     [("feature", ("--image-weight", "1")), ("text", ("--image-weight", "0")), ("no-align", ("--align-steps", "0"))],
 )
-def test_parts_of_the_method_are_the_method_at_other_settings(
+def test_ablations_of_the_method_are_the_method_with_other_settings(
     runs: Runs, method: str, settings: tuple[str, ...]
 ) -> None:
-    part = whole(runs, method, *(settings if method == "no-align" else ()))
-    one, two = load_file(part.student), load_file(whole(runs, "adip", *settings).student)
+    part = full_run(runs, method, *(settings if method == "no-align" else ()))
+    one, two = load_file(part.student), load_file(full_run(runs, "adip", *settings).student)
     assert one.keys() == two.keys()
     assert all(tensor.equal(two[name]) for name, tensor in one.items())
     training = 0 if method == "text" else 48  # the texts of the classes need no image
     assert part.result["image_queries"] == training + 12 + 30
 
 
-def test_unlabelled_images_are_of_no_use_to_erm(bench: Bench, tmp_path: Path) -> None:
+def test_unlabelled_images_are_refused_for_erm(bench: Bench, tmp_path: Path) -> None:
     done = vl2v(*bench.distill(tmp_path / "run", "--method", "erm", "--unlabelled", str(bench.data)))
     assert done.returncode == 2
     assert "learns from labels alone" in done.stderr
 
 
-def test_images_beyond_the_labels_are_used_without_them(bench: Bench, runs: Runs, tmp_path: Path) -> None:
+def test_the_images_beyond_labels_per_class_are_used_without_labels(bench: Bench, runs: Runs, tmp_path: Path) -> None:
     few = ["--labels-per-class", "2"]
-    alone, more = whole(runs, "adip", *few), whole(runs, "adip", *few, "--rest-unlabelled")
-    kept, validation, test = 2 * 3 * 2, 2 * 3, 30  # domains, classes, labels
-    bought = [run.result["image_queries"] for run in (alone, more)]
-    assert bought == [kept + validation + test, 2 * 24 + validation + test]
+    alone, more = full_run(runs, "adip", *few), full_run(runs, "adip", *few, "--rest-unlabelled")
+    labelled, validation, test = 2 * 3 * 2, 2 * 3, 30  # domains, classes, labels
+    image_queries = [run.result["image_queries"] for run in (alone, more)]
+    assert image_queries == [labelled + validation + test, 2 * 24 + validation + test]
     losses = [metrics(run.folder)[-1]["losses"] for run in (alone, more)]
     assert losses[0] != losses[1]
     refused = vl2v(*bench.distill(tmp_path / "x", "--rest-unlabelled"))
@@ -172,6 +174,6 @@ def test_images_beyond_the_labels_are_used_without_them(bench: Bench, runs: Runs
 
 
 @pytest.mark.parametrize(("method", "images", "texts"), [("erm", 0, 0), ("text", 0, 3), ("adip", 48, 3)])
-def test_a_run_says_what_its_training_needs_of_the_teacher(runs: Runs, method: str, images: int, texts: int) -> None:
-    asked = json.loads((whole(runs, method).folder / "evaluation.json").read_text())["asked"]
-    assert (asked["image_queries"], asked["text_queries"]) == (images, texts), "whoever paid, and not the zero-shot row"
+def test_a_run_records_the_queries_that_its_training_needs(runs: Runs, method: str, images: int, texts: int) -> None:
+    usage = json.loads((full_run(runs, method).folder / "evaluation.json").read_text())["asked"]
+    assert (usage["image_queries"], usage["text_queries"]) == (images, texts), "of any payer, without the zero-shot row"

@@ -67,14 +67,14 @@ def table_of(bench: Bench, root: Path) -> Path:
 
 @pytest.mark.slow
 def test_other_folders_and_tables_are_evaluated_and_exported(bench: Bench, tmp_path: Path, run: Path) -> None:
-    found = {}
+    accuracies = {}
     for form in ("DOMAIN/CLASS", "CLASS", "CLASS/DOMAIN"):
         root = arranged(bench, tmp_path / form.replace("/", "-").lower(), form)
         done = vl2v("evaluate", str(run), str(root), "--json", "--cache", str(bench.root / "cache"))
         assert done.returncode == 0, done.stderr
-        found[form] = [row["images"] for row in json.loads(done.stdout)["domains"]]
-    assert sum(found["CLASS"]) == 30
-    assert len(found["CLASS/DOMAIN"]) == len(found["DOMAIN/CLASS"]) == 3
+        accuracies[form] = [row["images"] for row in json.loads(done.stdout)["domains"]]
+    assert sum(accuracies["CLASS"]) == 30
+    assert len(accuracies["CLASS/DOMAIN"]) == len(accuracies["DOMAIN/CLASS"]) == 3
     table = table_of(bench, tmp_path / "listed")
     done = vl2v("export", str(run), "--onnx", "--data", str(table))
     assert done.returncode == 0, done.stderr

@@ -31,19 +31,19 @@ SMALL = {
     "device": "cpu",
     "workers": 0,
 }
-ONE = Decimal("0.0001")  # what a text costs here
+ONE = Decimal("0.0001")  # the price of a text
 
 
 @dataclass
 class Finished:
-    """A copy of a finished run whose teacher charges for texts, with a store of its own."""
+    """A copy of a finished run whose teacher charges for texts, with a separate store."""
 
     run: Path
-    places: StoragePaths
+    storage: StoragePaths
     bench: Bench
 
     def entries(self) -> list[LedgerEntry]:
-        with closing(EmbeddingStore(self.places.store)) as store:
+        with closing(EmbeddingStore(self.storage.store)) as store:
             return Ledger(store).entries(str(self.run.resolve()))
 
     def zebras(self) -> list[Path]:
@@ -59,10 +59,10 @@ def train(bench: Bench, root: Path) -> None:
             "align": {"steps": 60 if method == "adip" else 0},
             "teacher": teacher,
         }
-        places = StoragePaths(bench.root / "cache", root / "vectors.sqlite")
+        storage = StoragePaths(bench.root / "cache", root / "vectors.sqlite")
         out, held_out = root / method, ["rose"]
         distill(
-            bench.data, bench.teacher, bench.student, out=out, held_out=held_out, budget=1, storage=places,
+            bench.data, bench.teacher, bench.student, out=out, held_out=held_out, budget=1, storage=storage,
             settings=SMALL | more, report=False,
         )  # fmt: skip
 
@@ -82,9 +82,9 @@ def finished(bench: Bench, trained: Path, tmp_path: Path) -> Finished:
 def test_a_class_costs_one_text_query_once(finished: Finished) -> None:
     f = finished
     before = Student.load(f.run)
-    assert quote_classes(f.run, ["zebra"], storage=f.places).cost == ONE
-    assert quote_classes(f.run, "zebra", storage=f.places).cost == ONE, "a text is one name"
-    student = add_classes(f.run, ["zebra"], budget=ONE, storage=f.places)
+    assert quote_classes(f.run, ["zebra"], storage=f.storage).cost == ONE
+    assert quote_classes(f.run, "zebra", storage=f.storage).cost == ONE, "a text is one name"
+    student = add_classes(f.run, ["zebra"], budget=ONE, storage=f.storage)
     assert student.classes == ["bar", "blank", "zebra stripe", "zebra"]
     loaded = Student.load(f.run)
     assert loaded.classes == student.classes
@@ -94,15 +94,15 @@ def test_a_class_costs_one_text_query_once(finished: Finished) -> None:
     assert (entry.kind, entry.queries, entry.cost, entry.purpose, entry.state) == ("text", 1, ONE, "classes", "kept")
     remove_classes(f.run, ["zebra"])
     np.testing.assert_allclose(Student.load(f.run).predict_proba(f.zebras()), before.predict_proba(f.zebras()))
-    add_classes(f.run, ["zebra"], storage=f.places)  # without a budget: it was bought
+    add_classes(f.run, ["zebra"], storage=f.storage)  # without a budget, because it is stored
     assert len(f.entries()) == 1
 
 
 def test_a_resumed_run_does_not_undo_changes_of_classes(finished: Finished) -> None:
-    add_classes(finished.run, ["zebra"], budget=ONE, storage=finished.places)
+    add_classes(finished.run, ["zebra"], budget=ONE, storage=finished.storage)
     before = (finished.run / "student" / "student.json").read_bytes()
     with pytest.raises(RunError, match="classes of this student were changed"):
-        distill(out=finished.run, resume=True, storage=finished.places)
+        distill(out=finished.run, resume=True, storage=finished.storage)
     assert (finished.run / "student" / "student.json").read_bytes() == before
 
 
@@ -111,16 +111,16 @@ def test_images_of_a_class_that_was_never_trained_are_found(finished: Finished) 
     assert Student.load(f.run).predict(f.zebras()) == ["zebra stripe"] * 10
     remove_classes(f.run, "Zebra_Stripe")
     assert set(Student.load(f.run).predict(f.zebras())) <= {"bar", "blank"}
-    add_classes(f.run, ["zebra", "dot"], budget=1, storage=f.places)
+    add_classes(f.run, ["zebra", "dot"], budget=1, storage=f.storage)
     assert Student.load(f.run).predict(f.zebras()) == ["zebra"] * 10
 
 
 def test_new_classes_get_an_offset_from_the_validation_images(finished: Finished) -> None:
     f = finished
-    plain = add_classes(f.run, ["dot"], share=0, budget=1, storage=f.places)
+    plain = add_classes(f.run, ["dot"], share=0, budget=1, storage=f.storage)
     assert plain.offsets == [0.0] * 4
     remove_classes(f.run, ["dot"])
-    student = add_classes(f.run, ["dot"], storage=f.places)
+    student = add_classes(f.run, ["dot"], storage=f.storage)
     assert student.offsets[:3] == [0.0] * 3
     assert student.offsets[3] > 0
     assert student.provenance["classes_changed"][-1]["offset"] == student.offsets[3]
@@ -130,19 +130,19 @@ def test_new_classes_get_an_offset_from_the_validation_images(finished: Finished
 def test_a_share_out_of_range_is_refused_before_a_query(finished: Finished) -> None:
     for share in (-0.1, 0.51, float("nan")):
         with pytest.raises(ConfigError, match=r"from 0 to 0\.5"):
-            add_classes(finished.run, ["dot"], share=share, budget=1, storage=finished.places)
+            add_classes(finished.run, ["dot"], share=share, budget=1, storage=finished.storage)
     assert not finished.entries()
 
 
 def test_without_validation_images_there_is_no_offset_and_a_warning(finished: Finished) -> None:
     (finished.run / "predictions.npz").unlink()
     with pytest.warns(Vl2vWarning, match="no offset"):
-        student = add_classes(finished.run, ["dot"], budget=1, storage=finished.places)
+        student = add_classes(finished.run, ["dot"], budget=1, storage=finished.storage)
     assert not any(student.offsets)
 
 
-def test_what_changed_is_noted(finished: Finished) -> None:
-    add_classes(finished.run, ["zebra"], phrases=["grid"], budget=1, storage=finished.places)
+def test_changes_of_classes_are_recorded(finished: Finished) -> None:
+    add_classes(finished.run, ["zebra"], phrases=["grid"], budget=1, storage=finished.storage)
     remove_classes(finished.run, ["bar"])
     known = list_classes(finished.run)
     assert [one.name for one in known] == ["blank", "zebra stripe", "zebra"]
@@ -158,15 +158,15 @@ def test_what_changed_is_noted(finished: Finished) -> None:
 
 def test_too_small_a_budget_is_refused_before_anything_is_sent(finished: Finished) -> None:
     f = finished
-    for budget, said in ((None, "--budget 0.0002"), (ONE, "fewer classes")):
-        with pytest.raises(BudgetError, match=said):
-            add_classes(f.run, ["dot", "grid"], budget=budget, storage=f.places)
+    for budget, message in ((None, "--budget 0.0002"), (ONE, "fewer classes")):
+        with pytest.raises(BudgetError, match=message):
+            add_classes(f.run, ["dot", "grid"], budget=budget, storage=f.storage)
     assert not f.entries()
     assert len(Student.load(f.run).classes) == 3
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["zebra stripe"], "exists already"),
         (["Zebra_Stripe"], "exists already"),
@@ -177,18 +177,18 @@ def test_too_small_a_budget_is_refused_before_anything_is_sent(finished: Finishe
         ([], "No class"),
     ],
 )
-def test_names(finished: Finished, names: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        add_classes(finished.run, names, budget=1, storage=finished.places)
+def test_unusable_class_names_are_refused(finished: Finished, names: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        add_classes(finished.run, names, budget=1, storage=finished.storage)
     assert not finished.entries()
 
 
 def test_two_classes_of_one_prompt_are_refused(finished: Finished) -> None:
     with pytest.raises(ConfigError, match="is not unique"):
-        add_classes(finished.run, ["stripes"], phrases=["bar"], budget=1, storage=finished.places)
+        add_classes(finished.run, ["stripes"], phrases=["bar"], budget=1, storage=finished.storage)
 
 
-def test_removing(finished: Finished) -> None:
+def test_a_class_can_be_removed(finished: Finished) -> None:
     with pytest.raises(StudentError, match=r"no class 'zebr'(.|\n)*one of blank, zebra stripe"):
         remove_classes(finished.run, ["bar", "zebr"])
     with pytest.raises(StudentError, match="the only class"):
@@ -196,7 +196,7 @@ def test_removing(finished: Finished) -> None:
     assert len(Student.load(finished.run).classes) == 3
 
 
-def test_a_linear_classifier_says_why_not(trained: Path, bench: Bench) -> None:
+def test_a_linear_classifier_is_refused_with_the_reason(trained: Path, bench: Bench) -> None:
     for work in (add_classes, remove_classes):
         with pytest.raises(StudentError, match=r"linear classifier \(erm\)(.|\n)*train with the default method"):
             work(trained / "erm", ["blank"])
@@ -215,22 +215,24 @@ def test_another_teacher_is_refused(finished: Finished, tmp_path: Path) -> None:
         np.savez(folder / "teacher.npz", **(arrays | change))
         with pytest.raises(TeacherError, match="not the student's teacher"):
             add_classes(
-                finished.run, ["dot"], budget=1, storage=finished.places, teacher=f"file:{folder / 'teacher.npz'}"
+                finished.run, ["dot"], budget=1, storage=finished.storage, teacher=f"file:{folder / 'teacher.npz'}"
             )
 
 
-def test_a_file_that_got_a_further_text_is_the_same_teacher(finished: Finished, tmp_path: Path) -> None:
+def test_a_teacher_file_with_an_added_text_is_the_same_teacher(finished: Finished, tmp_path: Path) -> None:
     arrays = dict(np.load(finished.bench.teacher.removeprefix("file:")))
     arrays["texts"] = np.append(arrays["texts"], "a photo of a horse")
     arrays["text_embeddings"] = np.concatenate([arrays["text_embeddings"], np.ones((1, 16), np.float32)])
     (tmp_path / "new").mkdir()
     np.savez(tmp_path / "new" / "teacher.npz", **arrays)
     teacher = f"file:{tmp_path / 'new' / 'teacher.npz'}"
-    student = add_classes(finished.run, ["horse"], budget=1, storage=finished.places, teacher=teacher)
+    student = add_classes(finished.run, ["horse"], budget=1, storage=finished.storage, teacher=teacher)
     assert student.classes[-1] == "horse"
 
 
-def test_a_kill_between_the_two_files_leaves_a_student(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_between_the_two_files_leaves_a_valid_student(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def killed(path: Path, content: object) -> None:
         raise KeyboardInterrupt
 
@@ -238,7 +240,7 @@ def test_a_kill_between_the_two_files_leaves_a_student(finished: Finished, monke
     with monkeypatch.context() as patched:
         patched.setattr("vl2v.student.files.write_json", killed)
         with pytest.raises(KeyboardInterrupt):
-            add_classes(f.run, ["zebra"], budget=1, storage=f.places)
+            add_classes(f.run, ["zebra"], budget=1, storage=f.storage)
     assert "zebra" not in json.loads((f.run / "student" / "student.json").read_text())["classes"]
     student = Student.load(f.run)
     assert student.classes[-1] == "zebra"
@@ -256,9 +258,9 @@ def test_a_kill_before_the_student_is_written_costs_nothing_twice(
     with monkeypatch.context() as patched:
         patched.setattr(Student, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            add_classes(f.run, ["zebra"], budget=1, storage=f.places)
+            add_classes(f.run, ["zebra"], budget=1, storage=f.storage)
     assert len(Student.load(f.run).classes) == 3
-    add_classes(f.run, ["zebra"], storage=f.places)
+    add_classes(f.run, ["zebra"], storage=f.storage)
     assert len(f.entries()) == 1
 
 
@@ -276,7 +278,7 @@ def test_exported_files_and_trust_change_too(finished: Finished) -> None:
     folder.mkdir()
     onnx.save(to_onnx(before), folder / "model.onnx")
     (folder / "export.json").write_text('{"files": {"model.onnx": {"accuracy": 1.0}}}')
-    student = add_classes(f.run, ["zebra"], budget=1, storage=f.places)
+    student = add_classes(f.run, ["zebra"], budget=1, storage=f.storage)
     model = vl2v_runtime.load(folder)
     assert list(model.classes) == student.classes
     assert model.metadata.provenance["classes_changed"] == student.provenance["classes_changed"]
@@ -291,9 +293,9 @@ def test_exported_files_and_trust_change_too(finished: Finished) -> None:
         assert trust.calibration == {**before.trust.calibration, "classes_changed": 1}
 
 
-def test_the_command_line(finished: Finished) -> None:
+def test_the_commands_add_and_remove_classes(finished: Finished) -> None:
     f = finished
-    store = ["--store", str(f.places.store)]
+    store = ["--store", str(f.storage.store)]
     quoted = json.loads(vl2v("classes", "add", str(f.run), "zebra", "--quote", "--json", *store).stdout)
     assert (quoted["text_queries"], quoted["cost"]) == (1, "0.0001")
     added = vl2v("classes", "add", str(f.run), "zebra", "--budget", "0.0001", *store)

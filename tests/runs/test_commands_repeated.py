@@ -1,4 +1,4 @@
-"""`vl2v final`, `vl2v repair` and `vl2v data suspects`, stopped or called again with other options."""
+"""`vl2v final`, `vl2v repair` and `vl2v data suspects`, interrupted or repeated with other options."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETTINGS["student"] = {"spec": "offline:"}
 
 @pytest.fixture
 def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A finished run, of which `final` needs only settings and evaluation."""
+    """A finished run with the files that `final` reads: settings and evaluation."""
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)
     folder = RunFolder(tmp_path / "first")
@@ -37,7 +37,7 @@ def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder.path
 
 
-def test_a_stopped_final_run_goes_on(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_final_run_continues(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[bool, Any]] = []
 
     def killed(config: Any, out: Path, *, resume: bool, **_: Any) -> None:
@@ -99,7 +99,7 @@ def test_the_page_for_review_replaces_no_other_page(tmp_path: Path) -> None:
     assert _decisions(tmp_path / "new.csv") == {}
 
 
-def test_a_student_that_is_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_student_in_the_current_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "student.json").touch()
     monkeypatch.chdir(tmp_path / "only")
@@ -109,7 +109,9 @@ def test_a_student_that_is_the_current_folder(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("name", "step"), [("final", "repeat the command"), ("distill", "--resume")])
-def test_what_to_do_after_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, step: str) -> None:
+def test_ctrl_c_is_followed_by_the_command_to_continue(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, step: str
+) -> None:
     def command(out: Path) -> None:
         raise KeyboardInterrupt
 

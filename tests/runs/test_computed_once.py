@@ -21,7 +21,7 @@ IMAGES, TRAINING, EVALUATED = 90, 48, 42  # of the small dataset with one held-o
 
 
 def count_rows(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, counts: Counter[str], position: int) -> None:
-    """Add up the rows of an argument over all calls of a method."""
+    """Sum the rows of an argument over all calls of a method."""
     real: Callable[..., Any] = getattr(owner, name)
 
     def counting(*arguments: Any, **more: Any) -> Any:

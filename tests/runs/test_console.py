@@ -10,7 +10,7 @@ from rich.console import Console
 from vl2v.cli.console import JsonLines, LogLines, RichBars
 
 
-def test_a_log_says_how_far_and_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_shows_progress_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 10.0, 40.0, 50.0, 60.0])
     monkeypatch.setattr("vl2v.cli.console.time.monotonic", lambda: next(clock))
     stream = io.StringIO()
@@ -34,12 +34,12 @@ def test_scripts_get_one_object_per_line() -> None:
     assert (events[1]["done"], events[1]["total"]) == (3, 3)
 
 
-def test_bars_show_rate_and_time_left() -> None:
+def test_bars_show_rate_and_remaining_time() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     with RichBars(console).stage("Align", 10) as advance:
         for _ in range(10):
             time.sleep(0.01)
             advance(1)
-    said = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "10/10" in said
-    assert "/s" in said
+    output = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "10/10" in output
+    assert "/s" in output

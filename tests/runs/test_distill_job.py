@@ -31,7 +31,7 @@ def finished(runs: Runs) -> Path:
     return runs.get().folder
 
 
-def test_the_table_that_is_printed(bench: Bench, tmp_path: Path) -> None:
+def test_the_table_of_results_is_printed(bench: Bench, tmp_path: Path) -> None:
     done = vl2v(*bench.distill(tmp_path / "run", "--steps", "2", "--align-steps", "2"))
     assert done.returncode == 0, done.stderr
     assert "out-of-domain" in done.stdout
@@ -39,12 +39,12 @@ def test_the_table_that_is_printed(bench: Bench, tmp_path: Path) -> None:
     assert "report" not in done.stdout
 
 
-def test_run_folder(bench: Bench, finished: Path) -> None:
+def test_the_run_folder_has_its_files(bench: Bench, finished: Path) -> None:
     assert {p.name for p in finished.iterdir()} >= {
         "config.yaml", "metrics.jsonl", "state.safetensors", "state.json", "student", "evaluation.json",
     }  # fmt: skip
-    found = json.loads((finished / "evaluation.json").read_text())
-    roles = {row["domain"]: row["role"] for row in found["domains"]}
+    evaluation = json.loads((finished / "evaluation.json").read_text())
+    roles = {row["domain"]: row["role"] for row in evaluation["domains"]}
     assert roles == {"ink": "in-domain", "neon": "in-domain", "rose": "out-of-domain"}
     assert [line["stage"] for line in metrics(finished)] == ["align"] * 16 + ["distill"] * 7
     assert sum(len(line["losses"]) for line in metrics(finished)) == 60 + 24
@@ -54,7 +54,7 @@ def test_run_folder(bench: Bench, finished: Path) -> None:
     assert not (finished / "report.html").exists(), "--no-report"
 
 
-def test_what_is_reported_is_the_file_that_is_kept(bench: Bench, finished: Path) -> None:
+def test_the_reported_accuracy_is_that_of_the_saved_student(bench: Bench, finished: Path) -> None:
     reported = {r["domain"]: r["student"] for r in json.loads((finished / "evaluation.json").read_text())["domains"]}
     student = package.load(finished)
     files = sorted((bench.data / "rose").rglob("*.png"))
@@ -70,7 +70,9 @@ def test_what_is_reported_is_the_file_that_is_kept(bench: Bench, finished: Path)
 
 def test_training_images_among_other_images_are_reported(bench: Bench, finished: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bench.data, tmp_path / "copy"))
-    (copy / "ink" / "blank" / "0.png").rename(copy / "ink" / "blank" / "renamed.png")  # not the run's dataset any more
+    (copy / "ink" / "blank" / "0.png").rename(
+        copy / "ink" / "blank" / "renamed.png"
+    )  # no longer the dataset of the run
     command = ["evaluate", str(finished), str(copy), "--cache", str(bench.root / "cache")]
     made = json.loads((finished / "student" / "student.json").read_text())["provenance"]["data"]
     count = made["training_images"]
@@ -83,7 +85,7 @@ def test_training_images_among_other_images_are_reported(bench: Bench, finished:
     assert "training images" not in unseen.stderr
 
 
-def test_averaged_weights_are_what_is_saved(finished: Path) -> None:
+def test_the_averaged_weights_are_saved(finished: Path) -> None:
     from safetensors.torch import load_file
 
     saved, state = load_file(finished / "student" / "model.safetensors"), load_file(finished / "state.safetensors")
@@ -94,23 +96,23 @@ def test_averaged_weights_are_what_is_saved(finished: Path) -> None:
     )
 
 
-def test_student_learns_the_dataset(finished: Path) -> None:
+def test_the_student_learns_the_dataset(finished: Path) -> None:
     lines = metrics(finished)
     assert np.mean(lines[-1]["losses"]) < np.mean(lines[0]["losses"]) - 0.2
     assert lines[-1]["val_loss"] < lines[0]["val_loss"]
 
 
-def test_second_run_buys_nothing(bench: Bench, finished: Path) -> None:
+def test_a_second_run_buys_nothing(bench: Bench, finished: Path) -> None:
     store = ["--store", str(finished.parent / "vectors.sqlite")]
     quote = ["quote", str(bench.data), "--teacher", bench.teacher, "--held-out", "ink", "--json"]
     quoted = vl2v(*bench.flags(*quote), *store)
     assert quoted.returncode == 0, quoted.stderr
-    found = json.loads(quoted.stdout)
-    assert (found["image_queries"], found["text_queries"]) == (0, 0)
-    assert sum(part["needed"] for part in found["images"].values()) == 90
+    result = json.loads(quoted.stdout)
+    assert (result["image_queries"], result["text_queries"]) == (0, 0)
+    assert sum(part["needed"] for part in result["images"].values()) == 90
 
 
-def test_predict_formats(bench: Bench, finished: Path, tmp_path: Path) -> None:
+def test_predictions_are_printed_in_every_format(bench: Bench, finished: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     shutil.copy(bench.data / "ink" / "blank" / "0.png", tmp_path / "good.png")
     as_json = vl2v("predict", str(finished), str(tmp_path), "--format", "json")
@@ -139,7 +141,7 @@ def resume(bench: Bench, run: Path) -> list[str]:
 
 
 @pytest.mark.system
-def test_killed_run_ends_bit_for_bit_like_one_never_stopped(bench: Bench, finished: Path, tmp_path: Path) -> None:
+def test_a_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(bench: Bench, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     arguments = bench.distill(out)
     killed = 0
@@ -161,32 +163,32 @@ def test_killed_run_ends_bit_for_bit_like_one_never_stopped(bench: Bench, finish
 
 @pytest.mark.system
 @pytest.mark.parametrize("align", [{"average": "ema", "ema_decay": 0.9}, {"average": "swad"}, {"solver": "ridge"}])
-def test_killed_within_another_align_it_ends_the_same(
+def test_a_run_killed_within_align_ends_bit_for_bit_the_same(
     bench: Bench, finished: Path, tmp_path: Path, align: dict[str, Any]
 ) -> None:
     settings = ["--config", str(tmp_path / "settings.yaml"), "--learning-rate", "1e-3"]
     content = {"data": {"root": "."}, "teacher": {"spec": "file:"}, "student": {"spec": ""}}
     (tmp_path / "settings.yaml").write_text(json.dumps(content | {"align": {"learning_rate": 1e-3} | align}))
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = vl2v(*bench.distill(whole, *settings))
+    uninterrupted, killed = tmp_path / "whole", tmp_path / "killed"
+    done = vl2v(*bench.distill(uninterrupted, *settings))
     assert done.returncode == 0, done.stderr
     process = fork_vl2v(*bench.distill(killed, *settings))
     wait_for_lines(killed, 5, process)
     process.kill()
-    assert len(metrics(killed)) < len(metrics(whole))
+    assert len(metrics(killed)) < len(metrics(uninterrupted))
     done = vl2v(*resume(bench, killed))
     assert done.returncode == 0, done.stderr
-    one, two, plain = (run / "student" / "model.safetensors" for run in (whole, killed, finished))
+    one, two, plain = (run / "student" / "model.safetensors" for run in (uninterrupted, killed, finished))
     assert one.read_bytes() == two.read_bytes() != plain.read_bytes()
-    assert (whole / "metrics.jsonl").read_text() == (killed / "metrics.jsonl").read_text()
-    lines = [line for line in metrics(whole) if line["stage"] == "align"]
+    assert (uninterrupted / "metrics.jsonl").read_text() == (killed / "metrics.jsonl").read_text()
+    lines = [line for line in metrics(uninterrupted) if line["stage"] == "align"]
     if "solver" in align:
         assert [len(line["losses"]) for line in lines] == [1]
         assert lines[0]["losses"][0] < metrics(finished)[15]["losses"][-1] + 0.05
 
 
 @pytest.mark.system
-def test_ctrl_c_saves_and_says_how_to_go_on(bench: Bench, finished: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_shows_how_to_continue(bench: Bench, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "stopped"
     process = fork_vl2v(*bench.distill(out, "--checkpoint-every", "4"))
     wait_for_lines(out, 18, process)
@@ -216,7 +218,7 @@ def test_two_processes_give_the_loss_curve_of_one(bench: Bench, finished: Path, 
     assert "processes: '2'" in config
 
 
-def test_python_api_with_a_module_and_a_live_teacher(bench: Bench, tmp_path: Path) -> None:
+def test_the_python_api_accepts_a_module_and_a_teacher_object(bench: Bench, tmp_path: Path) -> None:
     import torch
 
     from vl2v.teacher.file import FileTeacher
@@ -246,7 +248,7 @@ def test_python_api_with_a_module_and_a_live_teacher(bench: Bench, tmp_path: Pat
     assert np.array_equal(again.predict_proba(files), run.student.predict_proba(files))
 
 
-def test_views_unlabelled_and_few_labels(bench: Bench, tmp_path: Path) -> None:
+def test_views_unlabelled_images_and_few_labels_are_quoted_and_bought(bench: Bench, tmp_path: Path) -> None:
     class Colour:
         def describe(self) -> Any:
             from vl2v.teacher.base import TeacherCard

@@ -1,4 +1,4 @@
-"""A time limit becomes a number of steps before the first one, and stays that number."""
+"""A time limit becomes a number of steps before the first step, and this number does not change later."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SLOW = Rates(training=3e-2, passing=1e-2)
 
 
 class Notes(Silent):
-    """Remembers what was said."""
+    """Records the notes."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -44,16 +44,16 @@ class Notes(Silent):
 @given(st.integers(1, 6000), st.integers(1, 400), st.floats(1, 1e5))
 def test_the_longest_run_that_ends_in_time(steps: int, every: int, seconds: float) -> None:
     wanted = DistillConfig(steps=steps, checkpoint_every=every, minutes=seconds / 60)
-    found = within(wanted, seconds, WORK, SLOW)
-    assert found.minutes == 0
-    assert min(FEWEST, steps) <= found.steps <= steps
-    assert found.checkpoint_every <= every
-    assert within(found, seconds, WORK, SLOW) == found or found.steps <= FEWEST
-    if found.steps > FEWEST:
-        assert seconds_of(found, WORK, SLOW) <= seconds
-    if found.steps < steps:
+    limited = within(wanted, seconds, WORK, SLOW)
+    assert limited.minutes == 0
+    assert min(FEWEST, steps) <= limited.steps <= steps
+    assert limited.checkpoint_every <= every
+    assert within(limited, seconds, WORK, SLOW) == limited or limited.steps <= FEWEST
+    if limited.steps > FEWEST:
+        assert seconds_of(limited, WORK, SLOW) <= seconds
+    if limited.steps < steps:
         assert seconds_of(wanted, WORK, SLOW) > seconds
-        assert found.steps < 24 or found.steps // found.checkpoint_every >= min(12, found.steps // every)
+        assert limited.steps < 24 or limited.steps // limited.checkpoint_every >= min(12, limited.steps // every)
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,11 @@ def test_auto_is_five_minutes_or_ten_epochs_or_an_hour(images: int, seconds: flo
     assert shortened.minutes == 0
 
 
-def test_a_run_is_shortened_told_and_resumed_with_its_steps(
+def test_a_run_is_shortened_with_a_note_and_resumed_with_its_steps(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Rates, "measure", classmethod(lambda *_: Rates(training=0.01, passing=0.0)))
-    notes, places = Notes(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
+    notes, storage = Notes(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     settings: dict[str, Any] = {
         "student": {"size": 32},
         "align": {"steps": 4},
@@ -81,20 +81,20 @@ def test_a_run_is_shortened_told_and_resumed_with_its_steps(
         "workers": 0,
         "threads": 1,
     }
-    given: dict[str, Any] = {"out": tmp_path / "run", "storage": places, "progress": notes, "report": False}
+    arguments: dict[str, Any] = {"out": tmp_path / "run", "storage": storage, "progress": notes, "report": False}
     with stopped_by(lambda: (tmp_path / "run" / "state.safetensors").exists()), pytest.raises(Interrupted):
-        vl2v.distill(bench.data, bench.teacher, bench.student, held_out=["rose"], settings=settings, **given)
+        vl2v.distill(bench.data, bench.teacher, bench.student, held_out=["rose"], settings=settings, **arguments)
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["distill"]
     assert (stored["steps"], stored["checkpoint_every"], stored["minutes"]) == (30, 2, 0)
     expected = "30 steps of 8 images of 32 pixels will take about 2 s, within the time limit; 900 steps would"
     assert any(line.startswith(expected) for line in notes.lines), notes.lines
     monkeypatch.setattr(Rates, "measure", classmethod(lambda *_: pytest.fail("measured again")))
-    run = vl2v.distill(resume=True, **given)
+    run = vl2v.distill(resume=True, **arguments)
     assert run is not None
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["distill"] == stored
 
 
-def test_measuring_changes_nothing_in_the_student(bench: Bench) -> None:
+def test_timing_does_not_change_the_student(bench: Bench) -> None:
     config = RunConfig.model_validate(
         {"data": {"root": "."}, "teacher": {"spec": bench.teacher}, "student": {"spec": bench.student, "size": 32}}
     )
@@ -114,17 +114,17 @@ def test_measuring_changes_nothing_in_the_student(bench: Bench) -> None:
     ("text", "minutes"),
     [("30m", 30), ("90s", 1.5), ("1.5h", 90), ("30", 30), (" 2 H ", 120), ("45min", 45), ("none", 0)],
 )
-def test_times(text: str, minutes: float) -> None:
+def test_times_are_parsed(text: str, minutes: float) -> None:
     assert minutes_of(text) == pytest.approx(minutes)
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5m", "0", "0s", "1h30m", "nan", "inf", "3 days", "1e3m"])
-def test_no_times(text: str) -> None:
+def test_wrong_times_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="expected"):
         minutes_of(text)
-    asked = CliRunner().invoke(app, ["distill", "x", "--teacher", "file:x", "--student", "offline:", "--time", text])
-    assert asked.exit_code != 0
-    assert isinstance(asked.exception, ConfigError | SystemExit)
+    result = CliRunner().invoke(app, ["distill", "x", "--teacher", "file:x", "--student", "offline:", "--time", text])
+    assert result.exit_code != 0
+    assert isinstance(result.exception, ConfigError | SystemExit)
 
 
 def test_a_limit_that_the_fewest_steps_exceed_is_named() -> None:

@@ -1,4 +1,4 @@
-"""Expected accuracy on unlabelled images: the command, what it does not look at, and wrong inputs."""
+"""Expected accuracy on unlabelled images: the command, the labels that it ignores, and wrong inputs."""
 
 from __future__ import annotations
 
@@ -82,35 +82,36 @@ def test_the_command_prints_a_line_a_table_and_what_to_do(bench: Bench, made: Pa
     assert done.stdout.startswith("expected accuracy: ")
     assert "30" in done.stdout
     assert "next: " in done.stdout
-    found = json.loads(run_cli("expect", made, bench.data / "rose", "--json", "-q").stdout)
-    share = found["accuracy"]
+    result = json.loads(run_cli("expect", made, bench.data / "rose", "--json", "-q").stdout)
+    share = result["accuracy"]
     assert 0 < share["low"] < share["value"] < share["high"] < 1
-    assert (found["images"], found["found"], found["unreadable"]) == (30, 30, 0)
-    assert found["calibration"]["groups"] == 2
-    assert found["line"] in done.stdout
+    assert (result["images"], result["found"], result["unreadable"]) == (30, 30, 0)
+    assert result["calibration"]["groups"] == 2
+    assert result["line"] in done.stdout
 
 
 def test_the_images_may_be_listed_in_a_table(bench: Bench, made: Path, tmp_path: Path) -> None:
     paths = sorted((bench.data / "rose").glob("*/*.png"))
     (tmp_path / "new.csv").write_text("\n".join(["nr,foto", *(f"{i},{path}" for i, path in enumerate(paths)), "30,"]))
     done = run_cli("expect", made, tmp_path / "new.csv", "--image", "foto", "--json", "-q")
-    found = json.loads(done.stdout)
+    result = json.loads(done.stdout)
     assert (
-        found["accuracy"] == json.loads(run_cli("expect", made, bench.data / "rose", "--json", "-q").stdout)["accuracy"]
+        result["accuracy"]
+        == json.loads(run_cli("expect", made, bench.data / "rose", "--json", "-q").stdout)["accuracy"]
     )
-    assert (found["images"], found["found"], found["unreadable"]) == (30, 31, 1)
+    assert (result["images"], result["found"], result["unreadable"]) == (30, 31, 1)
     assert "row 32: no image in the column foto" in done.stderr
 
 
-def test_it_is_repeatable_and_looks_at_no_label_of_a_held_out_domain(bench: Bench, copied: Path) -> None:
+def test_the_estimate_is_repeatable_and_ignores_labels_of_held_out_domains(bench: Bench, copied: Path) -> None:
     first = vl2v.expect(copied, bench.data / "rose")
-    kept = columns(copied)
-    out = kept["role"] == "out-of-domain"
-    kept["label"][out] = (kept["label"][out] + 1) % 3
-    write_predictions(RunFolder(copied), **kept)
+    predictions = columns(copied)
+    out = predictions["role"] == "out-of-domain"
+    predictions["label"][out] = (predictions["label"][out] + 1) % 3
+    write_predictions(RunFolder(copied), **predictions)
     assert vl2v.expect(copied, bench.data / "rose") == first
-    kept["label"][~out] = (kept["label"][~out] + 1) % 3  # these are looked at
-    write_predictions(RunFolder(copied), **kept)
+    predictions["label"][~out] = (predictions["label"][~out] + 1) % 3  # these labels are used
+    write_predictions(RunFolder(copied), **predictions)
     assert vl2v.expect(copied, bench.data / "rose").validation.value != first.validation.value
 
 
@@ -155,21 +156,21 @@ def test_copies_of_an_image_count_once(bench: Bench, made: Path, tmp_path: Path)
     assert (every.accuracy, every.warnings) == (once.accuracy, once.warnings)
 
 
-def test_few_images_and_unreadable_ones_are_told(bench: Bench, made: Path, tmp_path: Path) -> None:
+def test_few_images_and_unreadable_ones_are_reported(bench: Bench, made: Path, tmp_path: Path) -> None:
     shutil.copytree(bench.data / "rose" / "bar", tmp_path / "new")
     (tmp_path / "new" / "broken.png").write_bytes(b"\x89PNG nothing")
     done = run_cli("expect", made, tmp_path / "new", "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert (found["images"], found["found"], found["unreadable"]) == (10, 11, 1)
+    result = json.loads(done.stdout)
+    assert (result["images"], result["found"], result["unreadable"]) == (10, 11, 1)
     assert "broken.png" in done.stderr
     assert "too few" in done.stderr
-    assert "collect more images" in found["next_step"]
+    assert "collect more images" in result["next_step"]
     table = tmp_path / "new.csv"
     table.write_text("path,note\n,no path\n" + "".join(f"new/{i}.png,\n" for i in range(10)) + "gone.png,\n")
     done = run_cli("expect", made, table, "--json")
-    found = json.loads(done.stdout)
-    assert (found["images"], found["found"], found["unreadable"]) == (10, 12, 2), "as many as predict lists"
+    result = json.loads(done.stdout)
+    assert (result["images"], result["found"], result["unreadable"]) == (10, 12, 2), "as many as predict lists"
     assert "row 2: no image in the column path" in done.stderr
 
 
@@ -179,18 +180,18 @@ def test_without_the_pretrained_weights_the_students_own_features_serve(
 ) -> None:
     text = (copied / "config.yaml").read_text().replace("student.safetensors", "gone.safetensors")
     (copied / "config.yaml").write_text(text)
-    found = vl2v.expect(copied, bench.data / "rose")
-    assert any("cannot be loaded" in text for text in found.warnings)
-    assert found.calibration.estimator == "confidence"
+    result = vl2v.expect(copied, bench.data / "rose")
+    assert any("cannot be loaded" in text for text in result.warnings)
+    assert result.calibration.estimator == "confidence"
 
 
 def test_one_source_domain_leads_to_a_warning(bench: Bench, copied: Path) -> None:
-    kept = columns(copied)
-    chosen = kept["domain"] != "neon"
-    write_predictions(RunFolder(copied), **{name: column[chosen] for name, column in kept.items()})
-    found = vl2v.expect(copied, bench.data / "rose")
-    assert found.distance is None
-    assert any("one source domain only" in text for text in found.warnings)
+    predictions = columns(copied)
+    chosen = predictions["domain"] != "neon"
+    write_predictions(RunFolder(copied), **{name: column[chosen] for name, column in predictions.items()})
+    result = vl2v.expect(copied, bench.data / "rose")
+    assert result.distance is None
+    assert any("one source domain only" in text for text in result.warnings)
 
 
 def test_images_without_labels_lead_to_agreement_with_the_teacher(bench: Bench, copied: Path) -> None:
@@ -198,8 +199,8 @@ def test_images_without_labels_lead_to_agreement_with_the_teacher(bench: Bench, 
     values = folder.config().model_dump(mode="json")
     values["data"] |= {"classes": ["blank", "bar", "zebra stripe"], "held_out": [], "held_out_classes": []}
     folder.write_config(parse(RunConfig, values | {"image_weight": 1.0}, "made"))
-    found = vl2v.expect(copied, bench.data / "rose")
-    assert found.line.startswith("expected agreement with the teacher: ")
+    result = vl2v.expect(copied, bench.data / "rose")
+    assert result.line.startswith("expected agreement with the teacher: ")
 
 
 def fault(run: Path, *images: Path) -> Vl2vError:
@@ -211,7 +212,7 @@ def fault(run: Path, *images: Path) -> Vl2vError:
     return caught.value
 
 
-def test_wrong_images(made: Path, tmp_path: Path) -> None:
+def test_wrong_images_are_refused(made: Path, tmp_path: Path) -> None:
     empty, text, broken = (tmp_path / name for name in ("empty", "text", "broken"))
     for folder in (empty, text, broken):
         folder.mkdir()
@@ -224,17 +225,19 @@ def test_wrong_images(made: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (DataError.exit_code, "")
 
 
-def test_wrong_runs(bench: Bench, copied: Path, tmp_path: Path) -> None:
+def test_wrong_runs_are_refused(bench: Bench, copied: Path, tmp_path: Path) -> None:
     new = bench.data / "rose"
     assert isinstance(fault(tmp_path / "missing", new), RunError)
     assert "no run" in fault(bench.data, new).problem
-    kept = columns(copied)
-    out = kept["role"] == "out-of-domain"
-    write_predictions(RunFolder(copied), **{name: column[out] for name, column in kept.items()})
+    predictions = columns(copied)
+    out = predictions["role"] == "out-of-domain"
+    write_predictions(RunFolder(copied), **{name: column[out] for name, column in predictions.items()})
     assert "validation images" in fault(copied, new).problem
-    write_predictions(RunFolder(copied), **kept | {"path": np.array([f"gone/{path}" for path in kept["path"]])})
+    write_predictions(
+        RunFolder(copied), **predictions | {"path": np.array([f"gone/{path}" for path in predictions["path"]])}
+    )
     assert "validation images" in fault(copied, new).problem
-    write_predictions(RunFolder(copied), **kept)
+    write_predictions(RunFolder(copied), **predictions)
     student = Student.load(copied)
     student.add_class("dot", np.ones(16))
     student.save(copied / "student")
@@ -261,5 +264,5 @@ def test_the_advice_follows_from_the_estimate(bench: Bench, made: Path) -> None:
     assert next_step(Share(0.5, 0.3, 0.7), valid, 100).startswith("less accurate")
     assert "vl2v repair" in next_step(Share(0.5, 0.3, 0.7), valid, 100)
     assert "vl2v repair" not in next_step(Share(0.89, 0.8, 0.95), valid, 100)
-    found: Expected = vl2v.expect(made, bench.data / "rose")
-    assert replace(found, warnings=()).to_dict()["measure"] == "top-1 accuracy"
+    result: Expected = vl2v.expect(made, bench.data / "rose")
+    assert replace(result, warnings=()).to_dict()["measure"] == "top-1 accuracy"

@@ -53,16 +53,16 @@ def cache(folder: Path, backbone: Any, pixels: NDArray[np.uint8]) -> FeatureCach
 def test_features_are_those_of_the_images_and_computed_once(backbone: Any, tmp_path: Path) -> None:
     pixels, progress, cpu = images(3 * CHUNK + 5), Counting(), Accelerator(cpu=True)
     slots = np.array([0, 3 * CHUNK + 4, 70], np.int64)
-    found = cache(tmp_path, backbone, pixels).of(slots, cpu, progress, "features")
+    features = cache(tmp_path, backbone, pixels).of(slots, cpu, progress, "features")
     (expected,) = pass_through(backbone, PREPROCESS, pixels, slots, torch.device("cpu"))
-    np.testing.assert_allclose(found[slots], expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(features[slots], expected.numpy(), atol=1e-5)
     assert progress.count == 2 * CHUNK + 5, "the blocks of these slots and no other"
     again = cache(tmp_path, backbone, pixels).of(slots, cpu, progress, "features")
     assert progress.count == 2 * CHUNK + 5
-    assert np.array_equal(again[slots], found[slots])
+    assert np.array_equal(again[slots], features[slots])
 
 
-def test_a_grown_cache_keeps_what_was_known_and_fills_the_last_block(backbone: Any, tmp_path: Path) -> None:
+def test_a_grown_cache_preserves_its_features_and_fills_the_last_block(backbone: Any, tmp_path: Path) -> None:
     every, progress, cpu = images(CHUNK + 20), Counting(), Accelerator(cpu=True)
     few = cache(tmp_path, backbone, every[: CHUNK + 10])
     first = np.array(few.of(np.arange(CHUNK + 10), cpu, progress, "features"))
@@ -72,7 +72,7 @@ def test_a_grown_cache_keeps_what_was_known_and_fills_the_last_block(backbone: A
     assert np.abs(more[-10:]).sum() > 0
 
 
-def test_features_do_not_depend_on_who_asks_first(backbone: Any, tmp_path: Path) -> None:
+def test_features_do_not_depend_on_the_order_of_requests(backbone: Any, tmp_path: Path) -> None:
     pixels, cpu = images(2 * CHUNK + 9), Accelerator(cpu=True)
     one = cache(tmp_path / "one", backbone, pixels).of(np.arange(2 * CHUNK + 9), cpu, Counting(), "features")
     other = cache(tmp_path / "other", backbone, pixels)
@@ -80,7 +80,7 @@ def test_features_do_not_depend_on_who_asks_first(backbone: Any, tmp_path: Path)
         assert np.array_equal(other.of(np.array([slot]), cpu, Counting(), "features")[slot], one[slot])
 
 
-def test_other_weights_or_pixels_have_other_names(backbone: Any) -> None:
+def test_other_weights_or_pixels_have_separate_files(backbone: Any) -> None:
     before = fingerprint(backbone, PREPROCESS)
     assert fingerprint(backbone, Preprocess(32, (0.4, 0.5, 0.5), (0.5, 0.5, 0.5))) != before
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""`vl2v final`: the settings of a run with every domain as a source, and the accuracy to expect."""
+"""`vl2v final` repeats a run with every domain as a source and estimates its accuracy."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SMALL = TINY | {"recipe": "paper", "distill": {"steps": 4, "checkpoint_every": 2
 
 
 def distill(bench: Bench, out: Path, held_out: tuple[str, ...] = ("rose",), **more: Any) -> Path:
-    places = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
+    storage = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     vl2v.distill(
-        bench.data, bench.teacher, bench.student, out=out, held_out=held_out, storage=places, report=False,
+        bench.data, bench.teacher, bench.student, out=out, held_out=held_out, storage=storage, report=False,
         settings=SMALL | more,
     )  # fmt: skip
     return out
@@ -50,10 +50,10 @@ def test_every_domain_is_a_source_and_nothing_is_bought(bench: Bench, tmp_path: 
 
 
 @pytest.mark.slow
-def test_what_the_first_run_did_not_buy_needs_a_budget(bench: Bench, tmp_path: Path) -> None:
+def test_images_that_the_first_run_did_not_buy_need_a_budget(bench: Bench, tmp_path: Path) -> None:
     teacher = {"price_per_1000_images": "1", "price_per_1000_texts": "1", "zero_shot": False}
-    own = bench.copy(tmp_path)
-    first = distill(own, tmp_path / "first", teacher=teacher, budget="5")
+    bench_copy = bench.copy(tmp_path)
+    first = distill(bench_copy, tmp_path / "first", teacher=teacher, budget="5")
     with pytest.raises(BudgetError):
         final(first, tmp_path / "final", report=False)
     assert not (tmp_path / "final").exists()
@@ -96,7 +96,7 @@ def test_the_interval_of_several_domains_covers_a_new_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing", "other", "file"])
-def test_a_folder_without_a_run_is_told_with_options_that_the_command_has(tmp_path: Path, name: str) -> None:
+def test_a_folder_without_a_run_is_refused_with_options_that_the_command_has(tmp_path: Path, name: str) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "file").touch()
     result = CliRunner().invoke(app, ["final", str(tmp_path / name), "--out", str(tmp_path / "final")])

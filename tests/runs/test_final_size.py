@@ -28,7 +28,7 @@ SETTINGS = TINY | {"student": {"size": 32, "final_size": "auto"}, "distill": {"s
 
 
 def accurate(monkeypatch: pytest.MonkeyPatch, **shares: float) -> None:
-    """Let the student have these accuracies at sizes such as p32."""
+    """Make the student have these accuracies at sizes such as p32."""
 
     def share(plan: RunPlan, *_: Any) -> float:
         return shares[f"p{plan.student_backbone.preprocess.size}"]
@@ -36,9 +36,9 @@ def accurate(monkeypatch: pytest.MonkeyPatch, **shares: float) -> None:
     monkeypatch.setattr(final_size, "_validation_accuracy", share)
 
 
-def distilled(bench: Bench, out: Path, notes: Recorder | None = None, **given: Any) -> vl2v.Run:
+def distilled(bench: Bench, out: Path, notes: Recorder | None = None, **options: Any) -> vl2v.Run:
     storage = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
-    every: dict[str, Any] = {"held_out": ["rose"], "settings": SETTINGS, "storage": storage, "report": False} | given
+    every: dict[str, Any] = {"held_out": ["rose"], "settings": SETTINGS, "storage": storage, "report": False} | options
     return vl2v.distill(bench.data, bench.teacher, bench.student, **every, out=out, progress=notes or Silent())
 
 
@@ -73,17 +73,17 @@ def test_evaluation_and_held_out_classes_have_the_final_size(
 
 
 def test_the_size_stays_if_an_image_has_changed(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own, trained = bench.copy(tmp_path / "own"), final_size.larger_sizes
+    student_settings, trained = bench.copy(tmp_path / "own"), final_size.larger_sizes
 
     def changed(backbone: Any) -> list[int]:
-        for path in (own.data / "rose").rglob("*.png"):
-            shutil.copy(own.data / "ink" / "bar" / "0.png", path)
+        for path in (student_settings.data / "rose").rglob("*.png"):
+            shutil.copy(student_settings.data / "ink" / "bar" / "0.png", path)
         return trained(backbone)
 
     accurate(monkeypatch, p32=0.5, p40=0.6, p48=0.7)
     monkeypatch.setattr(final_size, "larger_sizes", changed)
     notes = Recorder(Silent())
-    run = distilled(own, tmp_path / "run", notes)
+    run = distilled(student_settings, tmp_path / "run", notes)
     assert vl2v.Student.load(run.folder).preprocess.size == 32
     assert any("have changed since they were read" in warning for warning in notes.warnings)
 
@@ -109,9 +109,9 @@ def test_no_size_that_the_backbone_does_not_accept() -> None:
 
 def test_a_stated_size_is_final() -> None:
     base = {"recipe": "ood", "data": {"root": "d"}, "teacher": {"spec": "offline:"}}
-    found = [
-        RunConfig.model_validate(base | {"student": {"spec": "offline:"} | own}).student.final_size
-        for own in ({}, {"size": 128}, {"size": 128, "final_size": "auto"}, {"final_size": "train"})
+    sizes = [
+        RunConfig.model_validate(base | {"student": {"spec": "offline:"} | student_settings}).student.final_size
+        for student_settings in ({}, {"size": 128}, {"size": 128, "final_size": "auto"}, {"final_size": "train"})
     ]
-    assert found == ["auto", "train", "auto", "train"]
+    assert sizes == ["auto", "train", "auto", "train"]
     assert "student" not in with_recipe({"recipe": "paper"})

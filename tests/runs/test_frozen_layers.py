@@ -1,4 +1,4 @@
-"""The first layers of a student may be frozen."""
+"""The first layers of a student can be frozen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images that `predict`, `expect` and `repair` are given: tables with their rows, datasets of other tools, folders."""
+"""Inputs of `predict`, `expect` and `repair`: tables with their rows, datasets of other tools, and folders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROWS = (
 
 
 @pytest.fixture
-def place(tmp_path: Path, bench: Bench) -> Path:
+def folder(tmp_path: Path, bench: Bench) -> Path:
     """A table of photos, and a student whose run recorded the column."""
     (tmp_path / "sub").mkdir()
     for seed, name in enumerate(("a.png", "b.png", "sub/b.png")):
@@ -40,16 +40,16 @@ def place(tmp_path: Path, bench: Bench) -> Path:
     return tmp_path
 
 
-def predict(place: Path, *words: str) -> Done:
-    return run_cli("predict", place / "student", *words, "--format", "csv")
+def predict(folder: Path, *words: str) -> Done:
+    return run_cli("predict", folder / "student", *words, "--format", "csv")
 
 
 def rows_of(done: Done) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(done.stdout)))
 
 
-def test_predictions_have_the_order_and_the_numbers_of_the_rows(place: Path) -> None:
-    done = predict(place, str(place / "photos.csv"))
+def test_predictions_have_the_order_and_numbers_of_the_rows(folder: Path) -> None:
+    done = predict(folder, str(folder / "photos.csv"))
     assert done.returncode == 3
     rows = rows_of(done)
     assert [row["row"] for row in rows] == ["2", "3", "5", "6", "7", "8"]
@@ -59,37 +59,37 @@ def test_predictions_have_the_order_and_the_numbers_of_the_rows(place: Path) -> 
     assert rows[0]["confidence"] == rows[4]["confidence"]
     assert rows[1]["confidence"] == rows[3]["confidence"] == ""
     assert "table" not in rows[0]
-    alone = rows_of(predict(place, str(place / "sub" / "b.png")))[0]
+    alone = rows_of(predict(folder, str(folder / "sub" / "b.png")))[0]
     assert alone["label"] == rows[2]["label"]
     assert float(alone["confidence"]) == pytest.approx(float(rows[2]["confidence"]), abs=1e-5)
     assert "row" not in alone
 
 
-def test_rows_of_several_tables_have_the_name_of_their_table(place: Path) -> None:
-    (place / "more.csv").write_text("path\nb.png\n")
-    given = [str(place / name) for name in ("photos.csv", "more.csv", "a.png")]
-    rows = rows_of(predict(place, *given))
-    assert [row["table"] for row in rows] == [given[0]] * 6 + [given[1], ""]
+def test_rows_of_several_tables_have_the_name_of_their_table(folder: Path) -> None:
+    (folder / "more.csv").write_text("path\nb.png\n")
+    inputs = [str(folder / name) for name in ("photos.csv", "more.csv", "a.png")]
+    rows = rows_of(predict(folder, *inputs))
+    assert [row["table"] for row in rows] == [inputs[0]] * 6 + [inputs[1], ""]
     assert [row["row"] for row in rows[-2:]] == ["2", ""]
-    shown = run_cli("predict", place / "student", *given).stdout
+    shown = run_cli("predict", folder / "student", *inputs).stdout
     assert [name.strip() for name in shown.splitlines()[1].split("┃")[1:4]] == ["table", "row", "image"]
-    listed = json.loads(run_cli("predict", place / "student", *given, "--format", "json").stdout)
+    listed = json.loads(run_cli("predict", folder / "student", *inputs, "--format", "json").stdout)
     assert [answer.get("table", "") for answer in listed] == [row["table"] for row in rows]
     assert listed[1]["confidence"] is None
     assert listed[0]["confidence"] == pytest.approx(float(rows[0]["confidence"]), abs=1e-6)
 
 
-def test_a_table_without_rows_needs_no_class(place: Path) -> None:
-    (place / "photos.csv").write_text("path\n")
-    done = predict(place, str(place / "photos.csv"))
+def test_a_table_without_rows_needs_no_class(folder: Path) -> None:
+    (folder / "photos.csv").write_text("path\n")
+    done = predict(folder, str(folder / "photos.csv"))
     assert done.returncode == 3
     assert "a row for every image" in done.stderr
     assert "class" not in done.stderr.replace("classify", "")
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".tsv"])
-def test_tables_of_every_format_name_their_column(place: Path, suffix: str) -> None:
-    table = place / f"photos{suffix}"
+def test_tables_of_every_format_name_their_column(folder: Path, suffix: str) -> None:
+    table = folder / f"photos{suffix}"
     if suffix == ".jsonl":
         table.write_text("\n".join(json.dumps({"p": name}) for name in ("a.png", "b.png")))
     elif suffix == ".tsv":
@@ -97,61 +97,61 @@ def test_tables_of_every_format_name_their_column(place: Path, suffix: str) -> N
     else:
         arrow = pytest.importorskip("pyarrow")
         pytest.importorskip("pyarrow.parquet").write_table(arrow.table({"p": ["a.png", "b.png"]}), table)
-    named = rows_of(predict(place, str(table), "--image", "p"))
+    named = rows_of(predict(folder, str(table), "--image", "p"))
     assert [row["path"] for row in named] == ["a.png", "b.png"]
-    refused = predict(place, str(table))  # this table has no column foto, and none with a common name
+    refused = predict(folder, str(table))  # this table has no column foto, and none with a common name
     assert refused.returncode == 2
     assert "no column is known to be the image" in refused.stderr
     assert "--label" not in refused.stderr
 
 
-def test_a_column_has_no_effect_on_images(place: Path) -> None:
-    done = predict(place, str(place / "a.png"), "--image", "foto")
+def test_a_column_has_no_effect_on_images(folder: Path) -> None:
+    done = predict(folder, str(folder / "a.png"), "--image", "foto")
     assert done.returncode == 2
     assert "columns are for tables" in done.stderr
     assert not done.stdout
 
 
-def test_a_misspelt_column_is_not_replaced_by_another(place: Path) -> None:
+def test_a_misspelt_column_is_not_replaced_by_another(folder: Path) -> None:
     with pytest.raises(ConfigError, match="do not fit") as caught:
-        find_images([place / "photos.csv"], "fotos", made={"image": "foto"})
+        find_images([folder / "photos.csv"], "fotos", made={"image": "foto"})
     assert "no such column; foto?" in str(caught.value)
 
 
-def test_the_run_s_column_is_used_only_where_there_is_one(place: Path) -> None:
-    found, _ = find_images([place / "photos.csv"], made={"image": "other"})
-    assert {image.name for image in found} == {"b.png"}  # recognised: path
+def test_the_column_of_the_run_is_used_only_in_tables_that_have_it(folder: Path) -> None:
+    images, _ = find_images([folder / "photos.csv"], made={"image": "other"})
+    assert {image.name for image in images} == {"b.png"}  # recognised: path
 
 
 def test_images_at_addresses_are_named_as_in_the_table(
-    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from vl2v.sources.remote import Fetcher
 
     address = "https://photos.example.org/a.png?key=1"
-    (place / "photos.csv").write_text(f"path\n{address}\nb.png\n")
-    monkeypatch.setattr(Fetcher, "fetch", lambda self, some: dict.fromkeys(some, str(place / "a.png")))
+    (folder / "photos.csv").write_text(f"path\n{address}\nb.png\n")
+    monkeypatch.setattr(Fetcher, "fetch", lambda self, some: dict.fromkeys(some, str(folder / "a.png")))
     storage = StoragePaths(cache=tmp_path / "cache", store=tmp_path / "s.sqlite")
-    found, _ = find_images([place / "photos.csv"], storage=storage)
-    assert [(image.name, image.row) for image in found] == [(address, 2), ("b.png", 3)]
-    assert [image.path for image in found] == [place / "a.png", place / "b.png"]
+    images, _ = find_images([folder / "photos.csv"], storage=storage)
+    assert [(image.name, image.row) for image in images] == [(address, 2), ("b.png", 3)]
+    assert [image.path for image in images] == [folder / "a.png", folder / "b.png"]
 
 
-def test_a_dataset_of_another_tool_is_predicted(place: Path) -> None:
-    (place / "export.json").write_text(
-        json.dumps([{"id": 1, "data": {"image": str(place / "a.png")}, "annotations": []}] * 2)
+def test_a_dataset_of_another_tool_is_predicted(folder: Path) -> None:
+    (folder / "export.json").write_text(
+        json.dumps([{"id": 1, "data": {"image": str(folder / "a.png")}, "annotations": []}] * 2)
     )
-    rows = rows_of(predict(place, str(place / "export.json")))
-    assert [row["path"] for row in rows] == [str(place / "a.png")] * 2
+    rows = rows_of(predict(folder, str(folder / "export.json")))
+    assert [row["path"] for row in rows] == [str(folder / "a.png")] * 2
 
 
-def test_suspects_of_other_data_than_the_run_s_table(place: Path, bench: Bench) -> None:
+def test_suspects_of_data_other_than_the_table_of_the_run(folder: Path, bench: Bench) -> None:
     """The run was trained on a table. The folder has no columns."""
-    run = RunFolder(place / "run")
-    data = {"root": str(place / "photos.csv"), "image": "foto", "label": "id"}
+    run = RunFolder(folder / "run")
+    data = {"root": str(folder / "photos.csv"), "image": "foto", "label": "id"}
     settings = {"data": data, "teacher": {"spec": bench.teacher}, "student": {"spec": bench.student, "size": 32}}
     run.create(parse(RunConfig, settings, "made"))
-    words = bench.apart(place).flags("--run", str(run.path), "--out", str(place / "suspects.csv"), "-q")
+    words = bench.apart(folder).flags("--run", str(run.path), "--out", str(folder / "suspects.csv"), "-q")
     done = run_cli("data", "suspects", bench.data, *words)
     assert done.returncode == 0, done.stderr
     assert "90 labelled images" in done.stdout

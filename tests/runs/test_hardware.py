@@ -1,4 +1,4 @@
-"""What a run takes from its device: precision, and torch's settings for a GPU."""
+"""What a run derives from its device: the precision, and torch's settings for a GPU."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_gpu_that_accelerate_ignores_does_not_count(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-def test_a_run_writes_what_auto_stands_for(bench: Bench, tmp_path: Path) -> None:
+def test_a_run_stores_the_value_that_auto_selects(bench: Bench, tmp_path: Path) -> None:
     storage = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     settings = TINY | {"distill": {"steps": 2, "checkpoint_every": 1}, "align": {"steps": 2}}
     with pytest.raises(Interrupted), stopped_by(lambda: True):
@@ -106,9 +106,9 @@ class NoFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses tensors that MPS does not have."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = function(*args, **(kwargs or {}))
-        assert not (isinstance(found, Tensor) and found.dtype == torch.float64), function
-        return found
+        result = function(*args, **(kwargs or {}))
+        assert not (isinstance(result, Tensor) and result.dtype == torch.float64), function
+        return result
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -146,7 +146,7 @@ def test_the_accelerator_has_the_precision() -> None:
         (0, "cuda", 16, 1, 0),
     ],
 )
-def test_loading_processes_follow_device_and_cores(
+def test_the_number_of_loading_processes_follows_device_and_cores(
     workers: Any, device: str, available: int, processes: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vl2v.training.data.cores", lambda: available)
@@ -163,7 +163,7 @@ def test_settings_of_earlier_versions_have_no_workers() -> None:
 @pytest.mark.parametrize(
     ("limit", "expected"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 6), ("9900000 100000", 6)]
 )
-def test_a_container_has_the_cores_that_its_limit_pays_for(
+def test_a_container_has_the_cores_of_its_cpu_limit(
     limit: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpu.max").write_text(f"{limit}\n")

@@ -1,4 +1,4 @@
-"""The commands of the how-tos, as they stand on the pages, on a small dataset and the offline vendor."""
+"""The commands of the how-to pages on a small dataset and the offline vendor."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SMALL_GRID = (
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few of the demo's drawings, in the place of the pages' photos: the offline vendor knows what they are."""
+    """A few drawings of the demo, which the offline vendor can classify, in place of the photos of the pages."""
     drawn = draw(tmp_path_factory.mktemp("drawn") / "all", size=64)
     folder = tmp_path_factory.mktemp("few") / "photos"
     for style in ("colour", "outline_icon", "line"):
@@ -48,7 +48,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def make_heap(photos: Path, folder: Path) -> None:
+def make_unsorted(photos: Path, folder: Path) -> None:
     """The photos without their folders, and the names of the classes."""
     (folder / "heap").mkdir()
     for number, path in enumerate(sorted(photos.rglob("*.png"))):
@@ -57,14 +57,14 @@ def make_heap(photos: Path, folder: Path) -> None:
 
 
 def commands(page: str) -> list[str]:
-    """The indented lines of a page that are commands, continued lines joined."""
+    """Return the commands in the indented lines of a page, with continued lines joined."""
     text = (PAGES / page).read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
     return [re.sub(r"\s+", " ", line) for line in lines if line.startswith(("vl2v ", "curl "))]
 
 
 class Shell:
-    """Runs a page's commands in a folder of their own, with its names replaced by what is there."""
+    """Runs the commands of a page in a separate folder, with its names replaced by existing ones."""
 
     def __init__(self, folder: Path, photos: Path, student: str) -> None:
         with socket.socket() as free:
@@ -116,11 +116,11 @@ class Shell:
         return [self._expand(word) for word in shlex.split(command + more)]
 
     def _expand(self, word: str) -> str:
-        return re.sub(r"\$(\w+)", lambda found: self.environment[found[1]], word)
+        return re.sub(r"\$(\w+)", lambda match: self.environment[match[1]], word)
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not there")
-def test_sell_a_model(bench: Bench, photos: Path, tmp_path: Path) -> None:
+def test_the_commands_of_sell_a_model(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
     create, serve, ask = commands("sell-a-model.md")
     shell.environment["KEY"] = json.loads(shell.run(f"{create} --json"))["key"]
@@ -132,18 +132,18 @@ def test_sell_a_model(bench: Bench, photos: Path, tmp_path: Path) -> None:
     assert "a client" in shell.run("vl2v vendor keys list")
 
 
-def test_check_the_labels(bench: Bench, photos: Path, tmp_path: Path) -> None:
+def test_the_commands_of_check_the_labels(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
     first, suspects, clean = commands("check-the-labels.md")
     shell.run(first)
-    found = json.loads(shell.run(f"{suspects} --json"))
-    assert found["judged"] == 48
+    suspects_found = json.loads(shell.run(f"{suspects} --json"))
+    assert suspects_found["judged"] == 48
     assert (tmp_path / "suspects.html").exists()
     shell.run(clean)
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not there")
-def test_distil_from_a_vendor(bench: Bench, photos: Path, tmp_path: Path) -> None:
+def test_the_commands_of_distil_from_a_vendor(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
     create, serve, check, worth, quote, distill, ledger, usage = commands("distil-from-a-vendor.md")
     shell.environment["VL2V_API_KEY"] = json.loads(shell.run(f"{create} --json"))["key"]
@@ -159,17 +159,17 @@ def test_distil_from_a_vendor(bench: Bench, photos: Path, tmp_path: Path) -> Non
     assert Decimal(str(billed["cost"])) == sum(Decimal(entry["cost"]) for entry in spent) > 0
     local = distill.replace("http://127.0.0.1:8080/v1", "offline:").replace("runs/first", "runs/local")
     shell.run(local)
-    kept = [load_file(tmp_path / "runs" / name / "student" / "model.safetensors") for name in ("first", "local")]
-    assert kept[0].keys() == kept[1].keys()
-    for name, tensor in kept[0].items():
-        np.testing.assert_allclose(tensor.numpy(), kept[1][name].numpy(), atol=1e-3, err_msg=name)
+    weights = [load_file(tmp_path / "runs" / name / "student" / "model.safetensors") for name in ("first", "local")]
+    assert weights[0].keys() == weights[1].keys()
+    for name, tensor in weights[0].items():
+        np.testing.assert_allclose(tensor.numpy(), weights[1][name].numpy(), atol=1e-3, err_msg=name)
     tables = [json.loads((tmp_path / "runs" / name / "evaluation.json").read_text()) for name in ("first", "local")]
     assert tables[0]["means"] == tables[1]["means"]
     assert [row["student"] for row in tables[0]["domains"]] == [row["student"] for row in tables[1]["domains"]]
     assert [Decimal(table["asked"]["cost"]) > 0 for table in tables] == [True, False]
 
 
-def test_small_budget(bench: Bench, photos: Path, tmp_path: Path) -> None:
+def test_the_commands_of_small_budget(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
     create, serve, *_ = commands("distil-from-a-vendor.md")
     quote, distill, without_labels = commands("small-budget.md")
@@ -177,8 +177,8 @@ def test_small_budget(bench: Bench, photos: Path, tmp_path: Path) -> None:
     with shell.serving(serve):
         quoted = json.loads(shell.run(f"{quote} --json"))
         run = json.loads(shell.run(f"{distill} --json"))
-        make_heap(photos, tmp_path)
-        heap = json.loads(shell.run(f"{without_labels} --json"))
+        make_unsorted(photos, tmp_path)
+        run_without_labels = json.loads(shell.run(f"{without_labels} --json"))
     assert quoted["choice"].startswith("the budget covers ")
     assert "of 40 training images" in quoted["choice"]
     assert 0 < run["image_queries"] == quoted["image_queries"] < 40
@@ -186,22 +186,24 @@ def test_small_budget(bench: Bench, photos: Path, tmp_path: Path) -> None:
     assert len(chosen["images"]) == run["image_queries"]
     chosen = json.loads((tmp_path / "runs" / "heap-part" / "queries.json").read_text())
     assert len(chosen["images"]) < chosen["candidates"] == chosen["unlabelled"] == 58
-    assert 0 < heap["image_queries"] < len(chosen["images"]) + len(chosen["evaluation"]), "some were bought before"
+    assert 0 < run_without_labels["image_queries"] < len(chosen["images"]) + len(chosen["evaluation"]), (
+        "some were bought before"
+    )
 
 
-def test_add_a_class(bench: Bench, photos: Path, tmp_path: Path) -> None:
+def test_the_commands_of_add_a_class(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
     known, quote, add, remove, without = commands("add-a-class.md")
-    said = json.loads(shell.run(f"{without.replace('runs/without', 'runs/first')} --json"))
-    assert said["unseen_classes"]["classes"] == ["clock"]
-    assert [row["unseen_images"] for row in said["unseen_classes"]["domains"]] == [8, 8, 8]
+    evaluation = json.loads(shell.run(f"{without.replace('runs/without', 'runs/first')} --json"))
+    assert evaluation["unseen_classes"]["classes"] == ["clock"]
+    assert [row["unseen_images"] for row in evaluation["unseen_classes"]["domains"]] == [8, 8, 8]
     assert json.loads(shell.run(f"{quote} --json"))["text_queries"] == 1
     shell.run(add)
     shell.run(remove.replace("clock", "face"))
     assert [one["name"] for one in json.loads(shell.run(f"{known} --json"))] == ["animal", "heart"]
 
 
-def test_benchmark(bench: Bench, photos: Path, tmp_path: Path) -> None:
+def test_the_commands_of_benchmark(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
     plan, run, table, selected, by_cross_validation, weights, their_table, curve = commands("benchmark.md")
     planned = json.loads(shell.run(f"{plan} --json"))
@@ -217,9 +219,9 @@ def test_benchmark(bench: Bench, photos: Path, tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "curve.svg").read_text()
 
 
-def test_share_and_track(bench: Bench, photos: Path, tmp_path: Path) -> None:
+def test_the_commands_of_share_and_track(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
-    distill, dry_run, _, _ = commands("share-and-track.md")  # the last two against a hub: tests/hub
+    distill, dry_run, _, _ = commands("share-and-track.md")  # the last two need a hub and are in tests/hub
     shell.run(distill)
     run = tmp_path / "runs" / "first"
     assert list((run / "tensorboard").iterdir())
@@ -230,9 +232,9 @@ def test_share_and_track(bench: Bench, photos: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in card
 
 
-def test_no_labels(bench: Bench, photos: Path, tmp_path: Path) -> None:
+def test_the_commands_of_no_labels(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
-    make_heap(photos, tmp_path)
+    make_unsorted(photos, tmp_path)
     shutil.copytree(next(path for path in sorted(photos.iterdir()) if path.is_dir()), tmp_path / "few")
     quote, distill, evaluate, label, distill_labels = commands("no-labels.md")
     quoted = json.loads(shell.run(f"{quote} --json"))
@@ -246,7 +248,7 @@ def test_no_labels(bench: Bench, photos: Path, tmp_path: Path) -> None:
     assert "top-1 accuracy, percent" in shell.run(distill_labels)
 
 
-def test_repair(bench: Bench, photos: Path, tmp_path: Path) -> None:
+def test_the_commands_of_repair(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
     distill, quote, repair = commands("repair.md")
     shell.run(distill)
@@ -259,7 +261,7 @@ def test_repair(bench: Bench, photos: Path, tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "first-repaired" / "student").is_dir()
 
 
-def test_expect(bench: Bench, photos: Path, tmp_path: Path) -> None:
+def test_the_commands_of_expect(bench: Bench, photos: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path, photos, bench.student)
     distill, expect = commands("expect.md")
     shell.run(f"{distill} --set data.holdout_fraction=0.5")  # the page's photos are more than these 48
@@ -267,6 +269,6 @@ def test_expect(bench: Bench, photos: Path, tmp_path: Path) -> None:
     for path in sorted((photos / "line").glob("*/*")):
         shutil.copy(path, tmp_path / "new-camera" / f"{path.parent.name}-{path.name}")
     assert shell.run(expect).startswith("expected accuracy: ")
-    found = json.loads(shell.run(f"{expect} --json"))
-    assert found["images"] == 24
-    assert 0 < found["accuracy"]["low"] < found["accuracy"]["high"] < 1
+    result = json.loads(shell.run(f"{expect} --json"))
+    assert result["images"] == 24
+    assert 0 < result["accuracy"]["low"] < result["accuracy"]["high"] < 1

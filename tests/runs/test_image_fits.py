@@ -1,4 +1,4 @@
-"""`student.fit`: how an image that is not square becomes a square, and that a student remembers it."""
+"""`student.fit` determines how an image becomes a square, and is stored in the student."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ def test_caches_of_one_folder_do_not_mix_fits(images: Path, tmp_path: Path) -> N
     assert (folder / "pixels-16.u8").exists(), "the cache of earlier versions is that of squash"
 
 
-def test_an_index_that_is_begun_anew_leaves_the_features_of_other_fits(tmp_path: Path) -> None:
+def test_a_new_index_preserves_the_features_of_other_fits(tmp_path: Path) -> None:
     for cache in opened(tmp_path):
         cache.features_folder.mkdir()
-    for damaged, own in (("pixels-16", "squash"), ("pixels-crop-16", "crop")):
+    for damaged, fit in (("pixels-16", "squash"), ("pixels-crop-16", "crop")):
         before = {cache.fit: cache.features_folder for cache in opened(tmp_path)}
         (tmp_path / f"{damaged}.sqlite").write_bytes(b"broken" * 1000)
-        assert {cache.fit for cache in opened(tmp_path) if not before[cache.fit].exists()} == {own}
+        assert {cache.fit for cache in opened(tmp_path) if not before[cache.fit].exists()} == {fit}
         for cache in opened(tmp_path):
             cache.features_folder.mkdir(exist_ok=True)
 
@@ -142,7 +142,7 @@ STRANGE += [{"fit": "crop", "resize": "crop"}, {"resize": RESIZES["pad"]}, {"fit
 
 
 @pytest.mark.parametrize("strange", STRANGE, ids=lambda strange: ascii(strange)[:40])
-def test_a_strange_fit_in_a_file_is_refused(strange: dict[str, Any], tmp_path: Path) -> None:
+def test_an_unknown_fit_in_a_file_is_refused(strange: dict[str, Any], tmp_path: Path) -> None:
     folder = student_of("squash").save(tmp_path / "student")
     card = json.loads((folder / "student.json").read_text())
     card["preprocess"] = {k: v for k, v in card["preprocess"].items() if k not in ("fit", "resize")} | strange
@@ -189,12 +189,12 @@ def test_an_unknown_fit_is_refused_before_anything_else(images: Path, tmp_path: 
 def test_a_student_from_python_gets_the_fit_of_the_settings(fit: Fit) -> None:
     config = parse(RunConfig, BASE | {"student": {"spec": "x", "size": 16, "fit": fit}}, "the settings")
     assert _backbone(Mean(), config).preprocess.fit == fit
-    own: Backbone = from_module(Mean(), Preprocess(16, GREY, GREY, "pad"))
-    assert _backbone(own, config).preprocess.fit == ("pad" if fit == "squash" else fit)
+    padded: Backbone = from_module(Mean(), Preprocess(16, GREY, GREY, "pad"))
+    assert _backbone(padded, config).preprocess.fit == ("pad" if fit == "squash" else fit)
 
 
 @pytest.mark.parametrize(("size", "side"), [(None, 224), (64, 64)])
-def test_a_quote_without_a_student_counts_the_pixel_cache_at_the_size(
+def test_a_quote_without_a_student_counts_the_pixel_cache_at_the_stated_size(
     bench: Bench, tmp_path: Path, size: int | None, side: int
 ) -> None:
     flags = ["--teacher", bench.teacher, "--cache", str(tmp_path / "c"), "--store", str(tmp_path / "s.sqlite")]
@@ -224,13 +224,13 @@ def test_a_run_and_its_files_see_the_same_pixels(bench: Bench, tmp_path: Path) -
     assert run is not None
     student = Student.load(tmp_path / "run")
     assert student.preprocess.fit == "crop"
-    own = {row.domain: row.student for row in run.evaluation.rows}
+    accuracies = {row.domain: row.student for row in run.evaluation.rows}
     again = vl2v.evaluate(tmp_path / "run", bench.data, storage=storage)
-    assert {row.domain: row.student for row in again.rows} == own
+    assert {row.domain: row.student for row in again.rows} == accuracies
     part = read_predictions(tmp_path / "run" / "predictions.npz")
     files = [bench.data / path for path in part.path]
-    found = student.logits(student.project(files)).numpy()
-    assert np.allclose(found, part.student, atol=0.02)  # stored in half precision
+    logits = student.logits(student.project(files)).numpy()
+    assert np.allclose(logits, part.student, atol=0.02)  # stored in half precision
     answers, _ = classify(student, files)
     assert [answer.label for answer in answers] == [student.classes[k] for k in part.answers]
     config = RunFolder(tmp_path / "run").config()
@@ -239,11 +239,11 @@ def test_a_run_and_its_files_see_the_same_pixels(bench: Bench, tmp_path: Path) -
     assert {pixels.tobytes() for pixels in sample.pixels} <= rows
     vl2v.export(tmp_path / "run", onnx=True, storage=storage)
     model = load(tmp_path / "run" / "export" / "model.onnx")
-    assert np.allclose(model.logits(files), found, atol=1e-3)
+    assert np.allclose(model.logits(files), logits, atol=1e-3)
     gallery = build(config, model, storage, Silent())
     pictures = {path: model.embed(path)[0] for path in bench.data.rglob("*.png")}
     nearest = np.stack(list(pictures.values())) @ gallery.embeddings.T
     assert np.allclose(nearest.max(axis=0), 1, atol=1e-4)
     assert sorted(path.name for path in (tmp_path / "cache").glob("*.u8")) == ["pixels-crop-32.u8"]
     student.preprocess = replace(student.preprocess, fit="squash")
-    assert not np.allclose(student.logits(student.project(files)).numpy(), found, atol=1e-1), "the test sees nothing"
+    assert not np.allclose(student.logits(student.project(files)).numpy(), logits, atol=1e-1), "the test sees nothing"

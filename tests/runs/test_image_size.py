@@ -49,9 +49,9 @@ def settings_of(bench: Bench, minutes: Any = None, **student: Any) -> RunConfig:
 def chosen(config: RunConfig, monkeypatch: pytest.MonkeyPatch, seconds: float) -> int | None:
     """The size that is chosen if all training steps take so many seconds with 128 pixels."""
     monkeypatch.setattr(image_size, "_measured", lambda *_: Rates(seconds / STEPS, 0.0))
-    found, backbone = with_image_size(config, list_folder(config.data), Accelerator(cpu=True), Silent())
-    assert backbone is None or backbone.preprocess.size == (found.student.size or NATIVE)
-    return found.student.size
+    settled, backbone = with_image_size(config, list_folder(config.data), Accelerator(cpu=True), Silent())
+    assert backbone is None or backbone.preprocess.size == (settled.student.size or NATIVE)
+    return settled.student.size
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_run_stores_its_size_and_a_quote_names_it(
     assert (stored["student"]["size"], stored["distill"]["minutes"], stored["distill"]["steps"]) == (128, 0, 20)
 
 
-def test_the_student_is_timed_in_fact(bench: Bench) -> None:
+def test_the_student_is_timed(bench: Bench) -> None:
     config = settings_of(bench)
     backbone = open_student(config)
     before = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}

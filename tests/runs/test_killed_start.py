@@ -18,7 +18,7 @@ CONFIG = RunConfig.model_validate(SETTINGS)
 
 
 def start_and_die(folder: RunFolder, step: int) -> bool:
-    """Start a run in a child process that exits before its `step`-th replacement of a file; whether it came so far."""
+    """Start a run in a child process that exits before it replaces its `step`-th file. Return whether it did so."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
@@ -36,7 +36,7 @@ def start_and_die(folder: RunFolder, step: int) -> bool:
         with owned(folder.path, TRAINING):
             folder.create(CONFIG, StoragePaths(folder.path / "cache", folder.path / "store.sqlite"))
     finally:
-        os._exit(0)  # also after an error, so that the child does not go on with the tests
+        os._exit(0)  # also after an error, so that the child does not continue with the tests
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

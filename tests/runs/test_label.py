@@ -23,7 +23,7 @@ NAMES = ["blank", "bar", "zebra stripe"]
 
 
 @pytest.fixture
-def heap(bench: Bench, tmp_path: Path) -> Bench:
+def unsorted(bench: Bench, tmp_path: Path) -> Bench:
     """The images of one domain without class folders, those of another with them, and a teacher that knows both."""
     known = dict(np.load(bench.teacher.removeprefix("file:")))
     paths: list[str] = []
@@ -40,9 +40,9 @@ def heap(bench: Bench, tmp_path: Path) -> Bench:
     return Bench.at(tmp_path)
 
 
-def label(heap: Bench, out: str = "labels.csv", **more: object) -> Labels:
-    storage = StoragePaths(heap.root / "cache", heap.root / "vectors.sqlite")
-    return vl2v.label(heap.data, heap.teacher, NAMES, heap.root / out, storage=storage, **more)  # type: ignore[arg-type]
+def label(unsorted: Bench, out: str = "labels.csv", **more: object) -> Labels:
+    storage = StoragePaths(unsorted.root / "cache", unsorted.root / "vectors.sqlite")
+    return vl2v.label(unsorted.data, unsorted.teacher, NAMES, unsorted.root / out, storage=storage, **more)  # type: ignore[arg-type]
 
 
 def rows(file: Path) -> list[dict[str, str]]:
@@ -51,16 +51,18 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [("1,2", "numbers in place of names"), ("cat,none", "missing values"), ("cat,dog,cat;dog", "several classes")],
 )
 def test_names_that_a_run_does_not_accept_are_refused_before_the_purchase(
-    heap: Bench, tmp_path: Path, names: str, said: str
+    unsorted: Bench, tmp_path: Path, names: str, message: str
 ) -> None:
     out = tmp_path / "refused.csv"
-    done = run_cli(*heap.flags("label", str(heap.data), "--teacher", heap.teacher, "--classes", names), "--out", out)
+    done = run_cli(
+        *unsorted.flags("label", str(unsorted.data), "--teacher", unsorted.teacher, "--classes", names), "--out", out
+    )
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert "--layout-as-found" in done.stderr
     if names == "1,2":
         (tmp_path / "classes.yaml").write_text("1: a cat\n2: a dog\n")
@@ -70,35 +72,35 @@ def test_names_that_a_run_does_not_accept_are_refused_before_the_purchase(
 
 def test_a_table_that_a_run_does_not_accept_leads_to_a_warning(tmp_path: Path) -> None:
     progress = Recorder(Silent())
-    for content, said in (("a.png,cat\nb.png,cat\n", "the only class"), ("", "no row")):
+    for content, message in (("a.png,cat\nb.png,cat\n", "the only class"), ("", "no row")):
         (tmp_path / "l.csv").write_text(f"image,label\n{content}")
         with pytest.warns(Vl2vWarning):
             warn_of_faults(tmp_path / "l.csv", False, False, progress)
-        assert said in progress.warnings[-1]
+        assert message in progress.warnings[-1]
     (tmp_path / "l.csv").write_text("image,label\na.png,cat\nb.png,dog\n")
     warn_of_faults(tmp_path / "l.csv", False, False, progress)
     assert len(progress.warnings) == 2
 
 
-def test_the_table_has_the_classes_of_the_teacher_and_its_embeddings_are_paid_for_once(heap: Bench) -> None:
-    found = label(heap)
-    table = rows(found.file)
-    assert found.written == len(table) == 30
+def test_the_table_has_the_classes_of_the_teacher_and_its_embeddings_are_paid_for_once(unsorted: Bench) -> None:
+    labels = label(unsorted)
+    table = rows(labels.file)
+    assert labels.written == len(table) == 30
     for row in table:
         assert row["image"].startswith("data/")
         assert row["label"].replace(" ", "_") in row["image"]
         assert 0.9 < float(row["confidence"]) <= 1
         assert row["trusted"] == ""
-    assert (found.queries, found.accuracy, found.trusted) == ((30, 3), None, None)
-    assert label(heap, "again.csv").queries == (0, 0)
+    assert (labels.queries, labels.accuracy, labels.trusted) == ((30, 3), None, None)
+    assert label(unsorted, "again.csv").queries == (0, 0)
 
 
-def test_checked_images_decide_which_labels_are_trusted(heap: Bench) -> None:
-    found = label(heap, check=heap.root / "few")
-    assert (found.checked, found.accuracy, found.queries) == (30, 1.0, (60, 3))
-    assert found.trusted is not None
-    assert found.trusted.all()
-    assert {row["trusted"] for row in rows(found.file)} == {"yes"}
+def test_checked_images_decide_which_labels_are_trusted(unsorted: Bench) -> None:
+    labels = label(unsorted, check=unsorted.root / "few")
+    assert (labels.checked, labels.accuracy, labels.queries) == (30, 1.0, (60, 3))
+    assert labels.trusted is not None
+    assert labels.trusted.all()
+    assert {row["trusted"] for row in rows(labels.file)} == {"yes"}
 
 
 def test_prediction_sets_have_the_stated_coverage_on_images_of_the_same_kind() -> None:
@@ -111,44 +113,48 @@ def test_prediction_sets_have_the_stated_coverage_on_images_of_the_same_kind() -
         predictions, confidence, trusted = _decide(parts, truth[:200], 0.1)
         assert trusted is not None
         wrong = predictions != truth[200:]
-        covered.append(1 - (trusted & wrong).mean())  # a trusted wrong label is a set without the right class
+        covered.append(
+            1 - (trusted & wrong).mean()
+        )  # a trusted wrong label is a prediction set without the correct class
         sizes.append(trusted.mean())
         assert ((confidence > 0.25) & (confidence <= 1)).all()
     assert np.mean(covered) >= 0.9
     assert np.mean(sizes) > 0.3
 
 
-def test_too_few_checked_images_are_refused_before_anything_is_bought(heap: Bench) -> None:
+def test_too_few_checked_images_are_refused_before_anything_is_bought(unsorted: Bench) -> None:
     assert (least_images(0.05), least_images(0.1), least_images(0.5)) == (19, 9, 1)
     with pytest.raises(DataError, match=r"at least 99 labelled images(.|\n)*30"):
-        label(heap, check=heap.root / "few", error=0.01)
-    assert label(heap).queries == (30, 3)
+        label(unsorted, check=unsorted.root / "few", error=0.01)
+    assert label(unsorted).queries == (30, 3)
 
 
-def test_only_trusted_labels_and_wrong_arguments(heap: Bench) -> None:
+def test_only_trusted_labels_and_wrong_arguments(unsorted: Bench) -> None:
     with pytest.raises(ConfigError, match="--check"):
-        label(heap, trusted_only=True)
+        label(unsorted, trusted_only=True)
     with pytest.raises(ConfigError, match=r"\.csv"):
-        label(heap, "labels.txt")
+        label(unsorted, "labels.txt")
     with pytest.raises(ConfigError, match="between 0 and 1"):
-        label(heap, error=float("nan"), check=heap.root / "few")
-    (heap.root / "labels.csv").write_text("")
+        label(unsorted, error=float("nan"), check=unsorted.root / "few")
+    (unsorted.root / "labels.csv").write_text("")
     with pytest.raises(ConfigError, match="a new file"):
-        label(heap)
-    shutil.move(heap.root / "few" / "bar", heap.root / "few" / "baz")
+        label(unsorted)
+    shutil.move(unsorted.root / "few" / "bar", unsorted.root / "few" / "baz")
     with pytest.raises(DataError, match="baz"):
-        label(heap, "new.csv", check=heap.root / "few")
+        label(unsorted, "new.csv", check=unsorted.root / "few")
 
 
 @pytest.mark.slow
-def test_a_run_on_the_table_buys_nothing(heap: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(heap.root)
-    flags = ["--teacher", heap.teacher, "--classes", ",".join(NAMES), "--check", "few", "--json"]
-    done = run_cli("label", "data", *heap.flags(*flags))
+def test_a_run_on_the_table_buys_nothing(unsorted: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(unsorted.root)
+    flags = ["--teacher", unsorted.teacher, "--classes", ",".join(NAMES), "--check", "few", "--json"]
+    done = run_cli("label", "data", *unsorted.flags(*flags))
     assert json.loads(done.stdout)["classes"] == {"blank": 10, "bar": 10, "zebra stripe": 10}
-    refused = run_cli("label", "few", *heap.flags(*flags[:4], "--out", "few.csv"))
+    refused = run_cli("label", "few", *unsorted.flags(*flags[:4], "--out", "few.csv"))
     assert "--layout-as-found" in refused.stderr
-    accepted = run_cli("label", "few", *heap.flags(*flags[:4], "--out", "few.csv", "--layout-as-found", "--skip-bad"))
+    accepted = run_cli(
+        "label", "few", *unsorted.flags(*flags[:4], "--out", "few.csv", "--layout-as-found", "--skip-bad")
+    )
     assert accepted.returncode == 0, accepted.stderr
-    quote = run_cli("quote", "labels.csv", *heap.flags("--teacher", heap.teacher, "--json"))
+    quote = run_cli("quote", "labels.csv", *unsorted.flags("--teacher", unsorted.teacher, "--json"))
     assert json.loads(quote.stdout)["image_queries"] == 0

@@ -27,7 +27,7 @@ SMALL = TINY | {"distill": {"steps": 6, "checkpoint_every": 2, "learning_rate": 
 
 
 class Notes(Silent):
-    """Remembers what was said."""
+    """Records the notes."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -38,8 +38,8 @@ class Notes(Silent):
 
 @pytest.fixture
 def little(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
-    """Limits how many images a training step can compute at once; returns the sizes that were tried."""
-    whole, tried = Projected.forward, list[int]()
+    """Limit the number of images that fit into a training step; return the sizes that were tried."""
+    original_forward, tried = Projected.forward, list[int]()
 
     def limit(most: int) -> list[int]:
         def forward(self: Projected, inputs: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
                 tried.append(len(inputs))
                 if len(inputs) > most:
                     raise torch.OutOfMemoryError("CUDA out of memory.")
-            return whole(self, inputs)
+            return original_forward(self, inputs)
 
         monkeypatch.setattr(Projected, "forward", forward)
         return tried
@@ -57,10 +57,10 @@ def little(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
 
 def distill(bench: Bench, out: Path, **settings: Any) -> Notes:
     notes = Notes()
-    given: dict[str, Any] = {"settings": SMALL | settings, "held_out": ["rose"]} if not out.exists() else {}
-    data = (bench.data, bench.teacher, bench.student) if given else ()
+    arguments: dict[str, Any] = {"settings": SMALL | settings, "held_out": ["rose"]} if not out.exists() else {}
+    data = (bench.data, bench.teacher, bench.student) if arguments else ()
     storage = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
-    assert vl2v.distill(*data, out=out, storage=storage, progress=notes, report=False, resume=not data, **given)
+    assert vl2v.distill(*data, out=out, storage=storage, progress=notes, report=False, resume=not data, **arguments)
     return notes
 
 
@@ -79,8 +79,8 @@ def test_the_student_is_that_of_a_set_micro_batch_after_a_resume_too(
     assert {8, 4} <= set(tried)
     assert student(tmp_path / "found") == student(tmp_path / "set")
 
-    asked = iter(range(100))
-    with pytest.raises(Interrupted), stopped_by(lambda: next(asked) >= 15):
+    polls = iter(range(100))
+    with pytest.raises(Interrupted), stopped_by(lambda: next(polls) >= 15):
         distill(bench, tmp_path / "stopped")
     tried.clear()
     distill(bench, tmp_path / "stopped")

@@ -1,4 +1,4 @@
-"""The images of a run were moved: messages name what is missing, and options name the new place, which is checked."""
+"""A run whose images were moved: messages name the missing images, and options state their new path."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_says_what_is_missing_and_how_to_name_the_new_place(
+def test_each_command_reports_missing_images_and_the_option_for_their_new_path(
     bench: Bench, run: Path, tmp_path: Path, name: str
 ) -> None:
-    places = {"RUN": str(run), "OUT": str(tmp_path / "out"), "NEW": str(bench.data / "rose")}
-    done = vl2v(*(places.get(word, word) for word in COMMANDS[name]))
-    said = " ".join(done.stderr.split())
-    assert str(tmp_path / "gone") in said
-    assert "have moved" in said
-    assert "--resume DATA" in said if name == "resume" else "--data DATA" in said
+    paths = {"RUN": str(run), "OUT": str(tmp_path / "out"), "NEW": str(bench.data / "rose")}
+    done = vl2v(*(paths.get(word, word) for word in COMMANDS[name]))
+    message = " ".join(done.stderr.split())
+    assert str(tmp_path / "gone") in message
+    assert "have moved" in message
+    assert "--resume DATA" in message if name == "resume" else "--data DATA" in message
     assert (done.returncode == 0) == (name == "trust")  # it works without the images, too, and warns
 
 
-def test_the_new_place_is_recorded(bench: Bench, run: Path) -> None:
+def test_the_new_path_is_recorded(bench: Bench, run: Path) -> None:
     done = vl2v("trust", str(run), "--data", str(bench.data))
     assert (done.returncode, "moved" in done.stderr) == (0, False)
     assert root_of(run) == bench.data
@@ -72,7 +72,7 @@ def test_the_new_place_is_recorded(bench: Bench, run: Path) -> None:
     assert (again.returncode, "moved" in again.stderr) == (0, False)
 
 
-def test_a_resumed_run_takes_the_new_place(bench: Bench, run: Path) -> None:
+def test_a_resumed_run_uses_the_new_path(bench: Bench, run: Path) -> None:
     done = vl2v("distill", str(bench.data), "--out", str(run), "--resume", "--no-report", "--json")
     assert done.returncode == 0, done.stderr
     assert root_of(run) == bench.data
@@ -123,7 +123,7 @@ def test_a_table_whose_images_have_moved_can_be_replaced(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("key", ["unlabelled", "drop"])
-def test_a_resumed_run_gets_no_further_data(bench: Bench, runs: Runs, tmp_path: Path, key: str) -> None:
+def test_a_resumed_run_accepts_no_additional_data(bench: Bench, runs: Runs, tmp_path: Path, key: str) -> None:
     folder = runs.get().copy(tmp_path / "run")
     before = (folder / "config.yaml").read_text()
     done = vl2v("distill", "--out", folder, "--resume", f"--{key}", bench.data)
@@ -131,7 +131,7 @@ def test_a_resumed_run_gets_no_further_data(bench: Bench, runs: Runs, tmp_path: 
     assert (folder / "config.yaml").read_text() == before
 
 
-def test_a_missing_part_of_the_data_is_named(bench: Bench, run: Path, tmp_path: Path) -> None:
+def test_missing_parts_of_the_data_are_named(bench: Bench, run: Path, tmp_path: Path) -> None:
     set_root(run, bench.data)
     set_data(run, drop=tmp_path / "suspects.csv")
     with pytest.raises(RunError, match=r"suspects.csv \(data.drop\)(.|\n)*--drop PATH"):
@@ -160,17 +160,17 @@ def extended(bench: Bench, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_new_places_of_further_images_are_named_and_checked(bench: Bench, extended: Path, tmp_path: Path) -> None:
+def test_new_paths_of_unlabelled_and_dropped_images_are_checked(bench: Bench, extended: Path, tmp_path: Path) -> None:
     resume: list[str | Path] = ["distill", "--out", extended, "--resume", "--no-report", "-q"]
     done = vl2v(*resume)
     assert "--unlabelled PATH" in done.stderr
     done = vl2v(*resume, "--unlabelled", tmp_path / "new")
     assert "--drop PATH" in done.stderr
-    places: list[str | Path] = ["--unlabelled", tmp_path / "new", "--drop", tmp_path / "new.csv"]
-    other = vl2v(*resume, "--unlabelled", bench.data / "rose" / "blank", *places[2:])
+    options: list[str | Path] = ["--unlabelled", tmp_path / "new", "--drop", tmp_path / "new.csv"]
+    other = vl2v(*resume, "--unlabelled", bench.data / "rose" / "blank", *options[2:])
     assert "does not contain the images without labels" in other.stderr
     assert "(data.unlabelled)" in vl2v("final", extended, "--out", tmp_path / "final").stderr
-    done = vl2v("trust", extended, *places)
+    done = vl2v("trust", extended, *options)
     assert done.returncode == 0, done.stderr
     data = RunFolder(extended).written_config().data
     assert (data.unlabelled, data.drop) == (tmp_path / "new", tmp_path / "new.csv")

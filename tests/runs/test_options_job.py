@@ -1,4 +1,4 @@
-"""What goes beyond the paper: averages of Align, the schedule of lambda, fresh views; and where each is refused."""
+"""Options beyond the paper: averages of Align, the schedule of lambda, fresh views; and where each is refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SMALL: dict[str, Any] = {
 
 
 class Colour:
-    """A teacher on this machine that sees an image's mean colour."""
+    """A local teacher whose embedding of an image is its mean colour."""
 
     def __init__(self, price: Price | None = None) -> None:
         self.card = TeacherCard("colour", "1", 3, 10.0, price or Price(), batch_size=5)
@@ -57,21 +57,21 @@ class Colour:
         return np.eye(3)[: len(texts)]
 
 
-def distill(bench: Bench, asked: Any, out: Path, *, resume: bool = False, **settings: Any) -> Any:
-    places = StoragePaths(bench.root / "cache", out.parent / "vectors.sqlite")
+def distill(bench: Bench, teacher_arg: Any, out: Path, *, resume: bool = False, **settings: Any) -> Any:
+    storage = StoragePaths(bench.root / "cache", out.parent / "vectors.sqlite")
     if resume:
-        return package.distill(teacher=asked, out=out, resume=True, storage=places, report=False)
+        return package.distill(teacher=teacher_arg, out=out, resume=True, storage=storage, report=False)
     settings["teacher"] = {"accept": True} | settings.get("teacher", {})  # images of one colour share an embedding
     nested = {k: SMALL.get(k, {}) | v if isinstance(v, dict) else v for k, v in settings.items()}
     return package.distill(
-        bench.data, asked, bench.student, out=out, held_out=["rose"], storage=places, settings=SMALL | nested,
+        bench.data, teacher_arg, bench.student, out=out, held_out=["rose"], storage=storage, settings=SMALL | nested,
         report=False,
     )  # fmt: skip
 
 
 @pytest.mark.slow
-def test_the_average_of_align_is_what_distill_starts_from(bench: Bench, tmp_path: Path) -> None:
-    """With a decay near 1 the average stays at the first step's projection; P stands still in Distill."""
+def test_distill_starts_from_the_average_of_align(bench: Bench, tmp_path: Path) -> None:
+    """With a decay near 1 the average stays at the projection of the first step, which Distill does not change."""
     one = {"steps": 1, "learning_rate": 1e-2}
     for name, align in (("first", one), ("ema", {"average": "ema", "ema_decay": 1 - 1e-9}), ("last", {})):
         distill(bench, Colour(), tmp_path / name, align=align)
@@ -84,8 +84,8 @@ def test_the_average_of_align_is_what_distill_starts_from(bench: Bench, tmp_path
 
 
 @pytest.mark.slow
-def test_swad_of_align_stops_with_its_valley(bench: Bench, tmp_path: Path) -> None:
-    """At this learning rate the validation loss climbs after a few segments."""
+def test_swad_of_align_stops_at_the_end_of_its_valley(bench: Bench, tmp_path: Path) -> None:
+    """At this learning rate the validation loss increases after a few segments."""
     swad = {"n_converge": 1, "n_tolerance": 1, "tolerance_ratio": 0.0}
     align = {"steps": 200, "learning_rate": 1.0, "average": "swad"}
     steps = {"steps": 3, "checkpoint_every": 2, "weights": "last"}
@@ -118,7 +118,7 @@ def loader(fresh: FreshViews | None = None, **settings: Any) -> BatchLoader:
     return BatchLoader(config, data, preprocess, Accelerator(cpu=True), fresh)
 
 
-def test_schedule_of_lambda_in_distill() -> None:
+def test_lambda_follows_its_schedule_in_distill() -> None:
     scheduled = loader(image_weight=0.8, image_weight_end=0.2)
     batches = list(scheduled.images(0, 5))
     assert [batches[step].image_weight for step in (0, 2, 4)] == pytest.approx([0.8, 0.5, 0.2])
@@ -129,7 +129,7 @@ def test_schedule_of_lambda_in_distill() -> None:
     assert aligned.image_weight is constant.image_weight is None
 
 
-def test_fresh_views_are_of_the_very_pixels_that_the_student_sees() -> None:
+def test_fresh_views_have_exactly_the_pixels_that_the_student_sees() -> None:
     fresh = FreshViews(Colour())
     for step, batch in enumerate(loader(fresh).images(0, 3), start=1):
         means = (batch.inputs * 255).mean(dim=(2, 3)) + 1
@@ -139,24 +139,26 @@ def test_fresh_views_are_of_the_very_pixels_that_the_student_sees() -> None:
 
 
 @pytest.mark.slow
-def test_fresh_views_end_to_end(bench: Bench, tmp_path: Path) -> None:
-    teacher, kept = Colour(), Colour()
+def test_a_run_with_fresh_views_counts_its_queries_and_stores_no_embedding_of_them(
+    bench: Bench, tmp_path: Path
+) -> None:
+    teacher, plain_teacher = Colour(), Colour()
     fresh = distill(bench, teacher, tmp_path / "a" / "fresh", teacher={"views": "fresh"})
-    plain = distill(bench, kept, tmp_path / "b" / "plain")
-    asked = 6 * 2 * 4  # steps, source domains, images of each
-    assert (fresh.fresh_queries, plain.fresh_queries) == (asked, 0)
-    assert fresh.image_queries == plain.image_queries == len(kept.seen) == len(teacher.seen) - asked
-    found = json.loads((fresh.folder / "evaluation.json").read_text())
-    assert found["fresh_queries"] == asked
+    plain = distill(bench, plain_teacher, tmp_path / "b" / "plain")
+    fresh_queries = 6 * 2 * 4  # steps, source domains, images of each
+    assert (fresh.fresh_queries, plain.fresh_queries) == (fresh_queries, 0)
+    assert fresh.image_queries == plain.image_queries == len(plain_teacher.seen) == len(teacher.seen) - fresh_queries
+    evaluation = json.loads((fresh.folder / "evaluation.json").read_text())
+    assert evaluation["fresh_queries"] == fresh_queries
     assert "fresh_queries" not in json.loads((plain.folder / "evaluation.json").read_text())
     facts: dict[str, Any] = {"method": "adip", "title": "", "target": "rose", "crossed": None}
     facts |= {"seed": 0, "candidate": {}, "seconds": 0.0}
     for run in (fresh, plain):
         (run.folder / "job.json").write_text(json.dumps(facts))
     records = [records_of(run.folder / "job.json")[0] for run in (fresh, plain)]
-    assert records[0].image_queries - records[1].image_queries == asked, "a benchmark's table counts them"
+    assert records[0].image_queries - records[1].image_queries == fresh_queries, "a benchmark's table counts them"
     sizes = [(tmp_path / run / "vectors.sqlite").stat().st_size for run in "ab"]
-    assert sizes[0] == sizes[1], "nothing more is kept"
+    assert sizes[0] == sizes[1], "fresh embeddings are not stored"
     lines = [[json.loads(x) for x in (r.folder / "metrics.jsonl").read_text().splitlines()] for r in (fresh, plain)]
     aligned = [[x for x in run if x["stage"] == "align"] for run in lines]
     assert aligned[0] == aligned[1]
@@ -164,7 +166,7 @@ def test_fresh_views_end_to_end(bench: Bench, tmp_path: Path) -> None:
 
 
 class Impatient(Colour):
-    """Presses Ctrl-C when it has seen so many images."""
+    """Sends SIGINT when it has embedded 20 images."""
 
     def embed_images(self, images: list[bytes]) -> Any:
         if len(self.seen) < 20 <= len(self.seen) + len(images):
@@ -173,13 +175,15 @@ class Impatient(Colour):
 
 
 @pytest.mark.slow
-def test_fresh_views_of_a_stopped_run_are_counted_on(bench: Bench, tmp_path: Path) -> None:
-    whole = distill(bench, Colour(), tmp_path / "whole", teacher={"views": "fresh"})
-    with pytest.raises(Interrupted, match="after step 2 of Distill"):  # everything is bought: 8 images a step
+def test_the_count_of_fresh_views_continues_after_a_stop(bench: Bench, tmp_path: Path) -> None:
+    uninterrupted = distill(bench, Colour(), tmp_path / "whole", teacher={"views": "fresh"})
+    with pytest.raises(
+        Interrupted, match="after step 2 of Distill"
+    ):  # everything is bought, and each step has 8 images
         distill(bench, Impatient(), tmp_path / "stopped", teacher={"views": "fresh"})
     again = distill(bench, Colour(), tmp_path / "stopped", resume=True)
-    assert again.fresh_queries == whole.fresh_queries
-    one, two = (run.folder / "student" / "model.safetensors" for run in (whole, again))
+    assert again.fresh_queries == uninterrupted.fresh_queries
+    one, two = (run.folder / "student" / "model.safetensors" for run in (uninterrupted, again))
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -216,14 +220,14 @@ def test_fresh_views_of_a_teacher_that_charges_are_refused(bench: Bench, tmp_pat
         ({"teacher": {"spec": "open_clip:a/b", "views": "many"}}, "teacher.views"),
     ],
 )
-def test_settings_that_do_not_go_together_are_told(settings: dict[str, Any], part: str) -> None:
+def test_incompatible_settings_are_refused(settings: dict[str, Any], part: str) -> None:
     base = {"data": {"root": "."}, "teacher": {"spec": "open_clip:a/b"}, "student": {"spec": "timm:x"}}
     with pytest.raises(ConfigError, match=part.replace(".", r"\.")):
         parse(RunConfig, base | settings, "the test")
     assert parse(RunConfig, base | {"teacher": {"spec": "x:", "views": "3"}}, "the test").teacher.views == 3
 
 
-def test_png_keeps_every_pixel() -> None:
+def test_png_preserves_every_pixel() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (2, 9, 9, 3), dtype=np.uint8)
     teacher = Colour()
     FreshViews(teacher).query(torch.from_numpy(pixels).permute(0, 3, 1, 2))

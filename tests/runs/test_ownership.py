@@ -1,4 +1,4 @@
-"""One process works in the folder of a run; others report which one; a dead process does not block the folder."""
+"""One process at a time works in the folder of a run; others name it; a dead process does not block the folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vl2v.runs.ownership import LOCK, OWNER, TRAINING, Owner, alone_in, owned
 
 @contextmanager
 def other_process(work: Callable[[int], None]) -> Iterator[int]:
-    """A child that does `work`, given a pipe to write to once it is ready; killed at the end."""
+    """A child process that does `work`, with a pipe to write to once it is ready; killed at the end."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -52,7 +52,7 @@ def working(folder: Path, command: str, seconds: float = 60) -> Callable[[int], 
 
 
 def with_a_worker(folder: Path, seconds: float) -> Callable[[int], None]:
-    """An owner with a worker that shares its lock, as forked ones do with some versions of filelock."""
+    """An owner with a worker that shares its lock, as forked workers do with some versions of filelock."""
 
     def work(ready: int) -> None:
         write_json(folder / OWNER, asdict(Owner.me(TRAINING)))
@@ -67,7 +67,7 @@ def with_a_worker(folder: Path, seconds: float) -> Callable[[int], None]:
     return work
 
 
-def test_a_second_process_is_told_which_one_owns_the_run(tmp_path: Path) -> None:
+def test_a_second_process_names_the_owner_of_the_run(tmp_path: Path) -> None:
     host = socket.gethostname()
     with other_process(working(tmp_path, TRAINING)) as child:
         began = json.loads((tmp_path / OWNER).read_text())["since"]
@@ -78,7 +78,7 @@ def test_a_second_process_is_told_which_one_owns_the_run(tmp_path: Path) -> None
     assert caught.value.exit_code == 8
 
 
-def test_a_killed_owner_is_in_nobodys_way(tmp_path: Path) -> None:
+def test_a_killed_owner_does_not_block_the_run(tmp_path: Path) -> None:
     with other_process(working(tmp_path, TRAINING)):
         pass
     assert (tmp_path / OWNER).exists(), "it could not tidy up"
@@ -109,7 +109,7 @@ def test_a_command_that_takes_seconds_is_waited_for(tmp_path: Path) -> None:
         pass
 
 
-def test_what_is_no_run_is_not_locked(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_not_locked(tmp_path: Path) -> None:
     with alone_in(tmp_path, "vl2v export"), alone_in(None, "vl2v export"):
         assert not list(tmp_path.iterdir())
 

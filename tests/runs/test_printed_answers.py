@@ -1,4 +1,4 @@
-"""What `vl2v predict`, `quote` and the end of a run print, with names of every kind."""
+"""The output of `vl2v predict`, `quote` and the end of a run, with names of every kind."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def test_json_with_a_path_that_is_not_utf_8_is_still_json(tmp_path: Path, capsys
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"root": "gr\udcfcn"}
 
 
-def test_the_line_to_try_is_one_that_a_shell_takes() -> None:
+def test_the_suggested_command_can_be_pasted_into_a_shell() -> None:
     assert _try_it(Path("runs/[new] one")).plain == "try it:  vl2v predict 'runs/[new] one' <image or folder>"
     assert _try_it(Path("runs/first")).plain == "try it:  vl2v predict runs/first <image or folder>"
 
 
-def test_a_quote_says_what_was_understood(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_quote_shows_how_the_data_were_read(capsys: pytest.CaptureFixture[str]) -> None:
     domains = (DomainContents("a[b]", 3, 2, 1, 2, False), DomainContents("line", 2, 2, 1, 1, True))
     contents = Contents("photos", domains, ("cat", "dog"), images=5)
     quote = Quote("t", {"training": 3}, {"training": 0}, 2, 0, Price(Decimal(0), Decimal(0)), {}, contents=contents)
@@ -71,7 +71,7 @@ def test_a_quote_says_what_was_understood(capsys: pytest.CaptureFixture[str]) ->
     assert quote.to_dict()["data"]["classes"] == ["cat", "dog"]
 
 
-def test_a_student_takes_folders_and_streams_and_predict_says_what_it_leaves_out(tmp_path: Path) -> None:
+def test_a_student_accepts_folders_and_streams_and_predict_reports_skipped_files(tmp_path: Path) -> None:
     student = student_of(head=False)
     data = encoded(colours(), "PNG")
     (tmp_path / "a.png").write_bytes(data)
@@ -81,14 +81,14 @@ def test_a_student_takes_folders_and_streams_and_predict_says_what_it_leaves_out
     assert student.predict(io.BytesIO(data)) == alone
     assert student.predict(tmp_path) == alone * 2
     (tmp_path / "c.tga").write_bytes(encoded(colours(), "TGA"))
-    found, said = find_images([tmp_path])
-    assert len(found) == 2
-    assert said[0].endswith("skipped c.tga: an unsupported format (.tga)")
-    answers, _ = classify(student, found, every_class=True)
+    images, notes = find_images([tmp_path])
+    assert len(images) == 2
+    assert notes[0].endswith("skipped c.tga: an unsupported format (.tga)")
+    answers, _ = classify(student, images, every_class=True)
     assert sum(answers[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_run_folder_that_no_file_format_can_name_is_refused_before_anything(tmp_path: Path) -> None:
+def test_a_run_folder_with_an_unusable_name_is_refused_first(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"r\\xfcn"):
         RunFolder(tmp_path / "r\udcfcn").check_free()
     settings = printable_paths({"data": {"root": "fot\udcf6s", "held_out": ["line"]}, "seed": 1})

@@ -1,4 +1,4 @@
-"""A run of the recipe: settled, stopped and resumed, saved with its own scale, exported, with classes added."""
+"""A run of the recipe: settled, stopped, resumed, saved with its learnt scale, exported, and extended by classes."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ SMALL = TINY | {
 }
 
 
-def places(bench: Bench) -> StoragePaths:
+def storage(bench: Bench) -> StoragePaths:
     return StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
 
 
 def distill(bench: Bench, out: Path, resume: bool = False, **settings: Any) -> vl2v.Student:
-    given: dict[str, Any] = {"out": out, "storage": places(bench), "report": False}
+    arguments: dict[str, Any] = {"out": out, "storage": storage(bench), "report": False}
     if resume:
-        run = vl2v.distill(resume=True, **given)
+        run = vl2v.distill(resume=True, **arguments)
     else:
-        given |= {"settings": SMALL | settings, "held_out": ["rose"], "recipe": "ood"}
-        run = vl2v.distill(bench.data, bench.teacher, bench.student, **given)
+        arguments |= {"settings": SMALL | settings, "held_out": ["rose"], "recipe": "ood"}
+        run = vl2v.distill(bench.data, bench.teacher, bench.student, **arguments)
     assert run is not None
     return run.student
 
@@ -47,7 +47,7 @@ def gain(tensors: dict[str, torch.Tensor]) -> float:
     return math.exp(float(tensors["projection/log_gain"]))
 
 
-def test_a_run_is_settled_and_its_student_has_the_scale_that_it_learnt(bench: Bench, tmp_path: Path) -> None:
+def test_a_run_settles_its_settings_and_saves_the_learnt_scale(bench: Bench, tmp_path: Path) -> None:
     student = distill(bench, tmp_path / "run", distill=SMALL["distill"] | {"weights": "last"})
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (stored["recipe"], stored["method"], stored["vl2v"]["kl_weight"]) == ("ood", "vl2v", 0.1)
@@ -69,34 +69,36 @@ def test_a_run_is_settled_and_its_student_has_the_scale_that_it_learnt(bench: Be
 
 
 @pytest.fixture(scope="module")
-def whole(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     distill(bench, out)
     return out
 
 
 @pytest.mark.parametrize("steps", [5, 17])
-def test_a_stopped_run_ends_bit_for_bit_like_a_whole_one(bench: Bench, whole: Path, tmp_path: Path, steps: int) -> None:
+def test_a_stopped_run_ends_bit_for_bit_like_an_uninterrupted_one(
+    bench: Bench, finished: Path, tmp_path: Path, steps: int
+) -> None:
     stopped = tmp_path / "stopped"
-    asked = iter(range(100))
-    with pytest.raises(Interrupted), stopped_by(lambda: next(asked) >= steps):
+    polls = iter(range(100))
+    with pytest.raises(Interrupted), stopped_by(lambda: next(polls) >= steps):
         distill(bench, stopped)
     stage = json.loads((stopped / "state.json").read_text())["stage"]
     assert stage == ("align" if steps < 12 else "distill")
     distill(bench, stopped, resume=True)
-    one, two = ((run / "student" / "model.safetensors").read_bytes() for run in (whole, stopped))
+    one, two = ((run / "student" / "model.safetensors").read_bytes() for run in (finished, stopped))
     assert one == two
-    scales = [json.loads((run / "student" / "student.json").read_text())["logit_scale"] for run in (whole, stopped)]
+    scales = [json.loads((run / "student" / "student.json").read_text())["logit_scale"] for run in (finished, stopped)]
     assert scales[0] == scales[1] != 20
-    assert (whole / "config.yaml").read_text() == (stopped / "config.yaml").read_text()
+    assert (finished / "config.yaml").read_text() == (stopped / "config.yaml").read_text()
 
 
 @pytest.mark.slow
-def test_export_classes_and_a_fresh_teacherless_load(bench: Bench, tmp_path: Path) -> None:
+def test_the_student_is_exported_extended_and_loaded_without_the_teacher(bench: Bench, tmp_path: Path) -> None:
     distill(bench, tmp_path / "run")
-    exported = vl2v.export(tmp_path / "run", onnx=True, storage=places(bench))  # compared with the student
+    exported = vl2v.export(tmp_path / "run", onnx=True, storage=storage(bench))  # compared with the student
     assert exported is not None
-    student = vl2v.add_classes(tmp_path / "run", ["dot"], storage=places(bench), budget="1")
+    student = vl2v.add_classes(tmp_path / "run", ["dot"], storage=storage(bench), budget="1")
     assert student.classes[-1] == "dot"
     assert student.logit_scale == vl2v.load(tmp_path / "run").logit_scale != 20
 

@@ -1,4 +1,4 @@
-"""Relative paths in the settings of a run: found from any folder, also after the run was moved or copied."""
+"""Relative paths in the settings of a run are resolved from any folder, also after the run was moved or copied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATHS = StoragePaths(Path("cache"), Path("vectors.sqlite"))
 def made(project: Path, monkeypatch: pytest.MonkeyPatch, **data: str) -> RunFolder:
     """A run that was started in `project` with relative paths."""
     (project / "data" / "photo").mkdir(parents=True)
-    (project / "photo").mkdir()  # called like the default prompts
+    (project / "photo").mkdir()  # has the name of the default prompts
     for name in ("teacher.npz", "student.pth", "prompts.txt", "suspects.csv"):
         (project / name).touch()
     monkeypatch.chdir(project)
@@ -50,15 +50,15 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_paths_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = tmp_path / "project"
     run = made(project, monkeypatch)
-    assert run.config() == config()  # in the folder itself, they are as they were given
+    assert run.config() == config()  # in the folder itself, they are unchanged
     elsewhere(tmp_path, monkeypatch)
-    found = run.config()
-    assert found.data.root == project / "data"
-    assert found.data.drop == project / "suspects.csv"
-    assert found.data.unlabelled is None
-    assert found.teacher.spec == f"file:{project / 'teacher.npz'}"
-    assert found.teacher.prompts == "photo"
-    assert found.student.spec == f"timm:test_resnet@{project / 'student.pth'}"
+    loaded = run.config()
+    assert loaded.data.root == project / "data"
+    assert loaded.data.drop == project / "suspects.csv"
+    assert loaded.data.unlabelled is None
+    assert loaded.teacher.spec == f"file:{project / 'teacher.npz'}"
+    assert loaded.teacher.prompts == "photo"
+    assert loaded.student.spec == f"timm:test_resnet@{project / 'student.pth'}"
 
 
 def test_other_images_at_the_same_relative_path_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

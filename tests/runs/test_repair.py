@@ -1,4 +1,4 @@
-"""`vl2v repair`: a student is adapted to a new site with a few queries, and the earlier one stays."""
+"""`vl2v repair` adapts a student to a new site with a few queries and does not change the earlier one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BRIEF = {"distill": {"steps": 3, "warmup_steps": 1, "checkpoint_every": 2}}
 
 @pytest.fixture(scope="module")
 def deployed(bench: Bench, once: Once) -> Path:
-    """A folder with a run `first` on two domains, its cache and its store; the third domain is the new site."""
+    """A folder with a run `first` on two domains, its cache and its store. The third domain is the new site."""
 
     def make(folder: Path) -> None:
         storage = StoragePaths(folder / "cache", folder / "vectors.sqlite")
@@ -48,15 +48,15 @@ def deployed(bench: Bench, once: Once) -> Path:
 
 
 @pytest.fixture
-def own(deployed: Path, tmp_path: Path) -> Path:
-    """A copy of the run, with a store of its own."""
+def project(deployed: Path, tmp_path: Path) -> Path:
+    """A copy of the run with a separate store."""
     shutil.copytree(deployed / "first", tmp_path / "first")
     shutil.copy(deployed / "vectors.sqlite", tmp_path)
     return tmp_path
 
 
-def storage(own: Path, deployed: Path) -> StoragePaths:
-    return StoragePaths(deployed / "cache", own / "vectors.sqlite")
+def storage(project: Path, deployed: Path) -> StoragePaths:
+    return StoragePaths(deployed / "cache", project / "vectors.sqlite")
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
@@ -74,45 +74,45 @@ def rows(table: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_a_new_run_starts_from_the_student_and_pays_for_the_selected_images_only(
-    bench: Bench, own: Path, deployed: Path
+    bench: Bench, project: Path, deployed: Path
 ) -> None:
-    before = bytes_of(own / "first")
+    before = bytes_of(project / "first")
     flags = ["--queries", "10", "--budget", "0.01", "--no-report", "--json", "--quiet"]
-    flags += ["--cache", str(deployed / "cache"), "--store", str(own / "vectors.sqlite")]
+    flags += ["--cache", str(deployed / "cache"), "--store", str(project / "vectors.sqlite")]
     flags += ["--set", "distill.steps=3", "--set", "distill.warmup_steps=1"]
-    command = ["repair", str(own / "first"), str(bench.data / "rose")]
+    command = ["repair", str(project / "first"), str(bench.data / "rose")]
     quoted = CliRunner().invoke(app, [*command, *flags, "--quote"])
     assert json.loads(quoted.stdout)["cost"] == "0.01"
-    assert not (own / "first-repaired").exists()
+    assert not (project / "first-repaired").exists()
     done = CliRunner().invoke(app, [*command, *flags])
     assert done.exit_code == 0, done.output
-    found, out = json.loads(done.stdout), own / "first-repaired"
-    assert (found["image_queries"], found["spent"], found["trained"], found["checked"]) == (10, "0.010", 8, 2)
-    assert bytes_of(own / "first") == before
+    result, out = json.loads(done.stdout), project / "first-repaired"
+    assert (result["image_queries"], result["spent"], result["trained"], result["checked"]) == (10, "0.010", 8, 2)
+    assert bytes_of(project / "first") == before
     trained, checked = rows(out / "repair-trained.csv"), rows(out / "repair-checked.csv")
     assert (len(trained), len(checked), len({*trained, *checked})) == (8, 2, 10)
     settings = yaml.safe_load((out / "config.yaml").read_text())
-    assert settings["repair"]["run"] == str((own / "first").resolve())
+    assert settings["repair"]["run"] == str((project / "first").resolve())
     assert settings["align"]["solver"] == "ridge"
     assert settings["vl2v"]["kl_weight"] == 0.1, "as in any run with images without labels"
     assert settings["distill"]["steps"] == 3
-    earlier = json.loads((own / "first" / "evaluation.json").read_text())
+    earlier = json.loads((project / "first" / "evaluation.json").read_text())
     domains = {row["domain"]: row["student"] for row in earlier["domains"] if row["role"] == "in-domain"}
-    assert {domain: row["old"] for domain, row in found["validation"]["domains"].items()} == domains
-    assert json.loads((out / "repair.json").read_text())["result"] == found
+    assert {domain: row["old"] for domain, row in result["validation"]["domains"].items()} == domains
+    assert json.loads((out / "repair.json").read_text())["result"] == result
     again = CliRunner().invoke(app, [*command, *flags])
-    assert json.loads(again.stdout) == found, "a finished repair is reported again, and nothing is bought"
-    ledger = Ledger(EmbeddingStore(own / "vectors.sqlite"))
+    assert json.loads(again.stdout) == result, "a finished repair is reported again, and nothing is bought"
+    ledger = Ledger(EmbeddingStore(project / "vectors.sqlite"))
     assert [entry.queries for entry in ledger.entries(str(out.resolve()))] in ([2, 8], [10])
 
 
 @pytest.mark.slow
 def test_an_interrupted_repair_continues_with_the_images_that_were_selected(
-    bench: Bench, own: Path, deployed: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, project: Path, deployed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def planned() -> RepairPlan:
         return plan_repair(
-            own / "first", bench.data / "rose", budget="0.005", storage=storage(own, deployed), settings=BRIEF
+            project / "first", bench.data / "rose", budget="0.005", storage=storage(project, deployed), settings=BRIEF
         )
 
     first = planned()
@@ -124,51 +124,51 @@ def test_an_interrupted_repair_continues_with_the_images_that_were_selected(
     second = planned()
     assert second.quote.image_queries == 0, "the images are bought"
     assert sorted(map(bytes, second.trained.digests)) == sorted(map(bytes, first.trained.digests))
-    found = repair(second, report=False, tolerance=1.0)
-    assert (found.queries, str(found.spent), found.worse) == (5, "0.005", False)
+    result = repair(second, report=False, tolerance=1.0)
+    assert (result.queries, str(result.spent), result.worse) == (5, "0.005", False)
     with pytest.raises(RunError, match="another repair"):
-        plan_repair(own / "first", bench.data / "ink", own / "first-repaired", budget="1")
+        plan_repair(project / "first", bench.data / "ink", project / "first-repaired", budget="1")
 
 
 @pytest.mark.slow
 def test_what_cannot_be_repaired_is_refused_before_anything_is_bought(
-    bench: Bench, own: Path, deployed: Path, tmp_path: Path
+    bench: Bench, project: Path, deployed: Path, tmp_path: Path
 ) -> None:
-    first, place, paths = own / "first", bench.data / "rose", storage(own, deployed)
+    first, site, paths = project / "first", bench.data / "rose", storage(project, deployed)
     for budget, message in ((None, "No budget"), ("0.001", "does not cover")):
         with pytest.raises(BudgetError, match=message):
-            repair(plan_repair(first, place, budget=budget, storage=paths))
-    assert not (own / "first-repaired" / "config.yaml").exists()
+            repair(plan_repair(first, site, budget=budget, storage=paths))
+    assert not (project / "first-repaired" / "config.yaml").exists()
     with pytest.raises(ConfigError, match="at least 5"):
-        plan_repair(first, place, queries=4, storage=paths)
+        plan_repair(first, site, queries=4, storage=paths)
     with pytest.raises(RunError, match="inside the folder of images"):
-        plan_repair(first, place, place / "out", storage=paths)
+        plan_repair(first, site, site / "out", storage=paths)
     few = tmp_path / "few"
     few.mkdir()
     for name in "abc":  # three files with the same content
-        shutil.copy(place / "bar" / "0.png", few / f"{name}.png")
+        shutil.copy(site / "bar" / "0.png", few / f"{name}.png")
     with pytest.raises(DataError, match="at least 5 different"):
         plan_repair(first, few, storage=paths)
     card = json.loads((first / "student" / "student.json").read_text())
     settings = yaml.safe_load((first / "config.yaml").read_text())
     (first / "config.yaml").write_text(yaml.safe_dump(settings | {"method": "erm", "image_weight": 0.5, "align": {}}))
     with pytest.raises(ConfigError, match="learns from labels alone"):
-        plan_repair(first, place, storage=paths)
+        plan_repair(first, site, storage=paths)
     (first / "config.yaml").write_text(yaml.safe_dump(settings))
     changed = {"at": "now", "before": card["classes"][:-1], "added": {card["classes"][-1]: []}}
     card["provenance"]["classes_changed"] = [changed]
     (first / "student" / "student.json").write_text(json.dumps(card))
     with pytest.raises(Vl2vError):
-        plan_repair(first, place, storage=paths)
+        plan_repair(first, site, storage=paths)
     (first / "evaluation.json").unlink()
     with pytest.raises(RunError, match="is not finished"):
-        plan_repair(first, place, storage=paths)
+        plan_repair(first, site, storage=paths)
 
 
 @pytest.mark.parametrize(("new", "worse"), [(0.896, False), (0.894, True), (0.95, False)])
-def test_a_loss_above_the_tolerance_is_said_plainly(new: float, worse: bool) -> None:
+def test_a_loss_above_the_tolerance_is_reported(new: float, worse: bool) -> None:
     old, now = (Evaluation((DomainScore("ink", "in-domain", 100, value),)) for value in (0.9, new))
-    found = Repair(Path("o"), None, old, now, 40, 10, (5, 8), 50, Decimal("0.05"), "USD", 0.005)  # type: ignore[arg-type]
-    assert found.worse is worse
-    assert ("WORSE" in _text(found, Path("first"))) is worse
-    assert "5 before, 8 after" in _text(found, Path("first"))
+    result = Repair(Path("o"), None, old, now, 40, 10, (5, 8), 50, Decimal("0.05"), "USD", 0.005)  # type: ignore[arg-type]
+    assert result.worse is worse
+    assert ("WORSE" in _text(result, Path("first"))) is worse
+    assert "5 before, 8 after" in _text(result, Path("first"))

@@ -51,29 +51,29 @@ def plan(run: Path, bench: Bench, **more: Any) -> RepairPlan:
     return plan_repair(run, bench.data / "rose", storage=paths, **options)
 
 
-def test_the_quote_has_what_the_training_needs_too(run: Path, bench: Bench) -> None:
-    found = plan(run, bench).quote
+def test_the_quote_includes_the_queries_of_training(run: Path, bench: Bench) -> None:
+    estimate = plan(run, bench).quote
     images = len(list(bench.data.rglob("*.png")))
-    assert found.images["repair"] == 5
-    assert sum(found.images.values()) == images, "the five are images of the run, and paid once"
-    assert found.images_known == dict.fromkeys(found.images, 0), "the store is new"
+    assert estimate.images["repair"] == 5
+    assert sum(estimate.images.values()) == images, "the five are images of the run, and paid once"
+    assert estimate.images_known == dict.fromkeys(estimate.images, 0), "the store is new"
 
 
-def test_a_broken_image_of_the_new_site_is_skipped_if_the_user_says_so(run: Path, bench: Bench, tmp_path: Path) -> None:
+def test_a_broken_image_of_the_new_site_is_skipped_with_skip_bad(run: Path, bench: Bench, tmp_path: Path) -> None:
     shutil.copytree(bench.data / "rose", tmp_path / "camera")
     (tmp_path / "camera" / "broken.png").write_bytes(b"nothing")
     words = ("repair", run, tmp_path / "camera", "--queries", "5", "--budget", "1", "--quote")
-    places = ("--cache", bench.root / "cache", "--store", run.parent / "vectors.sqlite")
-    refused = run_cli(*words, *places)
+    storage_options = ("--cache", bench.root / "cache", "--store", run.parent / "vectors.sqlite")
+    refused = run_cli(*words, *storage_options)
     assert refused.returncode == 3
     assert "or skip it: --skip-bad" in refused.stderr
-    done = run_cli(*words, *places, "--skip-bad")
+    done = run_cli(*words, *storage_options, "--skip-bad")
     assert done.returncode == 0, done.stderr
     assert "skipped 1 bad image" in done.stderr
 
 
 @pytest.mark.parametrize("budget", ["nan", "inf", "-1", "much", float("nan"), -0.5, "1e20"])
-def test_a_budget_that_is_none(run: Path, bench: Bench, tmp_path: Path, budget: str | float) -> None:
+def test_a_wrong_budget_is_refused(run: Path, bench: Bench, tmp_path: Path, budget: str | float) -> None:
     with pytest.raises(ConfigError, match="not an amount of money"):
         plan(run, bench, budget=budget)
     with pytest.raises(ConfigError, match="not an amount of money"):
@@ -83,12 +83,12 @@ def test_a_budget_that_is_none(run: Path, bench: Bench, tmp_path: Path, budget: 
 
 
 @pytest.mark.parametrize("budget", ["0", 0.5, Decimal("0.5"), None])
-def test_a_budget_that_is_one(run: Path, bench: Bench, budget: str | float | None) -> None:
+def test_a_valid_budget_is_accepted(run: Path, bench: Bench, budget: str | float | None) -> None:
     assert plan(run, bench, budget=budget).config.budget == (None if budget is None else Decimal(str(budget)))
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"data": {"held_out": ["ink"]}}, "data.held_out"),
         ({"data": {"holdout_fraction": 0.4}}, "data.holdout_fraction"),
@@ -96,12 +96,12 @@ def test_a_budget_that_is_one(run: Path, bench: Bench, budget: str | float | Non
         ({"seed": 3}, "seed"),
     ],
 )
-def test_settings_that_make_the_students_incomparable(
-    run: Path, bench: Bench, settings: dict[str, Any], said: str
+def test_settings_that_make_the_students_incomparable_are_refused(
+    run: Path, bench: Bench, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match="cannot change") as caught:
         plan(run, bench, settings=settings)
-    assert said in str(caught.value.found)
+    assert message in str(caught.value.found)
 
 
 def test_the_teacher_is_opened_with_the_settings_of_the_repair(run: Path, bench: Bench) -> None:
@@ -109,7 +109,7 @@ def test_the_teacher_is_opened_with_the_settings_of_the_repair(run: Path, bench:
         plan(run, bench, settings={"teacher": {"batch_api": True}})
 
 
-def test_a_run_without_its_images(run: Path, bench: Bench) -> None:
+def test_a_run_without_its_images_is_refused(run: Path, bench: Bench) -> None:
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("root: ", "root: /nowhere"))
     with pytest.raises(RunError, match=r"have moved(.|\n)*--data DATA"):
@@ -117,14 +117,14 @@ def test_a_run_without_its_images(run: Path, bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("damage", [{"domains": [{"domain": "ink"}]}, [], {"domains": [], "means": {}}])
-def test_a_damaged_evaluation(run: Path, bench: Bench, damage: object) -> None:
+def test_a_damaged_evaluation_is_refused(run: Path, bench: Bench, damage: object) -> None:
     (run / "evaluation.json").write_text(json.dumps(damage))
     with pytest.raises(RunError, match=r"evaluation\.json|no validation images"):
         plan(run, bench)
 
 
 @pytest.mark.parametrize("classes", [[], {"bar": {}}, {"bar": 1}])
-def test_final_of_a_damaged_evaluation(run: Path, classes: object) -> None:
+def test_final_refuses_a_damaged_evaluation(run: Path, classes: object) -> None:
     content = json.loads((run / "evaluation.json").read_text())
     content["domains"][0]["classes"] = classes
     (run / "evaluation.json").write_text(json.dumps(content))
@@ -133,7 +133,7 @@ def test_final_of_a_damaged_evaluation(run: Path, classes: object) -> None:
 
 
 @pytest.mark.parametrize("damage", ["[]", "null", "7", '{"first_run": ', '{"first_run": [1]}'])
-def test_a_damaged_record_of_a_repair(run: Path, bench: Bench, damage: str) -> None:
+def test_a_damaged_record_of_a_repair_is_refused(run: Path, bench: Bench, damage: str) -> None:
     (run.parent / "run-repaired").mkdir()
     (run.parent / "run-repaired" / "repair.json").write_text(damage)
     with pytest.raises(RunError, match=r"repair\.json|another repair"):

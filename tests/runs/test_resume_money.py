@@ -1,4 +1,4 @@
-"""A run that is gone on with as its message says pays nothing twice, and keeps to its budget whatever is named."""
+"""A run that is continued with the printed command pays nothing twice and stays within its budget."""
 
 from __future__ import annotations
 
@@ -46,34 +46,34 @@ def stop_at_once() -> Callable[[], bool]:
 
 @pytest.fixture
 def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoragePaths]:
-    """The user's own cache and store, which nothing here names."""
+    """The default cache and store of the user, which no option of these tests states."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "usual" / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "usual" / "data"))
-    places = StoragePaths()
-    assert tmp_path in places.cache.parents
-    yield places
-    assert not places.store.exists()
+    storage = StoragePaths()
+    assert tmp_path in storage.cache.parents
+    yield storage
+    assert not storage.store.exists()
 
 
-def begin(bench: Bench, out: Path, places: StoragePaths, budget: str = "9.03") -> str:
-    """A run that is stopped after its first step; returns the command that goes on."""
+def begin(bench: Bench, out: Path, storage: StoragePaths, budget: str = "9.03") -> str:
+    """Stop a run after its first step and return the command that continues it."""
     with stopped_by(stop_at_once()), pytest.raises(Interrupted) as caught:
         vl2v.distill(
             bench.data, bench.teacher, bench.student, out=out, held_out=["rose"], budget=budget, settings=SETTINGS,
-            storage=places, report=False,
+            storage=storage, report=False,
         )  # fmt: skip
     return caught.value.next_step.removeprefix("continue: ")
 
 
 @pytest.mark.slow
-def test_the_resume_command_as_printed_pays_nothing_twice(bench: Bench, tmp_path: Path, usual: StoragePaths) -> None:
-    """Reported from outside: the message left out --store, and following it paid everything again, above the budget."""
-    out, mine = tmp_path / "my run", StoragePaths(tmp_path / "c", tmp_path / "mine" / "s.sqlite")
-    command = begin(bench, out, mine)
-    assert spent(mine.store) == COST
+def test_the_printed_resume_command_pays_nothing_twice(bench: Bench, tmp_path: Path, usual: StoragePaths) -> None:
+    """Regression test: the message omitted --store, so the command paid everything again, above the budget."""
+    out, own_storage = tmp_path / "my run", StoragePaths(tmp_path / "c", tmp_path / "mine" / "s.sqlite")
+    command = begin(bench, out, own_storage)
+    assert spent(own_storage.store) == COST
     done = CliRunner().invoke(app, [*shlex.split(command)[1:], "-q"])
     assert done.exit_code == 0, done.stderr
-    assert spent(mine.store) == COST
+    assert spent(own_storage.store) == COST
     assert not usual.cache.exists()
     done = CliRunner().invoke(app, ["ledger", str(out), "--json"])
     assert done.stdout.count('"cost"') > 0, "the ledger of the run's own store is shown"
@@ -98,15 +98,15 @@ def test_another_store_does_not_get_another_budget(bench: Bench, tmp_path: Path,
     assert RunFolder(tmp_path / "moved").config().budget == 12, "a raised budget is the run's from now on"
 
 
-def test_a_run_remembers_its_places(tmp_path: Path, usual: StoragePaths) -> None:
-    mine = StoragePaths(tmp_path / "c", tmp_path / "s.sqlite")
+def test_a_run_remembers_its_cache_and_store(tmp_path: Path, usual: StoragePaths) -> None:
+    own_storage = StoragePaths(tmp_path / "c", tmp_path / "s.sqlite")
     assert storage_of(tmp_path) == storage_of(None) == usual
-    remember(tmp_path, mine)
-    assert storage_of(tmp_path, present=False) == mine
-    assert storage_of(tmp_path, store=Path("x"), present=False) == StoragePaths(mine.cache, Path("x"))
-    assert storage_of(tmp_path) == usual, "neither is there any more"
-    mine.store.touch()
-    assert storage_of(tmp_path) == StoragePaths(usual.cache, mine.store)
+    remember(tmp_path, own_storage)
+    assert storage_of(tmp_path, present=False) == own_storage
+    assert storage_of(tmp_path, store=Path("x"), present=False) == StoragePaths(own_storage.cache, Path("x"))
+    assert storage_of(tmp_path) == usual, "neither exists any more"
+    own_storage.store.touch()
+    assert storage_of(tmp_path) == StoragePaths(usual.cache, own_storage.store)
     for damaged in ("noise", "[]", "{}", '{"store": 1}'):
         (tmp_path / "places.json").write_text(damaged)
         assert storage_of(tmp_path, uses_store=False) == usual

@@ -50,7 +50,7 @@ def odd_files() -> dict[str, bytes]:
 
 
 def with_fit(exported: Exported, fit: Fit, folder: Path) -> Exported:
-    """The same network, whose images become squares in this way."""
+    """The same network with this fit."""
     student = copy.deepcopy(exported.student)
     student.preprocess = replace(student.preprocess, fit=fit)
     graph = onnx.load(exported.file)
@@ -73,7 +73,7 @@ def test_every_way_of_reading_gives_the_same_pixels(cosine: Exported, fit: Fit, 
     trained = cache.map()[cache.slots(digests)]
     model = load(cosine.file)
     source = Source(model.path, lambda: model)
-    service = Service(model, lambda _: pytest.fail("not asked"), None, None, Limits(), source)
+    service = Service(model, lambda _: pytest.fail("not queried"), None, None, Limits(), source)
     for (name, data), pixels in zip(files.items(), trained, strict=True):
         ways = {
             "predict": cosine.student.preprocess.pixels(tmp_path / name).numpy().transpose(1, 2, 0),
@@ -82,15 +82,15 @@ def test_every_way_of_reading_gives_the_same_pixels(cosine: Exported, fit: Fit, 
             "service": service._pixels(Upload(name, data)),
             "teacher": square(open_image(data), size, fit),
         }
-        if name not in ("crc.png", "pointer.tif"):  # those, Pillow does not open by itself
+        if name not in ("crc.png", "pointer.tif"):  # Pillow does not open those itself
             ways["runtime, opened"] = model.prepare(Image.open(io.BytesIO(data)))
-        for way, found in ways.items():
-            assert np.array_equal(found, pixels), (name, way)  # type: ignore[arg-type]
+        for way, actual in ways.items():
+            assert np.array_equal(actual, pixels), (name, way)  # type: ignore[arg-type]
     service.stop()
     paths = [tmp_path / name for name in files]
-    ours, _ = classify(cosine.student, paths)
-    theirs = list(model.attempts(paths))
-    for a, b in zip(ours, theirs, strict=True):
+    student_answers, _ = classify(cosine.student, paths)
+    model_answers = list(model.attempts(paths))
+    for a, b in zip(student_answers, model_answers, strict=True):
         assert b.answer is not None, b.fault
         assert a.label == b.answer.label
         assert a.confidence == pytest.approx(b.answer.confidence, abs=1e-4)

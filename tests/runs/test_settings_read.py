@@ -19,11 +19,11 @@ from vl2v.runs.folder import RunFolder
 from vl2v.strict import Strict
 
 WHOLE = "distill.swad."  # passed on as a whole
-UNUSED = {"recipe"}  # its defaults are in the other settings
+UNUSED = {"recipe"}  # its values become defaults of the other settings
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, tuple[str, str]]]:
-    """The dotted keys of all settings, with the class and the name of the field."""
+    """Return the dotted keys of all settings with the class and the name of the field."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from leaves(field.annotation, f"{prefix}{name}.")
@@ -32,7 +32,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, tupl
 
 
 @pytest.mark.slow
-def test_what_a_run_does_not_read_leads_to_a_warning(
+def test_a_setting_that_a_run_does_not_read_leads_to_a_warning(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: set[tuple[str, str]] = set()

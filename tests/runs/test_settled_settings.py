@@ -1,4 +1,4 @@
-"""A resumed run keeps what it settled at its start, also if the settings are passed again as in a benchmark."""
+"""A resumed run keeps the settings that it settled at its start, also if they are passed again as in a benchmark."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vl2v.runs.starting import resume_run
 
 def config(precision: str, balance: object) -> RunConfig:
     data = {"root": "photos", "balance": balance}
-    given = {"data": data, "teacher": {"spec": "offline:"}, "student": {"spec": "offline:"}, "precision": precision}
-    return RunConfig.model_validate(given)
+    settings = {"data": data, "teacher": {"spec": "offline:"}, "student": {"spec": "offline:"}, "precision": precision}
+    return RunConfig.model_validate(settings)
 
 
 def test_settled_settings_are_not_settled_again(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs on datasets of other tools: from nothing to predictions, resumed without the source, evaluated, reported on."""
+"""Runs on datasets of other tools: trained, resumed without the source, evaluated and reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL = TINY | {"recipe": "paper", "distill": {"steps": 4, "checkpoint_every": 2
 
 
 def shards(data: Path, to: Path) -> Path:
-    """The dataset as a WebDataset shard."""
+    """Write the dataset as a WebDataset shard."""
     with tarfile.open(to / "task.tar", "w") as archive:
         for i, file in enumerate(sorted(data.rglob("*.png"))):
             site, name = file.relative_to(data).parts[:2]
@@ -41,35 +41,35 @@ def shards(data: Path, to: Path) -> Path:
 
 
 def export(data: Path, to: Path) -> Path:
-    """The dataset as an export of Label Studio, whose images stay where they are."""
-    found = []
+    """Write the dataset as an export of Label Studio that refers to the existing images."""
+    tasks = []
     for i, file in enumerate(sorted(data.rglob("*.png"))):
         site, name = file.relative_to(data).parts[:2]
         image = f"/data/local-files/?d={file.as_posix().lstrip('/')}"
-        found.append({"id": i, "image": image, "site": site, "choice": name, "annotator": 1})
-    (to / "export.json").write_text(json.dumps(found))
+        tasks.append({"id": i, "image": image, "site": site, "choice": name, "annotator": 1})
+    (to / "export.json").write_text(json.dumps(tasks))
     return to / "export.json"
 
 
 def teacher(bench: Bench, to: Path) -> str:
-    """The teacher of the dataset, which knows images by content and not by path."""
+    """Write a teacher file that identifies images by content instead of path."""
     from hashlib import sha256
 
-    kept = dict(np.load(bench.teacher.removeprefix("file:")))
-    files = [bench.data / path for path in kept.pop("paths")]
-    kept["sha256"] = np.array([sha256(file.read_bytes()).hexdigest() for file in files])
-    np.savez(to / "teacher.npz", **kept)
+    teacher_file = dict(np.load(bench.teacher.removeprefix("file:")))
+    files = [bench.data / path for path in teacher_file.pop("paths")]
+    teacher_file["sha256"] = np.array([sha256(file.read_bytes()).hexdigest() for file in files])
+    np.savez(to / "teacher.npz", **teacher_file)
     return f"file:{to / 'teacher.npz'}"
 
 
 def distill(bench: Bench, data: Path | None, out: Path, root: Path, **more: Any) -> Run:
-    given: dict[str, Any] = {"out": out, "storage": StoragePaths(root / "cache", root / "store" / "vectors.sqlite")}
+    arguments: dict[str, Any] = {"out": out, "storage": StoragePaths(root / "cache", root / "store" / "vectors.sqlite")}
     if data is None:
-        done = api.distill(resume=True, report=False, **given)
+        done = api.distill(resume=True, report=False, **arguments)
     else:
         settings = SMALL | {"data": {"domain": "site"}} | more
         done = api.distill(
-            data, teacher(bench, root), bench.student, held_out=["rose"], settings=settings, report=False, **given
+            data, teacher(bench, root), bench.student, held_out=["rose"], settings=settings, report=False, **arguments
         )
     assert done is not None
     return done
@@ -88,26 +88,26 @@ def test_shards_train_the_student_of_the_folder(bench: Bench, run: tuple[Run, Pa
         ("neon", "in-domain", 6),
         ("rose", "out-of-domain", 30),
     ]
-    found = api.evaluate(done.folder, root / "task.tar", storage=StoragePaths(root / "cache", root / "store" / "v"))
-    assert [(r.domain, r.role, r.student) for r in found.rows] == [
+    tasks = api.evaluate(done.folder, root / "task.tar", storage=StoragePaths(root / "cache", root / "store" / "v"))
+    assert [(r.domain, r.role, r.student) for r in tasks.rows] == [
         (r.domain, r.role, r.student) for r in done.evaluation.rows
     ]
     answers = vl2v("predict", done.folder, bench.data / "rose" / "bar", "--format", "json")
     assert answers.returncode == 0, answers.stderr
 
 
-def test_the_source_may_be_gone_when_a_run_goes_on(bench: Bench, tmp_path: Path) -> None:
+def test_a_run_continues_without_its_source(bench: Bench, tmp_path: Path) -> None:
     from vl2v.errors import Vl2vError
     from vl2v.stopping import stopped_by
 
-    asked, data = iter(range(100)), shards(bench.data, tmp_path)
-    with pytest.raises(Vl2vError), stopped_by(lambda: next(asked) >= 3):
+    polls, data = iter(range(100)), shards(bench.data, tmp_path)
+    with pytest.raises(Vl2vError), stopped_by(lambda: next(polls) >= 3):
         distill(bench, data, tmp_path / "run", tmp_path)
     data.unlink()
     assert distill(bench, None, tmp_path / "run", tmp_path).evaluation.rows
 
 
-def test_images_outside_the_tables_folder_are_shown_for_ones_own_runs(bench: Bench, tmp_path: Path) -> None:
+def test_images_outside_the_folder_of_the_table_are_shown_for_runs_of_this_user(bench: Bench, tmp_path: Path) -> None:
     done = distill(bench, export(bench.data, tmp_path), tmp_path / "run", tmp_path)
     assert made_here(done.folder)
     answers = read_predictions(done.folder / "predictions.npz", anywhere=True)
@@ -121,7 +121,7 @@ def test_images_outside_the_tables_folder_are_shown_for_ones_own_runs(bench: Ben
 
 
 @pytest.mark.slow  # writes two reports
-def test_the_report_shows_their_pictures(bench: Bench, run: tuple[Run, Path], tmp_path: Path) -> None:
+def test_the_report_shows_images_of_a_source(bench: Bench, run: tuple[Run, Path], tmp_path: Path) -> None:
     for done in (run[0], distill(bench, export(bench.data, tmp_path), tmp_path / "run", tmp_path)):
         page = api.report(done.folder).read_text()
         assert "cannot be read" not in page

@@ -35,17 +35,17 @@ def fold_of(number: int) -> str:
 
 
 def rows_of(data: Path) -> list[dict[str, str]]:
-    found = []
+    rows = []
     for file in sorted(data.rglob("*.png")):
         site, name = file.relative_to(data).parts[:2]
         clip = f"{site} {name} {int(file.stem) // 2}"
         path = file.relative_to(data).as_posix()
-        found.append({"path": path, "class": name, "site": site, "fold": fold_of(int(file.stem)), "clip": clip})
-    return found
+        rows.append({"path": path, "class": name, "site": site, "fold": fold_of(int(file.stem)), "clip": clip})
+    return rows
 
 
 @pytest.fixture(scope="module")
-def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def split_bench(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     copy = bench.copy(tmp_path_factory.mktemp("table"))
     with (copy.data / "photos.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(COLUMNS.values()))
@@ -54,28 +54,34 @@ def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return copy
 
 
-def places_of(own: Bench) -> StoragePaths:
-    return StoragePaths(own.root / "cache", own.root / "vectors.sqlite")
+def storage_of_bench(split_bench: Bench) -> StoragePaths:
+    return StoragePaths(split_bench.root / "cache", split_bench.root / "vectors.sqlite")
 
 
-def distill(own: Bench, out: Path, resume: bool = False, **more: Any) -> Run:
-    given: dict[str, Any] = {"out": out, "storage": places_of(own), "report": more.pop("report", False)}
+def distill(split_bench: Bench, out: Path, resume: bool = False, **more: Any) -> Run:
+    arguments: dict[str, Any] = {
+        "out": out,
+        "storage": storage_of_bench(split_bench),
+        "report": more.pop("report", False),
+    }
     if resume:
-        run = api.distill(resume=True, **given)
+        run = api.distill(resume=True, **arguments)
     else:
         settings = SMALL | {"data": COLUMNS}
-        data = own.data / "photos.csv"
-        run = api.distill(data, own.teacher, own.student, held_out=["rose"], settings=settings, **given)
+        data = split_bench.data / "photos.csv"
+        run = api.distill(
+            data, split_bench.teacher, split_bench.student, held_out=["rose"], settings=settings, **arguments
+        )
     assert run is not None
     return run
 
 
 @pytest.fixture(scope="module")
-def run(own: Bench, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return distill(own, tmp_path_factory.mktemp("run") / "run")
+def run(split_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return distill(split_bench, tmp_path_factory.mktemp("run") / "run")
 
 
-def test_test_images_are_evaluated_on_and_neither_trained_on_nor_selected_by(own: Bench, run: Run) -> None:
+def test_test_images_are_evaluated_on_and_neither_trained_on_nor_selected_by(split_bench: Bench, run: Run) -> None:
     roles = [(row.domain, row.role, row.images) for row in run.evaluation.rows]
     assert roles == [
         ("ink", "in-domain", 6),
@@ -87,62 +93,70 @@ def test_test_images_are_evaluated_on_and_neither_trained_on_nor_selected_by(own
     assert all(row.zero_shot is not None for row in run.evaluation.rows)
     saved = json.loads((run.folder / "evaluation.json").read_text())
     assert set(saved["means"]) == {"in_domain", "test", "out_of_domain"}
-    found = read_predictions(run.folder / "predictions.npz")
-    numbers = {role: {int(Path(path).stem) for path in part.path} for role, part in found.roles().items()}
+    predictions = read_predictions(run.folder / "predictions.npz")
+    numbers = {role: {int(Path(path).stem) for path in part.path} for role, part in predictions.roles().items()}
     assert numbers == {"in-domain": {6, 7}, "test": {8, 9}, "out-of-domain": set(range(10))}
 
 
-def test_a_stopped_run_goes_on_and_ends_the_same(own: Bench, run: Run, tmp_path: Path) -> None:
-    stopped, asked = tmp_path / "stopped", iter(range(100))
-    with pytest.raises(Vl2vError), stopped_by(lambda: next(asked) >= 3):
-        distill(own, stopped)
+def test_a_stopped_run_continues_and_ends_the_same(split_bench: Bench, run: Run, tmp_path: Path) -> None:
+    stopped, polls = tmp_path / "stopped", iter(range(100))
+    with pytest.raises(Vl2vError), stopped_by(lambda: next(polls) >= 3):
+        distill(split_bench, stopped)
     noted = yaml.safe_load((stopped / "config.yaml").read_text())["data"]
     assert {role: noted[role] for role in COLUMNS} == COLUMNS
-    distill(own, stopped, resume=True)
+    distill(split_bench, stopped, resume=True)
     student = "student/model.safetensors"
     assert (run.folder / student).read_bytes() == (stopped / student).read_bytes()
 
 
-def test_evaluate_knows_the_split_of_its_own_table_and_of_another(own: Bench, run: Run, tmp_path: Path) -> None:
-    found = api.evaluate(run.folder, own.data / "photos.csv", storage=places_of(own))
-    assert [(r.domain, r.role, r.student) for r in found.rows] == [
+def test_evaluate_reads_the_split_of_any_table(split_bench: Bench, run: Run, tmp_path: Path) -> None:
+    evaluation = api.evaluate(run.folder, split_bench.data / "photos.csv", storage=storage_of_bench(split_bench))
+    assert [(r.domain, r.role, r.student) for r in evaluation.rows] == [
         (r.domain, r.role, r.student) for r in run.evaluation.rows
     ]
-    rows = rows_of(own.data)[:30]
-    other = own.data / "other.csv"
+    rows = rows_of(split_bench.data)[:30]
+    other = split_bench.data / "other.csv"
     other.write_text("path,class,site,fold\n" + "".join(f"{r['path']},{r['class']},x,{r['fold']}\n" for r in rows))
-    found = api.evaluate(run.folder, other, storage=places_of(own))
-    assert [(r.domain, r.role, r.images) for r in found.rows] == [("x", "test", 6)]
+    evaluation = api.evaluate(run.folder, other, storage=storage_of_bench(split_bench))
+    assert [(r.domain, r.role, r.images) for r in evaluation.rows] == [("x", "test", 6)]
 
 
-def test_quote_states_split_and_groups_and_export_calibrates_on_no_test_image(own: Bench, run: Run) -> None:
+def test_quote_states_split_and_groups_and_export_calibrates_on_no_test_image(split_bench: Bench, run: Run) -> None:
     settings = {"data": COLUMNS | {"held_out": ["rose"]}, "student": {"size": 32}}
-    quote = api.quote(own.data / "photos.csv", own.teacher, settings=settings, storage=places_of(own))
+    quote = api.quote(
+        split_bench.data / "photos.csv", split_bench.teacher, settings=settings, storage=storage_of_bench(split_bench)
+    )
     assert quote.contents is not None
     assert quote.contents.parts == (("train", 54), ("validation", 18), ("test", 18))
     assert quote.contents.groups == 45
     assert quote.images == {"training": 36, "evaluation": 12 + 12 + 30}
-    sample = _sample(run.folder, api.load(run.folder), None, False, places_of(own), Silent())
+    sample = _sample(run.folder, api.load(run.folder), None, False, storage_of_bench(split_bench), Silent())
     assert sample.what == "validation images of the sources"
 
 
-def test_folders_of_a_split_train_and_resume(own: Bench, tmp_path: Path) -> None:
+def test_folders_of_a_split_train_and_resume(split_bench: Bench, tmp_path: Path) -> None:
     data = tmp_path / "photos"
-    for row in rows_of(own.data):
+    for row in rows_of(split_bench.data):
         part = {"Validation": "val", "TEST": "test"}.get(row["fold"], "train")
         target = data / part / row["path"]
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(own.data / row["path"], target)
-    kept = dict(np.load(own.teacher.removeprefix("file:")))
-    parts = {row["path"]: {"Validation": "val", "TEST": "test"}.get(row["fold"], "train") for row in rows_of(own.data)}
-    kept["paths"] = np.array([f"{parts[path]}/{path}" for path in kept["paths"]])
-    np.savez(tmp_path / "teacher.npz", **kept)
-    given: dict[str, Any] = {"storage": StoragePaths(tmp_path / "cache", tmp_path / "vectors.sqlite"), "report": False}
-    asked = iter(range(100))
+        shutil.copy(split_bench.data / row["path"], target)
+    teacher_file = dict(np.load(split_bench.teacher.removeprefix("file:")))
+    parts = {
+        row["path"]: {"Validation": "val", "TEST": "test"}.get(row["fold"], "train")
+        for row in rows_of(split_bench.data)
+    }
+    teacher_file["paths"] = np.array([f"{parts[path]}/{path}" for path in teacher_file["paths"]])
+    np.savez(tmp_path / "teacher.npz", **teacher_file)
+    arguments: dict[str, Any] = {
+        "storage": StoragePaths(tmp_path / "cache", tmp_path / "vectors.sqlite"),
+        "report": False,
+    }
+    polls = iter(range(100))
     out = tmp_path / "run"
-    with pytest.raises(Vl2vError), stopped_by(lambda: next(asked) >= 3):
-        api.distill(data, f"file:{tmp_path / 'teacher.npz'}", own.student, out=out, settings=SMALL, **given)
-    done = api.distill(out=out, resume=True, **given)
+    with pytest.raises(Vl2vError), stopped_by(lambda: next(polls) >= 3):
+        api.distill(data, f"file:{tmp_path / 'teacher.npz'}", split_bench.student, out=out, settings=SMALL, **arguments)
+    done = api.distill(out=out, resume=True, **arguments)
     assert done is not None
     assert [(row.domain, row.role) for row in done.evaluation.rows] == [
         (domain, role) for role in ("in-domain", "test") for domain in ("ink", "neon", "rose")
@@ -150,9 +164,9 @@ def test_folders_of_a_split_train_and_resume(own: Bench, tmp_path: Path) -> None
 
 
 @pytest.mark.slow  # writes a report
-def test_the_report_shows_test_images(own: Bench, run: Run, tmp_path: Path) -> None:
+def test_the_report_shows_test_images(split_bench: Bench, run: Run, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run.folder, tmp_path / "run"))
-    page = api.report(copy, storage=places_of(own)).read_text()
+    page = api.report(copy, storage=storage_of_bench(split_bench)).read_text()
     assert "on their test images" in page
     assert "ink (test)" in page
     assert "Test accuracy" in page

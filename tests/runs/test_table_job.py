@@ -1,4 +1,4 @@
-"""Runs on a table: bit for bit those on the same images in folders, and every command that needs the images."""
+"""Runs on a table equal those on the same images in folders bit for bit, and every command finds the images."""
 
 from __future__ import annotations
 
@@ -40,94 +40,105 @@ def write(path: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def rows_of(data: Path) -> list[dict[str, str]]:
-    found = (file.relative_to(data) for file in sorted(data.rglob("*.png"), reverse=True))
-    return [{"where": f.as_posix(), "species": f.parts[1], "camera": f.parts[0]} for f in found]
+    files = (file.relative_to(data) for file in sorted(data.rglob("*.png"), reverse=True))
+    return [{"where": f.as_posix(), "species": f.parts[1], "camera": f.parts[0]} for f in files]
 
 
 def distill(bench: Bench, root: Path | None, out: Path, resume: bool = False, **more: Any) -> Run:
-    given: dict[str, Any] = {"out": out, "storage": StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")}
-    given["report"] = more.pop("report", False)
+    arguments: dict[str, Any] = {
+        "out": out,
+        "storage": StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite"),
+    }
+    arguments["report"] = more.pop("report", False)
     if resume:
-        run = api.distill(resume=True, **given)
+        run = api.distill(resume=True, **arguments)
     else:
-        run = api.distill(root, bench.teacher, bench.student, held_out=["rose"], settings=SMALL | more, **given)
+        run = api.distill(root, bench.teacher, bench.student, held_out=["rose"], settings=SMALL | more, **arguments)
     assert run is not None
     return run
 
 
 @pytest.fixture(scope="module")
-def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def table_bench(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     copy = bench.copy(tmp_path_factory.mktemp("table"))
     write(copy.data / "photos.csv", rows_of(copy.data))
     return copy
 
 
 @pytest.fixture(scope="module")
-def run(own: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(table_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = {"image": "where", "label": "species", "domain": "camera"}
-    return distill(own, own.data / "photos.csv", tmp_path_factory.mktemp("run") / "run", data=data).folder
+    return distill(
+        table_bench, table_bench.data / "photos.csv", tmp_path_factory.mktemp("run") / "run", data=data
+    ).folder
 
 
-def test_the_student_is_that_of_the_folder_bit_for_bit(own: Bench, run: Path, tmp_path: Path) -> None:
-    folder = distill(own, own.data, tmp_path / "folder").folder
+def test_the_student_is_that_of_the_folder_bit_for_bit(table_bench: Bench, run: Path, tmp_path: Path) -> None:
+    folder = distill(table_bench, table_bench.data, tmp_path / "folder").folder
     for name in ("student/model.safetensors", "student/trust.json"):
         assert (run / name).read_bytes() == (folder / name).read_bytes(), name
     answers = [dict(np.load(each / "predictions.npz")) for each in (run, folder)]
     assert all((answers[0][key] == answers[1][key]).all() for key in answers[0])
-    kept = [yaml.safe_load((each / "config.yaml").read_text())["data"] for each in (run, folder)]
-    assert kept[0]["root"] == str(own.data / "photos.csv")
-    assert [kept[0][key] for key in ("image", "label", "domain")] == ["where", "species", "camera"]
-    different = {key for key in kept[0] if kept[0][key] != kept[1][key]}
+    configs = [yaml.safe_load((each / "config.yaml").read_text())["data"] for each in (run, folder)]
+    assert configs[0]["root"] == str(table_bench.data / "photos.csv")
+    assert [configs[0][key] for key in ("image", "label", "domain")] == ["where", "species", "camera"]
+    different = {key for key in configs[0] if configs[0][key] != configs[1][key]}
     assert different == {"root", "image", "label", "domain"}
     provenance = [api.load(each).provenance["data"]["digest"] for each in (run, folder)]
     assert provenance[0] == provenance[1]
 
 
-def test_a_stopped_run_goes_on_and_ends_the_same(own: Bench, run: Path, tmp_path: Path) -> None:
-    stopped, asked = tmp_path / "stopped", iter(range(100))
-    renamed = own.data / "guessed.csv"  # columns found by common names are noted, and then no longer guessed
-    write(renamed, [{"path": r["where"], "class": r["species"], "site": r["camera"]} for r in rows_of(own.data)])
-    with pytest.raises(Vl2vError), stopped_by(lambda: next(asked) >= 4):
-        distill(own, renamed, stopped)
+def test_a_stopped_run_continues_and_ends_the_same(table_bench: Bench, run: Path, tmp_path: Path) -> None:
+    stopped, polls = tmp_path / "stopped", iter(range(100))
+    renamed = table_bench.data / "guessed.csv"  # columns found by common names are noted, and then no longer guessed
+    write(
+        renamed, [{"path": r["where"], "class": r["species"], "site": r["camera"]} for r in rows_of(table_bench.data)]
+    )
+    with pytest.raises(Vl2vError), stopped_by(lambda: next(polls) >= 4):
+        distill(table_bench, renamed, stopped)
     noted = yaml.safe_load((stopped / "config.yaml").read_text())["data"]
     assert [noted[key] for key in ("image", "label", "domain")] == ["path", "class", "site"]
-    distill(own, None, stopped, resume=True)
+    distill(table_bench, None, stopped, resume=True)
     assert (run / "student/model.safetensors").read_bytes() == (stopped / "student/model.safetensors").read_bytes()
 
 
-def test_a_changed_table_is_refused_on_resume(own: Bench, tmp_path: Path) -> None:
-    stopped, asked, rows = tmp_path / "stopped", iter(range(100)), rows_of(own.data)
-    table = write(own.data / "changing.csv", rows)
+def test_a_changed_table_is_refused_on_resume(table_bench: Bench, tmp_path: Path) -> None:
+    stopped, polls, rows = tmp_path / "stopped", iter(range(100)), rows_of(table_bench.data)
+    table = write(table_bench.data / "changing.csv", rows)
     data = {"image": "where"}
-    with pytest.raises(Vl2vError), stopped_by(lambda: next(asked) >= 4):
-        distill(own, table, stopped, data=data)
+    with pytest.raises(Vl2vError), stopped_by(lambda: next(polls) >= 4):
+        distill(table_bench, table, stopped, data=data)
     write(table, [row | {"species": "bar"} if row["where"] == "ink/blank/3.png" else row for row in rows])
     with pytest.raises(Vl2vError, match="The data has changed"):
-        distill(own, None, stopped, resume=True)
+        distill(table_bench, None, stopped, resume=True)
 
 
-def test_a_student_is_measured_on_tables(own: Bench, run: Path, tmp_path: Path) -> None:
-    places = StoragePaths(own.root / "cache", own.root / "vectors.sqlite")
-    on_folder = api.evaluate(run, own.data, storage=places)
-    on_table = api.evaluate(run, own.data / "photos.csv", storage=places)
+def test_a_student_is_evaluated_on_tables(table_bench: Bench, run: Path, tmp_path: Path) -> None:
+    storage = StoragePaths(table_bench.root / "cache", table_bench.root / "vectors.sqlite")
+    on_folder = api.evaluate(run, table_bench.data, storage=storage)
+    on_table = api.evaluate(run, table_bench.data / "photos.csv", storage=storage)
     assert on_table.to_dict() == on_folder.to_dict(), "its own validation images, with the columns it learnt from"
     assert [row.role for row in on_table.rows] == ["in-domain", "in-domain", "out-of-domain"]
-    frame = pa.Table.from_pylist([row | {"where": str(own.data / row["where"])} for row in rows_of(own.data)])
+    frame = pa.Table.from_pylist(
+        [row | {"where": str(table_bench.data / row["where"])} for row in rows_of(table_bench.data)]
+    )
     of_frame = api.evaluate(
-        run, frame, domains=["rose"], storage=StoragePaths(own.root / "cache", tmp_path / "v.sqlite")
+        run, frame, domains=["rose"], storage=StoragePaths(table_bench.root / "cache", tmp_path / "v.sqlite")
     )
     assert of_frame.rows[0].student == on_folder.rows[2].student
-    other = write(own.data / "other.csv", [{"f": r["where"], "k": r["species"]} for r in rows_of(own.data)[:40]])
-    found = api.evaluate(run, other, columns={"image": "f", "label": "k"}, storage=places)
-    assert [(row.domain, row.images) for row in found.rows] == [("data", 40)]
-    flags = ["--image", "f", "--label", "k", "--cache", str(own.root / "cache"), "--json"]
+    other = write(
+        table_bench.data / "other.csv", [{"f": r["where"], "k": r["species"]} for r in rows_of(table_bench.data)[:40]]
+    )
+    evaluation = api.evaluate(run, other, columns={"image": "f", "label": "k"}, storage=storage)
+    assert [(row.domain, row.images) for row in evaluation.rows] == [("data", 40)]
+    flags = ["--image", "f", "--label", "k", "--cache", str(table_bench.root / "cache"), "--json"]
     done = vl2v("evaluate", run, other, *flags)
-    assert json.loads(done.stdout) == found.to_dict(), done.stderr
+    assert json.loads(done.stdout) == evaluation.to_dict(), done.stderr
     assert "image: column f, label: column k; no column of domains, so one domain" in done.stderr
 
 
-def test_what_needs_the_images_finds_them_by_the_table(
-    own: Bench, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_command_finds_the_images_by_the_table(
+    table_bench: Bench, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     sought: list[Path] = []
@@ -135,10 +146,19 @@ def test_what_needs_the_images_finds_them_by_the_table(
     assert trusting.refit(copy, Silent()).domains
     assert sought
     assert all(path.is_file() for path in sought)
-    sample = _sample(copy, api.load(copy), None, False, StoragePaths(own.root / "cache", own.root / "v"), Silent())
+    sample = _sample(
+        copy, api.load(copy), None, False, StoragePaths(table_bench.root / "cache", table_bench.root / "v"), Silent()
+    )
     assert sample.what == "validation images of the sources"
-    for data in (own.data, own.data / "photos.csv"):
-        sample = _sample(copy, api.load(copy), data, False, StoragePaths(own.root / "cache", own.root / "v"), Silent())
+    for data in (table_bench.data, table_bench.data / "photos.csv"):
+        sample = _sample(
+            copy,
+            api.load(copy),
+            data,
+            False,
+            StoragePaths(table_bench.root / "cache", table_bench.root / "v"),
+            Silent(),
+        )
         assert sample.what == "validation images of the sources", data
 
 
@@ -150,32 +170,34 @@ def test_the_report_shows_images_of_a_table(run: Path, tmp_path: Path) -> None:
     assert "no longer at" not in page
 
 
-def test_quote_states_the_columns(own: Bench) -> None:
-    arguments = ["quote", str(own.data / "photos.csv"), "--teacher", own.teacher, "--image", "where"]
-    done = vl2v(*own.flags(*arguments, "--domain", "camera", "--held-out", "rose"))
+def test_quote_states_the_columns(table_bench: Bench) -> None:
+    arguments = ["quote", str(table_bench.data / "photos.csv"), "--teacher", table_bench.teacher, "--image", "where"]
+    done = vl2v(*table_bench.flags(*arguments, "--domain", "camera", "--held-out", "rose"))
     assert done.returncode == 0, done.stderr
     assert "image: column where, label: column species, domain: column camera" in done.stdout
-    quoted = json.loads(vl2v(*own.flags(*arguments, "--domain-column", "none", "--json")).stdout)
+    quoted = json.loads(vl2v(*table_bench.flags(*arguments, "--domain-column", "none", "--json")).stdout)
     assert quoted["data"]["columns"] == {"image": "where", "label": "species"}
     assert [domain["name"] for domain in quoted["data"]["domains"]] == ["data"]
-    lacking = vl2v(*own.flags(*arguments[:-2]))
+    lacking = vl2v(*table_bench.flags(*arguments[:-2]))
     assert lacking.returncode == 2
     assert "name it with --image" in lacking.stderr
     assert "there are: where, species, camera" in lacking.stderr
 
 
-def test_a_frame_is_kept_for_the_run(own: Bench, tmp_path: Path) -> None:
-    frame = pa.Table.from_pylist([row | {"where": str(own.data / row["where"])} for row in rows_of(own.data)])
+def test_a_frame_is_saved_for_the_run(table_bench: Bench, tmp_path: Path) -> None:
+    frame = pa.Table.from_pylist(
+        [row | {"where": str(table_bench.data / row["where"])} for row in rows_of(table_bench.data)]
+    )
     store = tmp_path / "store" / "vectors.sqlite"
-    digests = dict(np.load(own.teacher.removeprefix("file:")))
-    digests["paths"] = np.array([str(own.data / path) for path in digests["paths"]])
+    digests = dict(np.load(table_bench.teacher.removeprefix("file:")))
+    digests["paths"] = np.array([str(table_bench.data / path) for path in digests["paths"]])
     np.savez(tmp_path / "teacher.npz", **digests)
     settings = {"data": {"image": "where", "held_out": ["rose"]}, "student": {"size": 32}}
-    found = api.quote(
+    estimate = api.quote(
         frame, f"file:{tmp_path / 'teacher.npz'}", settings=settings, storage=StoragePaths(tmp_path, store)
     )
-    assert found.contents is not None
-    assert found.contents.images == 90
-    assert dict(found.contents.columns) == {"image": "where", "label": "species", "domain": "camera"}
-    (kept,) = (store.parent / "tables").iterdir()
-    assert kept.suffix == ".jsonl"
+    assert estimate.contents is not None
+    assert estimate.contents.images == 90
+    assert dict(estimate.contents.columns) == {"image": "where", "label": "species", "domain": "camera"}
+    (saved,) = (store.parent / "tables").iterdir()
+    assert saved.suffix == ".jsonl"

@@ -1,4 +1,4 @@
-"""A run stores its number of threads, and goes on with it, whatever the process would take by itself."""
+"""A run stores its number of threads and continues with it, whatever number the process would use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SMALL: dict[str, Any] = {
 
 
 class Counting(Silent):
-    """Remembers with how many threads each stage began."""
+    """Records the number of threads at the start of each stage."""
 
     def __init__(self) -> None:
         self.threads: dict[str, int] = {}
@@ -44,19 +44,19 @@ class Counting(Silent):
 
 
 def distill(bench: Bench, out: Path, seen: Counting | None = None, resume: bool = False, **settings: Any) -> Counting:
-    seen, places = seen or Counting(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
-    given: dict[str, Any] = {"out": out, "storage": places, "progress": seen, "report": False}
+    seen, storage = seen or Counting(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
+    arguments: dict[str, Any] = {"out": out, "storage": storage, "progress": seen, "report": False}
     if resume:
-        assert vl2v.distill(resume=True, **given)
+        assert vl2v.distill(resume=True, **arguments)
     else:
-        given |= {"settings": SMALL | settings, "held_out": ["rose"]}
-        assert vl2v.distill(bench.data, bench.teacher, bench.student, **given)
+        arguments |= {"settings": SMALL | settings, "held_out": ["rose"]}
+        assert vl2v.distill(bench.data, bench.teacher, bench.student, **arguments)
     return seen
 
 
 def stop(bench: Bench, out: Path, **settings: Any) -> None:
-    asked = iter(range(100))
-    with pytest.raises(Interrupted), stopped_by(lambda: next(asked) >= 7):
+    polls = iter(range(100))
+    with pytest.raises(Interrupted), stopped_by(lambda: next(polls) >= 7):
         distill(bench, out, **settings)
 
 
@@ -75,7 +75,7 @@ def stored(out: Path) -> Any:
 
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """A process that the user told nothing of threads, with two."""
+    """A process with two threads, without a number stated by the user."""
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     torch.set_num_threads(2)
@@ -84,9 +84,9 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.mark.slow
-def test_a_resumed_run_goes_on_with_the_stored_number(bench: Bench, tmp_path: Path, free: pytest.MonkeyPatch) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    seen = distill(bench, whole, threads=2)
+def test_a_resumed_run_continues_with_the_stored_number(bench: Bench, tmp_path: Path, free: pytest.MonkeyPatch) -> None:
+    uninterrupted, stopped = tmp_path / "whole", tmp_path / "stopped"
+    seen = distill(bench, uninterrupted, threads=2)
     assert (seen.threads["Align"], seen.threads["Distill"]) == (2, 2)
     stop(bench, stopped, threads=2)
     torch.set_num_threads(1)
@@ -94,8 +94,8 @@ def test_a_resumed_run_goes_on_with_the_stored_number(bench: Bench, tmp_path: Pa
     seen = distill(bench, stopped, resume=True)
     assert seen.threads["Distill"] == 2
     assert torch.get_num_threads() == 1, "afterwards as before"
-    assert (stored(whole), stored(stopped)) == (2, 2)
-    assert student(stopped) == student(whole)
+    assert (stored(uninterrupted), stored(stopped)) == (2, 2)
+    assert student(stopped) == student(uninterrupted)
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_the_measured_number_is_stored_before_the_first_step(
 
 
 @pytest.mark.slow
-def test_a_run_of_an_earlier_version_goes_on_as_it_began(bench: Bench, tmp_path: Path) -> None:
+def test_a_run_of_an_earlier_version_continues_with_all_threads(bench: Bench, tmp_path: Path) -> None:
     stop(bench, tmp_path / "run")
     file = tmp_path / "run/config.yaml"
     values = yaml.safe_load(file.read_text())
@@ -127,7 +127,7 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_began(bench: Bench, tmp_path:
     assert (tmp_path / "run/evaluation.json").exists()
 
 
-def test_measuring_leaves_the_student_as_it_was(bench: Bench, free: pytest.MonkeyPatch) -> None:
+def test_timing_does_not_change_the_student(bench: Bench, free: pytest.MonkeyPatch) -> None:
     free.setattr(threads, "SHORT", 0.0)
     config = config_of(bench)
     backbone = open_student(config)
@@ -146,21 +146,21 @@ def test_measuring_leaves_the_student_as_it_was(bench: Bench, free: pytest.Monke
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
-def test_a_number_that_is_stated_is_taken(bench: Bench, free: pytest.MonkeyPatch) -> None:
+def test_a_stated_number_is_used(bench: Bench, free: pytest.MonkeyPatch) -> None:
     config = config_of(bench, threads=3)
     assert training_threads(config, open_student(config), 8, Accelerator(cpu=True)) == 3
 
 
-def test_a_finished_student_looks_with_the_number_that_suits_it(
+def test_a_finished_student_predicts_with_its_fastest_number(
     bench: Bench, tmp_path: Path, free: pytest.MonkeyPatch
 ) -> None:
     distill(bench, tmp_path / "run", threads=1)
-    found = vl2v.load(tmp_path / "run")
+    student_of_run = vl2v.load(tmp_path / "run")
     free.setattr("vl2v.commands.evaluate.student_threads", lambda student, total: 1)
     seen: list[int] = []
-    found.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
-    places = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
-    vl2v.evaluate(found, bench.data, storage=places)
+    student_of_run.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+    storage = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
+    vl2v.evaluate(student_of_run, bench.data, storage=storage)
     assert set(seen) == {1}
     assert torch.get_num_threads() == 2
-    assert student_threads(found, 4) == 1, "a few images are not worth measuring"
+    assert student_threads(student_of_run, 4) == 1, "a few images are not worth measuring"

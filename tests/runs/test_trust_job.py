@@ -1,4 +1,4 @@
-"""Trust from a run's end to the command line, on a small real run."""
+"""Trust data of a small real run, from training to the command line."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def copied(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "run"))
 
 
-def test_a_run_ends_with_trust(bench: Bench, made: Path) -> None:
-    kept = json.loads((made / "student" / "trust.json").read_text())
-    assert kept["calibration"]["images"] == 30
-    assert sorted(kept["domains"]) == ["ink", "neon"]  # not rose, which was held out
+def test_a_run_ends_with_trust_data(bench: Bench, made: Path) -> None:
+    saved = json.loads((made / "student" / "trust.json").read_text())
+    assert saved["calibration"]["images"] == 30
+    assert sorted(saved["domains"]) == ["ink", "neon"]  # not rose, which was held out
     student = vl2v.load(made)
     assert student.trust is not None
-    assert student.trust.to_dict() | {"origin": student.provenance["origin"]} == kept
+    assert student.trust.to_dict() | {"origin": student.provenance["origin"]} == saved
     files = sorted((bench.data / "rose").rglob("*.png"))
     logits = student.logits(student.project(files))
-    assert np.allclose(student.predict_proba(files), (logits / kept["temperature"]).softmax(-1).numpy(), atol=1e-6)
+    assert np.allclose(student.predict_proba(files), (logits / saved["temperature"]).softmax(-1).numpy(), atol=1e-6)
     assert student.predict(files) == [student.classes[k] for k in logits.argmax(-1)]
     rows = {row["domain"]: row for row in json.loads((made / "evaluation.json").read_text())["domains"]}
     for row in rows.values():
@@ -72,10 +72,10 @@ def test_a_run_ends_with_trust(bench: Bench, made: Path) -> None:
 
 def test_labels_of_the_held_out_domain_change_nothing(bench: Bench, made: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(bench.data, tmp_path / "data"))
-    for place, name in enumerate(CLASSES):
-        (other / "rose" / name).rename(other / f"moved{place}")
-    for place in range(len(CLASSES)):
-        (other / f"moved{place}").rename(other / "rose" / CLASSES[(place + 1) % len(CLASSES)])
+    for index, name in enumerate(CLASSES):
+        (other / "rose" / name).rename(other / f"moved{index}")
+    for index in range(len(CLASSES)):
+        (other / f"moved{index}").rename(other / "rose" / CLASSES[(index + 1) % len(CLASSES)])
     again = tmp_path / "run"
     distilled(bench, other, again)
     assert evaluation(again).rows[-1].student_aurc != evaluation(made).rows[-1].student_aurc  # the labels did change
@@ -106,16 +106,16 @@ def test_a_folder_of_an_earlier_version_loads_and_is_fitted_again(bench: Bench, 
     done = run_cli("trust", copied, "--json")
     assert done.returncode == 0, done.stderr
     after = json.loads(file.read_text())
-    assert after["temperature"] == pytest.approx(before["temperature"], rel=0.02)  # answers are kept in 16 bits
+    assert after["temperature"] == pytest.approx(before["temperature"], rel=0.02)  # predictions are saved in 16 bits
     assert after["domains"].keys() == before["domains"].keys()
-    told = {row["domain"]: row for row in json.loads(done.stdout)["domains"]}
-    assert told["rose"]["role"] == "out-of-domain"
-    assert told["ink"]["coverages"]["0.8"]["answered"] > 0.4
-    assert set(told["rose"]["unusual"]) == {"1", "8", "32"}
+    drift_by_domain = {row["domain"]: row for row in json.loads(done.stdout)["domains"]}
+    assert drift_by_domain["rose"]["role"] == "out-of-domain"
+    assert drift_by_domain["ink"]["coverages"]["0.8"]["answered"] > 0.4
+    assert set(drift_by_domain["rose"]["unusual"]) == {"1", "8", "32"}
     assert "temperature" in run_cli("trust", copied).stdout
 
 
-def test_trust_without_the_images_or_answers(copied: Path) -> None:
+def test_trust_is_fitted_from_saved_predictions_without_the_images(copied: Path) -> None:
     config = copied / "config.yaml"
     config.write_text(config.read_text().replace("root: ", "root: /nowhere"))
     done = run_cli("trust", copied, "--json")
@@ -136,7 +136,7 @@ def test_a_broken_file_is_named(copied: Path) -> None:
     assert vl2v.load(copied).trust is not None
 
 
-def test_predict_marks_what_is_unsure(bench: Bench, copied: Path, tmp_path: Path) -> None:
+def test_predict_marks_uncertain_images(bench: Bench, copied: Path, tmp_path: Path) -> None:
     file = copied / "student" / "trust.json"
     content = json.loads(file.read_text())
     bar, noise, broken = bench.data / "ink" / "bar" / "0.png", tmp_path / "noise.png", tmp_path / "broken.png"
@@ -159,7 +159,7 @@ def test_predict_marks_what_is_unsure(bench: Bench, copied: Path, tmp_path: Path
     assert run_cli(*words[:5], "--coverage", "0.9", "--score", "entropy").returncode == 2
 
 
-def test_predict_warns_of_an_unusual_batch_alone(bench: Bench, copied: Path) -> None:
+def test_predict_warns_only_of_an_unusual_batch(bench: Bench, copied: Path) -> None:
     file = copied / "student" / "trust.json"
     content = json.loads(file.read_text())
     for limit, warned in ((0.0, True), (1e6, False)):
@@ -170,12 +170,12 @@ def test_predict_warns_of_an_unusual_batch_alone(bench: Bench, copied: Path) -> 
         assert len(json.loads(done.stdout)) == 30
 
 
-def test_the_commands_of_the_page(bench: Bench, copied: Path, tmp_path: Path) -> None:
+def test_the_commands_of_the_page_work(bench: Bench, copied: Path, tmp_path: Path) -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "trust.md"
     lines = [line.split() for line in page.read_text().splitlines() if line.startswith("    vl2v ")]
     assert [line[1] for line in lines] == ["predict", "trust", "trust", "predict", "trust"]
     nouns = tmp_path / "nouns.txt"
-    nouns.write_text("dot\ngrid\n")  # the teacher's file knows no others
+    nouns.write_text("dot\ngrid\n")  # the teacher file has no others
     names = {"runs/first": copied, "photos/": bench.data / "rose"}
     for line in lines:
         more = ("--reject-texts", nouns) if line[1] == "trust" and "--reject" in line else ()

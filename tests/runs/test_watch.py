@@ -1,4 +1,4 @@
-"""What a run does about answers that are of no use: it stops, says why, and goes on when it is told to."""
+"""A run stops at useless answers, gives the reason, and continues only on request."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ BASIS = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 16)))[0].astype(n
 
 
 class Painted:
-    """Knows every image of the dataset, and answers as it is told to."""
+    """A teacher that recognises every image of the dataset and answers with a configurable fault."""
 
     def __init__(self, data: Path, fault: str = "", batch: int = 8) -> None:
-        self.fault, self.batch, self.asked = fault, batch, 0
+        self.fault, self.batch, self.queries = fault, batch, 0
         rng = np.random.default_rng(1)
         self.rows = {
             path.read_bytes(): BASIS[CLASSES.index(path.parent.name)] + rng.normal(scale=0.1, size=16)
@@ -48,7 +48,7 @@ class Painted:
         return TeacherCard(f"painted {self.fault}", "1", 16, 20.0, batch_size=self.batch)
 
     def embed_images(self, images: list[bytes]) -> Embeddings:
-        self.asked += len(images)
+        self.queries += len(images)
         rows = np.array([self.rows[image] for image in images], np.float32)
         if self.fault == "one embedding":
             rows[:] = BASIS[3]
@@ -57,7 +57,7 @@ class Painted:
         if self.fault == "reversed":
             rows = rows[::-1]
         if self.fault == "noise":
-            rows = np.random.default_rng(self.asked).normal(size=rows.shape).astype(np.float32)
+            rows = np.random.default_rng(self.queries).normal(size=rows.shape).astype(np.float32)
         return rows
 
     def embed_texts(self, texts: list[str]) -> Embeddings:
@@ -76,16 +76,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def buy(teacher: Painted, data: Path, folder: Path, **more: Any) -> None:
-    given = {"data": {"root": str(data), "held_out": ["rose"]}, "student": {}, "batch_per_domain": 4}
-    config = make_config(None, given | {"teacher": {"spec": "painted", **more}})
-    places = StoragePaths(folder / "cache", folder / "s.sqlite")
-    plan = plan_run(config, places, teacher=teacher, with_student=False)
-    with closing(EmbeddingStore(places.store)) as store:
+    settings = {"data": {"root": str(data), "held_out": ["rose"]}, "student": {}, "batch_per_domain": 4}
+    config = make_config(None, settings | {"teacher": {"spec": "painted", **more}})
+    storage = StoragePaths(folder / "cache", folder / "s.sqlite")
+    plan = plan_run(config, storage, teacher=teacher, with_student=False)
+    with closing(EmbeddingStore(storage.store)) as store:
         purchase(plan, open_budget(plan, BudgetAccount(folder, lambda _: True), store), store, "run", Silent())
 
 
 @pytest.mark.parametrize(
-    ("fault", "said", "asked"),
+    ("fault", "message", "most_queries"),
     [
         ("one embedding", "same embedding for different images", 64),
         ("one embedding a request", "same embedding for different images", 64),
@@ -94,29 +94,31 @@ def buy(teacher: Painted, data: Path, folder: Path, **more: Any) -> None:
         ("noise", "agrees with your labels no better than chance", 450),
     ],
 )
-def test_useless_answers_stop_the_purchase(data: Path, tmp_path: Path, fault: str, said: str, asked: int) -> None:
+def test_useless_answers_stop_the_purchase(
+    data: Path, tmp_path: Path, fault: str, message: str, most_queries: int
+) -> None:
     teacher = Painted(data, fault)
-    with pytest.raises(TeacherError, match=rf"{said}(.|\n)*--accept-teacher") as caught:
+    with pytest.raises(TeacherError, match=rf"{message}(.|\n)*--accept-teacher") as caught:
         buy(teacher, data, tmp_path)
     assert caught.value.exit_code == 4
-    assert teacher.asked <= asked
+    assert teacher.queries <= most_queries
     with closing(EmbeddingStore(tmp_path / "s.sqlite")) as store:
-        assert sum(e.queries for e in store.entries() if e.kind == "image") == teacher.asked
-    before = teacher.asked
-    with pytest.raises(TeacherError, match=said):
+        assert sum(e.queries for e in store.entries() if e.kind == "image") == teacher.queries
+    before = teacher.queries
+    with pytest.raises(TeacherError, match=message):
         buy(teacher, data, tmp_path)
-    assert teacher.asked <= before + 64 * (fault == "reversed"), "going on without a word buys nothing more"
+    assert teacher.queries <= before + 64 * (fault == "reversed"), "continuing without confirmation buys nothing more"
     buy(teacher, data, tmp_path, accept=True)
 
 
-def test_a_good_teacher_is_asked_everything(data: Path, tmp_path: Path) -> None:
+def test_a_good_teacher_gets_every_query(data: Path, tmp_path: Path) -> None:
     teacher = Painted(data)
     buy(teacher, data, tmp_path)
-    assert teacher.asked == 450
+    assert teacher.queries == 450
     buy(teacher, data, tmp_path)
 
 
-def test_a_purchase_too_small_for_a_look_on_the_way_is_looked_at_in_the_end(data: Path, tmp_path: Path) -> None:
+def test_a_small_purchase_is_checked_at_its_end(data: Path, tmp_path: Path) -> None:
     for path in data.rglob("[0-6].png"):
         to = tmp_path / "few" / path.relative_to(data)
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +126,7 @@ def test_a_purchase_too_small_for_a_look_on_the_way_is_looked_at_in_the_end(data
     teacher = Painted(data, "one embedding", batch=100)
     with pytest.raises(TeacherError, match="same embedding for different images"):
         buy(teacher, tmp_path / "few", tmp_path, zero_shot=False)
-    assert teacher.asked < 64
+    assert teacher.queries < 64
 
 
 def picture(colour: tuple[int, int, int], form: str = "PNG") -> bytes:
@@ -148,14 +150,14 @@ def test_copies_of_an_image_in_other_files_may_share_an_embedding() -> None:
         watch_images(contents, np.repeat(np.roll(BASIS[:8], 1, 0), 2, 0)[np.roll(np.arange(16), 1)])
 
 
-def test_two_images_alone_are_too_few_to_say_anything() -> None:
+def test_two_images_are_too_few_to_judge() -> None:
     contents = [picture((0, 0, 0)), picture((200, 0, 0)), picture((0, 200, 0))]
     watch_images(contents[:2], BASIS[[0, 0]])
     with pytest.raises(TeacherError, match="3 of 3 images"):
         watch_images(contents, BASIS[[0, 0, 0]])
 
 
-def test_a_new_class_needs_an_embedding_of_its_own() -> None:
+def test_a_new_class_needs_a_distinct_embedding() -> None:
     student: Any = SimpleNamespace(classes=["bar", "blank"], head=torch.from_numpy(BASIS[:2]), provenance={})
     _check_distinct(student, {"zebra": torch.from_numpy(BASIS[2])}, "t")
     for new in ({"pole": BASIS[0]}, {"zebra": BASIS[2], "zebu": BASIS[2]}):
@@ -170,7 +172,7 @@ def test_a_resumed_run_remembers_that_its_teacher_was_accepted(data: Path, tmp_p
     config = make_config(None, {"data": {"root": str(data)}, "teacher": {"spec": "file:none"}, "student": {}})
     run.create(config, StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite"))
     resume = ["distill", "--resume", "-q", "--out", str(run.path), "--store", str(tmp_path / "s.sqlite")]
-    assert CliRunner().invoke(app, resume).exit_code == 4  # there is no such file
+    assert CliRunner().invoke(app, resume).exit_code == 4  # the file does not exist
     assert not run.config().teacher.accept
     assert CliRunner().invoke(app, [*resume, "--accept-teacher"]).exit_code == 4
     assert run.config().teacher.accept

@@ -23,7 +23,7 @@ def walk(selector: WeightSelector, steps: int = 3) -> dict[str, nn.Parameter]:
     return weights
 
 
-def test_every_set_of_weights_that_is_asked_for_is_there_and_no_other() -> None:
+def test_exactly_the_requested_sets_of_weights_are_saved() -> None:
     selector = WeightSelector(
         DistillConfig(weights="last"), MeasureConfig(weights=("best", "last"), wise_ft=(0.5, 1.0))
     )
@@ -49,20 +49,20 @@ def test_interpolated_weights_can_be_selected() -> None:
     assert {name: w["w"].tolist() for name, w in trained.alternatives.items()} == {"best": [2, 2], "wise-ft 1": [2, 2]}
 
 
-def test_a_selector_goes_on_from_its_state() -> None:
+def test_a_selector_continues_from_its_state() -> None:
     settings = DistillConfig(weights="swad"), MeasureConfig(weights=("best",), wise_ft=(0.5,))
-    whole = WeightSelector(*settings)
-    weights = walk(whole)
-    tensors, values = whole.state()
+    uninterrupted = WeightSelector(*settings)
+    weights = walk(uninterrupted)
+    tensors, values = uninterrupted.state()
     again = WeightSelector(*settings)
     again.load_state(State(tensors, values))
-    again.begin({"w": nn.Parameter(torch.full((2,), 9.0))})  # known already, and not overwritten
-    a, b = whole.trained(weights), again.trained(weights)
+    again.begin({"w": nn.Parameter(torch.full((2,), 9.0))})  # already known, and not overwritten
+    a, b = uninterrupted.trained(weights), again.trained(weights)
     assert torch.equal(a.selected["w"], b.selected["w"])
     assert a.alternatives.keys() == b.alternatives.keys() == {"best", "wise-ft 0.5"}
     assert all(torch.equal(a.alternatives[name]["w"], b.alternatives[name]["w"]) for name in a.alternatives)
 
 
-def test_the_learning_rate_rises_to_its_value() -> None:
+def test_the_learning_rate_warms_up_to_its_value() -> None:
     assert [warmed_up(step, 3) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert warmed_up(0, 0) == 1.0

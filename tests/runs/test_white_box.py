@@ -1,4 +1,4 @@
-"""VL2V-SD: the student is the teacher's own image encoder, distilled against the frozen original."""
+"""In VL2V-SD the student is the image encoder of the teacher, distilled from the frozen original."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def run(bench: Bench, teacher: str, out: Path, **settings: Any) -> vl2v.Student:
     base = {"batch_per_domain": 4, "workers": 0, "device": "cpu"}
-    places = StoragePaths(bench.root / "cache", bench.root / "white-box.sqlite")
+    storage = StoragePaths(bench.root / "cache", bench.root / "white-box.sqlite")
     done = vl2v.distill(
-        bench.data, teacher, "teacher", out=out, held_out=["rose"], storage=places, settings=base | settings,
+        bench.data, teacher, "teacher", out=out, held_out=["rose"], storage=storage, settings=base | settings,
         report=False,
     )  # fmt: skip
     assert done is not None
@@ -48,9 +48,9 @@ def run(bench: Bench, teacher: str, out: Path, **settings: Any) -> vl2v.Student:
 def test_before_distilling_the_student_is_the_teacher(bench: Bench, teacher: str, tmp_path: Path) -> None:
     student = run(bench, teacher, tmp_path / "run", distill={"steps": 1, "learning_rate": 1e-12})
     images = [path.read_bytes() for path in sorted((bench.data / "rose").rglob("*.png"))]
-    asked = open_teacher(teacher, device="cpu")
-    np.testing.assert_allclose(student.embed(images), asked.embed_images(images), atol=1e-5)
-    assert student.logit_scale == pytest.approx(asked.describe().logit_scale)
+    opened_teacher = open_teacher(teacher, device="cpu")
+    np.testing.assert_allclose(student.embed(images), opened_teacher.embed_images(images), atol=1e-5)
+    assert student.logit_scale == pytest.approx(opened_teacher.describe().logit_scale)
     rows = json.loads((tmp_path / "run" / "evaluation.json").read_text())["domains"]
     assert all(row["student"] == row["zero_shot"] for row in rows)
 
@@ -63,10 +63,10 @@ def test_distilling_trains_the_encoder_and_skips_align(bench: Bench, teacher: st
     assert lines[-1]["losses"][-1] < lines[0]["losses"][0] - 0.1
     card = json.loads((out / "student" / "student.json").read_text())
     assert (card["projection"], card["backbone"]["kind"]) == ("identity", "open_clip")
-    kept = load_file(out / "student" / "model.safetensors")
-    assert not any(name.startswith("projection") for name in kept)
+    weights = load_file(out / "student" / "model.safetensors")
+    assert not any(name.startswith("projection") for name in weights)
     original = load_file(teacher.partition("/")[2])
-    moved = [n for n, t in kept.items() if n.startswith("backbone.") and not t.equal(original[f"visual.{n[9:]}"])]
+    moved = [n for n, t in weights.items() if n.startswith("backbone.") and not t.equal(original[f"visual.{n[9:]}"])]
     assert len(moved) > 10
 
 
@@ -79,7 +79,7 @@ def test_miro_keeps_the_encoder_near_the_original(bench: Bench, teacher: str, tm
         assert student.head is None
         state = load_file(out / "state.safetensors")
         assert {n for n in state if n.startswith("penalty/")} == {f"penalty/variances.{i}.b" for i in range(2)}
-        kept = load_file(out / "student" / "model.safetensors")
-        pairs = [(t, original[f"visual.{n[9:]}"]) for n, t in kept.items() if n.startswith("backbone.transformer")]
+        weights = load_file(out / "student" / "model.safetensors")
+        pairs = [(t, original[f"visual.{n[9:]}"]) for n, t in weights.items() if n.startswith("backbone.transformer")]
         moved.append(sum(float((a - b).square().sum()) for a, b in pairs))
     assert 0 < moved[1] < moved[0]

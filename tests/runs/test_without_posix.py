@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tiny_dataset import Bench, bench, environment  # noqa: F401 - a fixture
 
-# Libraries of others have code of their own for Windows, so they are loaded first.
+# Other libraries have code for Windows, so they are loaded first.
 PRELUDE = """
 import os, signal, sys, threading, time
 import accelerate, fastapi, filelock, httpx, numpy, PIL.Image, sqlite3, timm, torch, torchvision, typer, uvicorn
@@ -63,18 +63,18 @@ def free_port() -> int:
 
 
 @pytest.mark.system
-def test_the_main_commands_run_without_it(bench: Bench, tmp_path: Path) -> None:
-    run, own = tmp_path / "run", ["--store", str(tmp_path / "vectors.sqlite")]
+def test_the_main_commands_run_without_posix_features(bench: Bench, tmp_path: Path) -> None:
+    run, store_options = tmp_path / "run", ["--store", str(tmp_path / "vectors.sqlite")]
     photo = str(next((bench.data / "rose").rglob("*.png")))
-    places, port = bench.flags(), free_port()
+    storage_options, port = bench.flags(), free_port()
     commands = [
-        ["quote", str(bench.data), "--teacher", bench.teacher, *places],
-        [*bench.distill(run), *own],
+        ["quote", str(bench.data), "--teacher", bench.teacher, *storage_options],
+        [*bench.distill(run), *store_options],
         ["predict", str(run), photo],
         ["evaluate", str(run), str(bench.data), "--domain", "rose"],
         ["export", str(run)],
         ["report", str(run)],
-        ["serve", str(run), "--port", str(port), *places],
+        ["serve", str(run), "--port", str(port), *storage_options],
     ]
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE],

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: their results, their errors, their notes, and their end."""
+"""Jobs in child processes: their results, errors, notes and end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vl2v.training import workers
 from vl2v.training.workers import Workers
 
 
-class Heard(Silent):
+class NoteRecorder(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -23,7 +23,7 @@ class Heard(Silent):
         self.lines.append(text)
 
 
-def run_until_asked() -> None:
+def run_until_stopped() -> None:
     with stop_asked() as stop:
         while not stop():
             time.sleep(0.01)
@@ -36,20 +36,20 @@ def work(text: str, progress: Progress) -> str:
     if text == "die":
         os._exit(9)
     if text == "wait":
-        run_until_asked()
+        run_until_stopped()
     progress.note(f"doubling {text}")
     return 2 * text
 
 
-def results(pool: Workers, heard: Heard, *jobs: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def results(pool: Workers, progress_notes: NoteRecorder, *jobs: str) -> dict[str, Any]:
+    outcomes: dict[str, Any] = {}
     waiting = iter(jobs)
-    for key, result in pool.map(work, lambda: next(waiting, None), heard, str.upper):
+    for key, result in pool.map(work, lambda: next(waiting, None), progress_notes, str.upper):
         try:
-            found[key] = result()
+            outcomes[key] = result()
         except (TrainingError, RunError) as error:
-            found[key] = error
-    return found
+            outcomes[key] = error
+    return outcomes
 
 
 def leave_with_an_error() -> None:
@@ -60,17 +60,17 @@ def leave_with_an_error() -> None:
 
 
 @pytest.mark.slow
-def test_results_errors_and_notes_come_back_and_a_dead_process_is_told() -> None:
-    heard = Heard()
+def test_results_errors_and_notes_are_returned_and_a_dead_process_is_reported() -> None:
+    progress_notes = NoteRecorder()
     with Workers(2) as pool:
-        found = results(pool, heard, "a", "fail", "b")
-        assert (found["a"], found["b"]) == ("aa", "bb")
-        error = found["fail"]
+        outcomes = results(pool, progress_notes, "a", "fail", "b")
+        assert (outcomes["a"], outcomes["b"]) == ("aa", "bb")
+        error = outcomes["fail"]
         assert (error.problem, error.found, error.next_step) == ("It failed.", "that", "another")
-        assert sorted(heard.lines) == ["A", "A: doubling a", "B", "B: doubling b", "FAIL"]
-        assert "--jobs 1" in str(results(pool, heard, "die")["die"])
+        assert sorted(progress_notes.lines) == ["A", "A: doubling a", "B", "B: doubling b", "FAIL"]
+        assert "--jobs 1" in str(results(pool, progress_notes, "die")["die"])
     with pytest.raises(KeyError, match="aa"):
-        leave_with_an_error()  # does not return before the job was asked to stop
+        leave_with_an_error()  # does not return before the job is requested to stop
 
 
 def test_a_job_stops_when_the_process_that_began_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ FURTHER = ("dot", "grid", "zebra")  # classes without images, whose texts the te
 
 
 def draw(path: Path, kind: str, colours: tuple[str, str], generator: np.random.Generator) -> None:
-    """Textures, not shapes: a network of random weights learns these within a few steps, augmented as they are."""
+    """Draw textures, not shapes. A network with random weights learns these within a few steps, with augmentation."""
     image = Image.new("RGB", (48, 48), colours[0])
     pen = ImageDraw.Draw(image)
     for start in {"blank": (), "bar": range(0, 48, 8), "zebra_stripe": range(0, 48, 8)}[kind]:
@@ -40,14 +40,14 @@ def draw(path: Path, kind: str, colours: tuple[str, str], generator: np.random.G
         box = (0, low, 47, low + 3) if kind == "bar" else (low, 0, low + 3, 47)
         pen.rectangle(box, fill=colours[1])
     speck = tuple(int(v) for v in generator.integers(0, 256, 3))
-    pen.point((int(generator.integers(48)), int(generator.integers(48))), fill=speck)  # no two files are alike
+    pen.point((int(generator.integers(48)), int(generator.integers(48))), fill=speck)  # so that no two files are equal
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
 
 
 @dataclass
 class Bench:
-    """A small dataset, a teacher that knows it, and a small real student."""
+    """A small dataset, a file teacher with its embeddings, and a small real student."""
 
     root: Path
     data: Path
@@ -56,12 +56,12 @@ class Bench:
 
     @classmethod
     def at(cls, root: Path) -> Bench:
-        """The names of what `make` wrote."""
+        """Return the bench whose files `make` wrote."""
         student = f"timm:test_resnet@{root / 'student.safetensors'}"
         return cls(root, root / "data", f"file:{root / 'teacher.npz'}", student)
 
     def copy(self, root: Path) -> Bench:
-        """A copy to be changed, with an empty store."""
+        """Return a copy that can be changed, with an empty store."""
         root.mkdir(parents=True, exist_ok=True)
         shutil.copytree(self.data, root / "data")
         for name in ("teacher.npz", "student.safetensors"):
@@ -69,18 +69,21 @@ class Bench:
         return Bench.at(root)
 
     def apart(self, root: Path) -> Bench:
-        """The same dataset, with a cache and a store in another folder."""
+        """Return the same dataset with a cache and a store in another folder."""
         return replace(self, root=root)
 
     def flags(self, *more: str) -> list[str]:
-        places = ["--cache", str(self.root / "cache"), "--store", str(self.root / "vectors.sqlite")]
-        return [*more, *places]
+        storage_options = ["--cache", str(self.root / "cache"), "--store", str(self.root / "vectors.sqlite")]
+        return [*more, *storage_options]
 
     def distill(self, out: Path, *more: str, held_out: str = "rose") -> list[str]:
         base = ["distill", str(self.data), "--teacher", self.teacher, "--student", self.student, "--out", str(out)]
         small = ["--size", "32", "--batch-per-domain", "4", "--align-steps", "60", "--steps", "24"]
         small += ["--checkpoint-every", "4", "--device", "cpu", "--learning-rate", "1e-3", "--workers", "0"]
-        small += ["--recipe", "paper"]  # its method, and no change of style, which so few steps do not learn
+        small += [
+            "--recipe",
+            "paper",
+        ]  # the method of the recipe without style augmentation, which so few steps do not learn
         small += ["--no-report"]  # half of the time of a run this small
         return self.flags(*base, "--held-out", held_out, *small, *more)
 
@@ -93,7 +96,7 @@ def make(root: Path) -> None:
 
     generator = np.random.default_rng(0)
     paths, embeddings = [], []
-    basis = np.linalg.qr(generator.normal(size=(16, 16)))[0]  # no class is nearer to the others than any other
+    basis = np.linalg.qr(generator.normal(size=(16, 16)))[0]  # all classes have the same distance
     texts = dict(zip(CLASSES, basis, strict=False))
     for domain, colours in DOMAINS.items():
         for kind in CLASSES:
@@ -119,48 +122,48 @@ def make(root: Path) -> None:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that tests read and do not change."""
+    """A finished run, which tests must not change."""
 
     folder: Path
     done: Done
 
     @property
     def student(self) -> Path:
-        """Its weights."""
+        """The file with its weights."""
         return self.folder / "student" / "model.safetensors"
 
     @property
     def result(self) -> dict[str, Any]:
-        """What `--json` printed."""
-        found: dict[str, Any] = json.loads(self.done.stdout)
-        return found
+        """The output of `--json`."""
+        printed: dict[str, Any] = json.loads(self.done.stdout)
+        return printed
 
     def copy(self, to: Path) -> Path:
-        """A copy to be changed."""
+        """Return a copy that can be changed."""
         return Path(shutil.copytree(self.folder, to))
 
 
 class Runs:
-    """Finished runs of the small dataset, found again by their flags; each is trained once for all workers."""
+    """Finished runs of the small dataset, identified by their flags. Each is trained once for all workers."""
 
     def __init__(self, bench: Bench, once: Once) -> None:
         self._bench, self._once = bench, once
 
     def get(self, *flags: str) -> FinishedRun:
-        """The run of `Bench.distill(..., *flags, "--json")`, with a store of its own."""
+        """Return the run of `Bench.distill(..., *flags, "--json")`, with a separate store."""
         name = f"run-{hashlib.sha256(json.dumps(flags).encode()).hexdigest()[:12]}"
         folder = self._once(name, lambda folder: self._make(folder, flags))
         return FinishedRun(folder / "run", Done(**json.loads((folder / "done.json").read_text())))
 
     def _make(self, folder: Path, flags: tuple[str, ...]) -> None:
-        own = ["--store", str(folder / "vectors.sqlite"), "--json"]
-        done = run_cli(*self._bench.distill(folder / "run"), *own, *flags)
+        options = ["--store", str(folder / "vectors.sqlite"), "--json"]
+        done = run_cli(*self._bench.distill(folder / "run"), *options, *flags)
         assert done.returncode == 0, done.stderr
         (folder / "done.json").write_text(json.dumps(vars(done)))
 
 
 def shared_bench(once: Once) -> Bench:
-    """The small dataset, shared by all tests, which do not change it: `Bench.copy` is for that."""
+    """The small dataset, shared by all tests, which must not change it but use `Bench.copy`."""
     return Bench.at(once("tiny-dataset", make))
 
 
@@ -180,7 +183,7 @@ vl2v = run_cli
 
 
 def healthy(port: int | str) -> bool:
-    """Whether a server on this machine says that it is."""
+    """Return whether a local server reports that it is healthy."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
             return bool(answer.status == 200)
