@@ -1,4 +1,4 @@
-"""Small files in the layouts of the benchmarks' sources, and a web server that breaks off."""
+"""Small files in the layouts of the sources of the benchmarks, and a web server that interrupts transfers."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ PNG = encoded(noise(0, (2, 2)))
 
 
 def image(seed: int) -> bytes:
-    """A whole image; another one for every seed."""
+    """Return a valid image, different for every seed."""
     return PNG + seed.to_bytes(4, "big")
 
 
 def small(benchmark: Benchmark, each: int = 2) -> Benchmark:
-    """A benchmark with `each` images of every class in every domain, no other counts, and room on any disk."""
+    """Return a benchmark with `each` images of every class in every domain, which fits on any disk."""
     count = each * benchmark.class_count
     images = dict.fromkeys(benchmark.images, count)
     return replace(benchmark, images=images, images_per_class={}, releases=(), download_bytes=1)
 
 
 def files_of(benchmark: Benchmark, prefix: str = "", each: int = 2) -> dict[str, bytes]:
-    """The files of a `small` benchmark, by path <prefix><domain>/<class>/<n>.png."""
+    """Return the files of a `small` benchmark by path <prefix><domain>/<class>/<n>.png."""
     paths = [f"{d}/{c}/{n}.png" for d in benchmark.images for c in benchmark.classes for n in range(each)]
     return {prefix + path: image(i) for i, path in enumerate(paths)}
 
@@ -85,7 +85,7 @@ def table(
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's data, apart from the real one."""
+    """A temporary data folder of the user."""
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("XDG_DATA_HOME", str(folder))
     return folder
@@ -93,7 +93,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 @dataclass
 class Site:
-    """What a server has and how it misbehaves.
+    """The files of a server and its faults.
 
     Attributes:
         files: by path.
@@ -101,7 +101,7 @@ class Site:
         ranges: whether it understands Range.
         kind: the content type of everything.
         slow: seconds between two blocks of 64 kB.
-        asked: every (method, path, Range header).
+        requests: every (method, path, Range header).
     """
 
     files: dict[str, bytes]
@@ -110,12 +110,12 @@ class Site:
     kind: str = "application/zip"
     slow: float = 0.0
     status: int = 200
-    asked: list[tuple[str, str, str]] = field(default_factory=list)
+    requests: list[tuple[str, str, str]] = field(default_factory=list)
     address: str = ""
 
-    def started(self, name: str) -> list[str]:
-        """The Range headers of what was asked of a file."""
-        return [sent for method, path, sent in self.asked if method == "GET" and path == name]
+    def ranges_of(self, name: str) -> list[str]:
+        """Return the Range headers of all requests for a file."""
+        return [sent for method, path, sent in self.requests if method == "GET" and path == name]
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def serving(site: Site) -> Iterator[Site]:
         def answer(self, *, body: bool) -> None:
             path = unquote(urlsplit(self.path).path)
             sent = self.headers.get("Range", "")
-            site.asked.append((self.command, path, sent))
+            site.requests.append((self.command, path, sent))
             data = site.files.get(path)
             if data is None or site.status != 200:
                 self.send_response(404 if data is None else site.status)

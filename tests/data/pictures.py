@@ -29,7 +29,7 @@ def put(path: Path, seed: int) -> Path:
 def folder_of(
     root: Path, domains: tuple[str, ...] = ("art", "photo"), classes: tuple[str, ...] = ("cat", "dog"), each: int = 2
 ) -> Path:
-    """A clean dataset: `each` images of every class in every domain, all different."""
+    """Write a valid dataset with `each` images of every class in every domain, all different."""
     seed = 0
     for domain in domains:
         for name in classes:

@@ -30,7 +30,7 @@ def config_of(balance: Any, method: str = "erm") -> RunConfig:
 
 
 def passes(balance: float, number: int, labels: NDArray[np.int64] = RARE) -> NDArray[np.int64]:
-    """How often each image is drawn in some passes."""
+    """Return how often each image is drawn in a number of passes."""
     streams = Streams((np.arange(len(labels)),), (len(labels),), 5, labels, balance)
     return np.bincount(np.concatenate([streams.draw(step).rows for step in range(number)]), minlength=len(labels))
 
@@ -43,7 +43,7 @@ def test_the_probability_of_a_class_is_a_power_of_its_count() -> None:
 
 
 @pytest.mark.parametrize(("balance", "rare"), [(0.0, 0.1), (0.5, 0.25), (1.0, 0.5)])
-def test_classes_are_drawn_in_these_proportions(balance: float, rare: float) -> None:
+def test_classes_are_drawn_in_proportion_to_their_probability(balance: float, rare: float) -> None:
     drawn = passes(balance, 40)
     assert drawn[90:].sum() / drawn.sum() == pytest.approx(rare, abs=0.001)
     assert drawn / 40 == pytest.approx(expected_draws(RARE, balance), abs=0.35)
@@ -74,8 +74,8 @@ def test_a_batch_depends_on_seed_and_step_alone(labels: list[int], balance: floa
     order = shuffled_pass(known, len(known), balance, np.random.default_rng(seed))
     assert len(order) == len(known)
     shares = class_shares(np.unique(known, return_counts=True)[1], balance) * len(known)
-    taken = np.array([(known[order] == k).sum() for k in np.unique(known)])
-    assert (np.abs(taken - shares) <= 1 + 1e-9).all()
+    drawn = np.array([(known[order] == k).sum() for k in np.unique(known)])
+    assert (np.abs(drawn - shares) <= 1 + 1e-9).all()
 
 
 def test_images_without_labels_are_not_affected() -> None:
@@ -95,20 +95,20 @@ def data_of(features: NDArray[np.float32], labels: NDArray[np.int64], folder: Pa
     )  # fmt: skip
 
 
-def test_the_closed_form_of_align_weighs_rows_as_the_batches_do(tmp_path: Path) -> None:
+def test_the_closed_form_of_align_weights_rows_as_the_batches_do(tmp_path: Path) -> None:
     data = data_of(np.zeros((100, 1), np.float32), RARE, tmp_path)
     assert row_weights(data, 1.0)[0] == pytest.approx(np.where(RARE == 0, 0.5 / 90, 0.5 / 10))
     assert row_weights(data, 0.0)[0].tolist() == [0.01] * 100
 
 
 @pytest.mark.parametrize("method", ["erm", "vl2v"])
-def test_the_probe_prefers_balance_where_a_rare_class_overlaps_with_a_frequent_one(tmp_path: Path, method: str) -> None:
+def test_the_probe_prefers_balance_if_a_rare_class_overlaps_with_a_frequent_one(tmp_path: Path, method: str) -> None:
     generator = np.random.default_rng(0)
     features = generator.normal(size=(100, 3)).astype(np.float32)
     features[:, 0] += RARE  # one standard deviation apart
     data = data_of(features, RARE, tmp_path)
     config = config_of("auto", method)
-    if method == "vl2v":  # by cosine, to a teacher without an opinion of its own
+    if method == "vl2v":  # by cosine to a teacher whose embeddings carry no information
         data = TrainingData(**vars(data) | {"embeddings": np.eye(2, 4, dtype=np.float32)[RARE]})
     macro = {exponent: macro_accuracy(features, data, config, exponent) for exponent in (0.0, 0.5, 1.0)}
     assert macro[0.0] < 0.6

@@ -20,7 +20,7 @@ def images(count: int = 6, side: int = 40) -> Tensor:
     return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator(1))
 
 
-def test_nothing_asked_for_leaves_every_pixel() -> None:
+def test_without_augmentation_no_pixel_changes() -> None:
     plan = draw_plan(6, STILL, generator())
     square = Plan(**{**vars(plan), "affine": torch.eye(2, 3).expand(6, 2, 3).contiguous()})
     assert torch.equal(apply_plan(images(), square, 40), images())
@@ -35,7 +35,7 @@ def test_the_same_generator_gives_the_same_images_and_another_gives_others() -> 
     assert first.dtype == torch.uint8
 
 
-def test_crops_have_the_areas_aspects_and_places_of_random_resized_crop() -> None:
+def test_crops_have_the_areas_aspects_and_positions_of_random_resized_crop() -> None:
     affine = draw_plan(20000, AugmentSettings(scale=0.5), generator()).affine
     width, height = affine[:, 0, 0].abs(), affine[:, 1, 1]
     area = width * height
@@ -51,14 +51,14 @@ def test_crops_have_the_areas_aspects_and_places_of_random_resized_crop() -> Non
     reference = v2.RandomResizedCrop(200, scale=(0.5, 1.0))
     torch.manual_seed(0)
     drawn = [reference.make_params([torch.zeros(3, 200, 200)]) for _ in range(3000)]
-    theirs = np.array([[p["width"] / 200, p["height"] / 200] for p in drawn])
-    assert abs(theirs[:, 0].mean() - float(width.mean())) < 0.01
-    assert abs(theirs.prod(axis=1).mean() - float(area.mean())) < 0.01
+    expected_sizes = np.array([[p["width"] / 200, p["height"] / 200] for p in drawn])
+    assert abs(expected_sizes[:, 0].mean() - float(width.mean())) < 0.01
+    assert abs(expected_sizes.prod(axis=1).mean() - float(area.mean())) < 0.01
     flipped = float((affine[:, 0, 0] < 0).float().mean())
     assert abs(flipped - 0.5) < 0.02
 
 
-def test_changes_come_as_often_as_asked_for() -> None:
+def test_changes_have_the_requested_probabilities() -> None:
     change = draw_plan(40000, AugmentSettings(style=0.3, corrupt=0.2), generator()).change
     styled = torch.isin(change, STYLES).float().mean()
     corrupted = torch.isin(change, CORRUPTIONS).float().mean()
@@ -68,14 +68,14 @@ def test_changes_come_as_often_as_asked_for() -> None:
     assert abs(edges - 0.3 * 2 / 5) < 0.01  # twice as often as each of the three others
 
 
-def test_too_much_probability_is_refused() -> None:
+def test_probabilities_above_one_are_refused() -> None:
     with pytest.raises(ValueError, match="style \\+ corrupt <= 1"):
         draw_plan(2, AugmentSettings(style=0.7, corrupt=0.5), generator())
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
 @pytest.mark.parametrize("side", [32, 45])
-def test_a_change_keeps_shape_and_range_and_depends_on_its_own_image_only(change, side) -> None:  # type: ignore[no-untyped-def]
+def test_a_change_preserves_shape_and_range_and_depends_only_on_its_image(change, side) -> None:  # type: ignore[no-untyped-def]
     batch = torch.rand(4, 3, side, side, generator=generator())
     draws = torch.rand(4, PARAMETERS, generator=generator(1))
     others = batch.flip(0)
@@ -89,7 +89,7 @@ def test_a_change_keeps_shape_and_range_and_depends_on_its_own_image_only(change
     assert torch.allclose(changed[2:3], alone, atol=1e-5)
 
 
-def test_images_without_a_change_are_not_touched_by_those_of_others() -> None:
+def test_images_without_a_change_are_not_affected_by_changes_of_others() -> None:
     plan = draw_plan(6, STILL, generator())
     change = torch.tensor([-1, 0, -1, 3, 5, 10])
     still = Plan(**{**vars(plan), "affine": torch.eye(2, 3).expand(6, 2, 3).contiguous()})
@@ -98,7 +98,7 @@ def test_images_without_a_change_are_not_touched_by_those_of_others() -> None:
     assert same == [True, False, True, False, False, False]
 
 
-def test_hue_is_pils() -> None:
+def test_hue_is_that_of_pillow() -> None:
     import colorsys
 
     pixels = torch.rand(1, 3, 4, 4, generator=generator())
@@ -110,14 +110,14 @@ def test_hue_is_pils() -> None:
             assert turned[0, :, y, x].tolist() == pytest.approx(wanted, abs=1e-5)
 
 
-def test_mixup_and_cutmix_give_each_image_the_share_that_the_target_gets() -> None:
+def test_mixup_and_cutmix_mix_images_and_targets_in_the_same_proportion() -> None:
     black, white = torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.full((4, 3, 64, 64), 255, dtype=torch.uint8)
     batch = torch.cat([black, white])
     for mixup, cutmix in ((0.4, 0.0), (0.0, 1.0), (0.4, 1.0)):
         plan = draw_mix(1, 8, mixup, cutmix, generator(2))
         mixed = apply_mix(batch, plan).float().mean((1, 2, 3)) / 255
-        own = batch.float().mean((1, 2, 3)) / 255
-        wanted = own * plan.share + own[plan.partner] * (1 - plan.share)
+        means = batch.float().mean((1, 2, 3)) / 255
+        wanted = means * plan.share + means[plan.partner] * (1 - plan.share)
         assert torch.allclose(mixed, wanted, atol=0.03), (mixup, cutmix)
         assert (plan.share < 0.999).any()
 

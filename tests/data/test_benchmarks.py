@@ -31,7 +31,7 @@ def laid_out(root: Path, benchmark: Benchmark, each: int = 2) -> Path:
 
 
 def counts_of(benchmark: Benchmark) -> dict[str, dict[str, int]]:
-    """Counts whose domains are right, all in the first class but for one image of each other one."""
+    """Return counts with correct domains; all images are in the first class except one of each other class."""
     first, *others = benchmark.classes
     return {
         domain: {first: count - len(others), **dict.fromkeys(others, 1)} for domain, count in benchmark.images.items()
@@ -70,7 +70,7 @@ def test_a_wrong_name_is_refused_with_the_right_ones() -> None:
         find("ImageNet")
 
 
-def test_names_are_known_in_every_spelling_in_use() -> None:
+def test_every_common_spelling_of_a_name_is_recognised() -> None:
     assert Names(OFFICE_HOME).domain("RealWorld") == Names(OFFICE_HOME).domain("real_world") == "Real World"
     assert Names(VLCS).domain("CALTECH") == "Caltech101"
     assert Names(TERRA_INCOGNITA).domain("L100") == "location_100"
@@ -81,17 +81,17 @@ def test_names_are_known_in_every_spelling_in_use() -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".git", "a/b", "a\\b", "C:x", "a\0", "a\n", "a.", "a ", "x" * 201])
-def test_only_plain_names_become_files(name: str) -> None:
+def test_only_plain_names_become_file_names(name: str) -> None:
     assert not is_plain(name)
     assert is_plain("aircraft carrier_1.jpg")
 
 
-def test_right_counts_have_no_difference() -> None:
+def test_correct_counts_have_no_difference() -> None:
     assert compare(PACS, PACS.images_per_class).differences == ()
     assert compare(OFFICE_HOME, counts_of(OFFICE_HOME)).differences == ()
 
 
-def test_a_lacking_image_a_moved_one_and_a_foreign_class_are_told() -> None:
+def test_missing_images_moved_images_and_unknown_classes_are_reported() -> None:
     counts = {domain: dict(classes) for domain, classes in PACS.images_per_class.items()}
     counts["photo"]["dog"] -= 1
     counts["sketch"]["dog"] -= 1
@@ -107,7 +107,7 @@ def test_a_lacking_image_a_moved_one_and_a_foreign_class_are_told() -> None:
     }
 
 
-def test_a_foreign_domain_and_a_wrong_number_of_classes_are_told() -> None:
+def test_unknown_domains_and_a_wrong_number_of_classes_are_reported() -> None:
     counts = {domain: {"a": count} for domain, count in DOMAIN_NET.images.items()} | {"extra": {"a": 1}}
     assert compare(DOMAIN_NET, counts).differences == (
         "extra: expected 0 images, found 1 image",
@@ -115,7 +115,7 @@ def test_a_foreign_domain_and_a_wrong_number_of_classes_are_told() -> None:
     )
 
 
-def test_the_release_of_todays_annotations_is_known() -> None:
+def test_the_release_of_the_current_annotations_is_recognised() -> None:
     release = TERRA_INCOGNITA.releases[0]
     assert sum(release.images.values()) == 24_330
     verdict = compare(TERRA_INCOGNITA, counts_of(replace(TERRA_INCOGNITA, images=release.images)))
@@ -124,7 +124,7 @@ def test_the_release_of_todays_annotations_is_known() -> None:
     assert compare(TERRA_INCOGNITA, counts_of(TERRA_INCOGNITA)).release == ""
 
 
-def test_tally_counts_images_alone(tmp_path: Path) -> None:
+def test_only_images_are_counted(tmp_path: Path) -> None:
     laid_out(tmp_path, small(PACS), each=1)
     (tmp_path / "benchmark.json").write_text("{}")
     (tmp_path / ".hidden" / "a").mkdir(parents=True)
@@ -135,7 +135,7 @@ def test_tally_counts_images_alone(tmp_path: Path) -> None:
     assert tally(tmp_path) == {domain: dict.fromkeys(PACS.classes, 1) for domain in PACS.images}
 
 
-def test_a_check_finds_what_is_lacking_and_what_cannot_be_read(tmp_path: Path) -> None:
+def test_a_check_finds_missing_and_unreadable_images(tmp_path: Path) -> None:
     benchmark = small(PACS)
     root = laid_out(tmp_path / "PACS", benchmark)
     right = check(benchmark, root)
@@ -150,13 +150,13 @@ def test_a_check_finds_what_is_lacking_and_what_cannot_be_read(tmp_path: Path) -
     assert report.digest == ""
 
 
-def test_a_check_of_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_check_of_an_empty_folder_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(DataError, match="contains no benchmark"):
             check(PACS, folder)
 
 
-def test_a_users_own_folder_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_the_user_is_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve(tmp_path) == tmp_path
     assert resolve(str(tmp_path)) == tmp_path
     (tmp_path / "PACS").mkdir()
@@ -170,7 +170,7 @@ def test_a_users_own_folder_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytes
 
 @pytest.fixture
 def tiny_pacs(monkeypatch: pytest.MonkeyPatch) -> Benchmark:
-    """PACS of two images per class, under its own name."""
+    """Replace PACS with two images per class."""
     benchmark = small(PACS)
     monkeypatch.setattr(benchmarks, "BENCHMARKS", (benchmark,))
     benchmarks._checked.cache_clear()
@@ -187,7 +187,7 @@ def test_a_benchmark_is_found_under_a_root_or_as_the_root(tmp_path: Path, tiny_p
         resolve("PACS", tmp_path / "elsewhere")
 
 
-def test_a_benchmark_is_found_where_it_was_put(tmp_path: Path, tiny_pacs: Benchmark) -> None:
+def test_a_benchmark_is_found_where_it_was_installed(tmp_path: Path, tiny_pacs: Benchmark) -> None:
     with pytest.raises(DataError, match="PACS is missing"):
         resolve("PACS")
     folder = laid_out(tmp_path / "mine", tiny_pacs)
@@ -195,14 +195,14 @@ def test_a_benchmark_is_found_where_it_was_put(tmp_path: Path, tiny_pacs: Benchm
     assert resolve("PACS") == folder
 
 
-def test_a_difference_warns_and_does_not_fail(tmp_path: Path, tiny_pacs: Benchmark) -> None:
+def test_a_difference_is_a_warning_and_not_an_error(tmp_path: Path, tiny_pacs: Benchmark) -> None:
     folder = laid_out(tmp_path / "PACS", tiny_pacs)
     (folder / "photo" / "dog" / "0.png").unlink()
     with pytest.warns(BenchmarkWarning, match="photo: expected 14 images, found 13 images"):
         assert resolve("PACS", tmp_path) == folder
 
 
-def test_a_release_of_other_counts_warns_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_with_other_counts_is_a_warning_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twice, once = small(TERRA_INCOGNITA), small(TERRA_INCOGNITA, each=1)
     monkeypatch.setattr(benchmarks, "BENCHMARKS", (replace(twice, releases=(Release("half of it", once.images),)),))
     benchmarks._checked.cache_clear()
@@ -211,7 +211,7 @@ def test_a_release_of_other_counts_warns_too(tmp_path: Path, monkeypatch: pytest
         resolve("TerraIncognita", tmp_path)
 
 
-def test_the_real_pacs_is_right(shared: Path) -> None:
+def test_the_real_pacs_passes_the_check(shared: Path) -> None:
     folder = shared / "data" / "PACS"
     if not folder.is_dir():
         pytest.skip("PACS is not in the maintainers' folder")

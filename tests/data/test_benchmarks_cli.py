@@ -28,7 +28,7 @@ def run(*words: str | Path, answer: str | None = None) -> Result:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Benchmark:
-    """PACS of two images per class, under its own name."""
+    """Replace PACS with two images per class."""
     benchmark = small(PACS)
     for module in (benchmarks, benchmark_table):
         monkeypatch.setattr(module, "BENCHMARKS", (benchmark,))
@@ -58,25 +58,25 @@ def test_without_a_terminal_the_terms_must_be_accepted_by_a_flag(tmp_path: Path)
 
 @pytest.mark.system
 @pytest.mark.parametrize(("answer", "code"), [("n", 2), ("y", 3)])
-def test_on_a_terminal_it_asks(tmp_path: Path, answer: str, code: int) -> None:
+def test_on_a_terminal_the_command_asks_for_acceptance(tmp_path: Path, answer: str, code: int) -> None:
     pty = pytest.importorskip("pty")
-    ours, theirs = pty.openpty()
+    controller, terminal = pty.openpty()
     words = ["get", "PACS", "--out", str(tmp_path / "out"), "--from", "http://127.0.0.1:1/PACS.zip"]
-    os.write(ours, f"{answer}\n".encode())
+    os.write(controller, f"{answer}\n".encode())
     done = subprocess.run(
         [sys.executable, "-m", "vl2v", "data", *words],
-        stdin=theirs, capture_output=True, text=True, env=environment(XDG_DATA_HOME=str(tmp_path)),
+        stdin=terminal, capture_output=True, text=True, env=environment(XDG_DATA_HOME=str(tmp_path)),
     )  # fmt: skip
-    os.close(ours)
-    os.close(theirs)
-    assert done.returncode == code, done.stderr  # after yes, there is nothing to be had at that address
+    os.close(controller)
+    os.close(terminal)
+    assert done.returncode == code, done.stderr  # after yes, the URL has no file
     assert f"Download about {PACS.download_bytes / 1e6:.1f} MB under these terms?" in done.stderr
     assert ("were not accepted; nothing was downloaded" in done.stderr) == (answer == "n")
     assert ("cannot be downloaded" in done.stderr) == (answer == "y")
     assert not (tmp_path / "out").exists()
 
 
-def test_files_of_ones_own_need_no_yes_and_the_terms_are_shown(tmp_path: Path, tiny: Benchmark) -> None:
+def test_local_files_need_no_acceptance_and_the_terms_are_shown(tmp_path: Path, tiny: Benchmark) -> None:
     source = zipped(tmp_path / "PACS.zip", files_of(tiny))
     done = run("get", "pacs", "--out", tmp_path / "out", "--from", source)
     assert done.exit_code == 0, done.stderr
@@ -89,7 +89,7 @@ def test_files_of_ones_own_need_no_yes_and_the_terms_are_shown(tmp_path: Path, t
     assert f"digest {digest}: unchanged" in checked.stdout
 
 
-def test_the_folder_is_in_the_users_data_if_none_is_given(
+def test_the_default_folder_is_in_the_data_of_the_user(
     tmp_path: Path, home: Path, tiny: Benchmark
 ) -> None:  # fmt: skip
     done = run("get", "PACS", "--from", zipped(tmp_path / "PACS.zip", files_of(tiny)), "--json")
@@ -109,12 +109,12 @@ def test_a_check_of_wrong_data_ends_with_3(tmp_path: Path, tiny: Benchmark) -> N
     assert "photo: expected 14 images, found 13 images" in done.stdout
     assert "photo/dog/0.png: empty file" in done.stdout
     assert done.stdout.endswith("NOT VALID\n")
-    found = json.loads(run("check", "PACS", folder, "--json").stdout)
-    assert found["unreadable"] == [{"file": "photo/dog/0.png", "problem": "empty file"}]
-    assert found["right"] is False
+    result = json.loads(run("check", "PACS", folder, "--json").stdout)
+    assert result["unreadable"] == [{"file": "photo/dog/0.png", "problem": "empty file"}]
+    assert result["right"] is False
 
 
-def test_a_file_that_changed_since_it_came_is_told(tmp_path: Path, tiny: Benchmark) -> None:
+def test_a_file_that_changed_since_the_download_is_reported(tmp_path: Path, tiny: Benchmark) -> None:
     run("get", "PACS", "--out", tmp_path / "out", "--from", zipped(tmp_path / "PACS.zip", files_of(tiny)))
     (tmp_path / "out" / "photo" / "dog" / "0.png").write_bytes(image(4321))
     done = run("check", "PACS", tmp_path / "out")
@@ -122,7 +122,7 @@ def test_a_file_that_changed_since_it_came_is_told(tmp_path: Path, tiny: Benchma
     assert "CHANGED, was" in done.stdout
 
 
-def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path, tiny: Benchmark) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path, tiny: Benchmark) -> None:
     (tmp_path / "file").write_text("mine")
     source = zipped(tmp_path / "PACS.zip", files_of(tiny))
     done = run("get", "PACS", "--out", tmp_path / "file" / "out", "--from", source)
@@ -137,7 +137,7 @@ def test_with_json_every_line_of_progress_is_json(tmp_path: Path, tiny: Benchmar
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("get", "ImageNet"), 2, "Unknown benchmark."),
         (("check", "ImageNet", "."), 2, "vl2v data list"),
@@ -146,14 +146,14 @@ def test_with_json_every_line_of_progress_is_json(tmp_path: Path, tiny: Benchmar
         (("get", "VLCS", "--from", "hub"), 2, "--from official"),
     ],
 )
-def test_wrong_words_are_errors_without_a_traceback(words: tuple[str, ...], code: int, said: str) -> None:
+def test_wrong_arguments_are_errors_without_a_traceback(words: tuple[str, ...], code: int, message: str) -> None:
     done = run(*words)
     assert done.exit_code == code
-    assert said in done.stderr
+    assert message in done.stderr
     assert "next: " in done.stderr or "expected: " in done.stderr
 
 
-def test_every_command_of_the_page_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_of_the_page_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [re.sub(r"\s+#.*", "", line.strip()) for line in text.splitlines() if line.startswith("    vl2v data ")]
     assert {line.split()[2] for line in lines} == {"list", "get", "check"}

@@ -37,8 +37,8 @@ class Notes(Silent):
         self.lines.append(text)
 
 
-def took(benchmark: Benchmark, out: Path, source: Path | str) -> dict[str, bytes]:
-    """Get a benchmark and give its images by path, after the folder passed the check against its own manifest."""
+def installed(benchmark: Benchmark, out: Path, source: Path | str) -> dict[str, bytes]:
+    """Install a benchmark, check the folder against its manifest, and return the images by path."""
     manifest = get(benchmark, out, choose(benchmark, str(source)))
     report = check(benchmark, out)
     assert report.right
@@ -59,7 +59,7 @@ def refused(benchmark: Benchmark, out: Path, source: Path | str, match: str) -> 
 
 
 @pytest.mark.slow
-def test_the_whole_of_pacs_from_an_archive_in_the_official_layout(tmp_path: Path) -> None:
+def test_pacs_is_read_from_an_archive_in_the_official_layout(tmp_path: Path) -> None:
     files = {
         f"kfold/{domain}/{label}/pic_{n:03d}.jpg": b"\xff\xd8\xff" + f"{domain}{label}{n}".encode()
         for domain, classes in PACS.images_per_class.items()
@@ -77,32 +77,32 @@ def test_the_whole_of_pacs_from_an_archive_in_the_official_layout(tmp_path: Path
     assert resolve("PACS") == (tmp_path / "out" / "PACS").resolve()
 
 
-def test_one_image_less_than_pacs_is_refused_and_nothing_is_in_place(tmp_path: Path) -> None:
+def test_a_missing_image_is_refused_and_nothing_is_installed(tmp_path: Path) -> None:
     files = files_of(PACS, "kfold/")
     refused(PACS, tmp_path / "PACS", zipped(tmp_path / "PACS.zip", files), "photo: expected 1,670 images, found 14")
     assert not (tmp_path / ".PACS.partial").exists()
 
 
-def test_a_tar_a_folder_and_a_zip_give_the_same(tmp_path: Path) -> None:
+def test_a_tar_a_folder_and_a_zip_give_the_same_images(tmp_path: Path) -> None:
     benchmark = small(VLCS)
     files = files_of(benchmark)
-    expected = took(benchmark, tmp_path / "a", zipped(tmp_path / "v.zip", files_of(benchmark, "VLCS/")))
+    expected = installed(benchmark, tmp_path / "a", zipped(tmp_path / "v.zip", files_of(benchmark, "VLCS/")))
     assert expected == files
-    assert took(benchmark, tmp_path / "b", tarred(tmp_path / "v.tar.gz", files_of(benchmark, "VLCS/"))) == files
+    assert installed(benchmark, tmp_path / "b", tarred(tmp_path / "v.tar.gz", files_of(benchmark, "VLCS/"))) == files
     folder = tmp_path / "mine"
     with zipfile.ZipFile(tmp_path / "v.zip") as archive:
         archive.extractall(folder)
-    assert took(benchmark, tmp_path / "c", folder) == files
+    assert installed(benchmark, tmp_path / "c", folder) == files
     assert len(DomainFolder(tmp_path / "a").scan()) == len(files)
 
 
-def test_spellings_of_domains_become_the_benchmarks_own(tmp_path: Path) -> None:
+def test_spellings_of_domains_become_those_of_the_benchmark(tmp_path: Path) -> None:
     benchmark = small(OFFICE_HOME, each=1)
     files = {
         path.replace("Real World", "RealWorld").replace("Alarm_Clock", "alarm clock"): data
         for path, data in files_of(benchmark, "OfficeHomeDataset_10072016/", each=1).items()
     }
-    got = took(benchmark, tmp_path / "out", zipped(tmp_path / "o.zip", files))
+    got = installed(benchmark, tmp_path / "out", zipped(tmp_path / "o.zip", files))
     assert got == files_of(benchmark, each=1)
 
 
@@ -115,28 +115,28 @@ def rows_of(benchmark: Benchmark) -> list[tuple[bytes, str | None, int | str, in
     ]
 
 
-def test_parquet_in_the_hubs_layout(tmp_path: Path) -> None:
+def test_parquet_in_the_layout_of_the_hub_is_read(tmp_path: Path) -> None:
     benchmark = small(PACS)
     rows = rows_of(benchmark)
     half = len(rows) // 2 + 1
     source = tmp_path / "hub" / "data"
     table(source / "train-00000-of-00002.parquet", rows[:half], {"label": PACS.classes}, group=5)
     table(source / "train-00001-of-00002.parquet", rows[half:], {"label": PACS.classes}, group=5)
-    got = took(benchmark, tmp_path / "out", tmp_path / "hub")
+    got = installed(benchmark, tmp_path / "out", tmp_path / "hub")
     assert got == {f"{row[3]}/{PACS.classes[int(row[2])]}/{row[1]}": row[0] for row in rows}
 
 
-def test_parquet_with_a_domain_as_a_class_label_and_rows_without_names(tmp_path: Path) -> None:
+def test_parquet_with_domains_as_class_labels_and_rows_without_names_is_read(tmp_path: Path) -> None:
     benchmark = small(PACS)
     domains = tuple(benchmark.images)
     rows = [(data, None, label, domains.index(str(domain))) for data, _, label, domain in rows_of(benchmark)]
     source = table(tmp_path / "t.parquet", rows, {"label": PACS.classes, "domain": domains})
-    got = took(benchmark, tmp_path / "out", source)
+    got = installed(benchmark, tmp_path / "out", source)
     assert sorted(got.values()) == sorted(row[0] for row in rows)
     assert next(iter(got)) == "art_painting/dog/0000000.png"
 
 
-def test_parquet_with_a_column_of_paths(tmp_path: Path) -> None:
+def test_parquet_with_a_column_of_paths_is_read(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -149,33 +149,33 @@ def test_parquet_with_a_column_of_paths(tmp_path: Path) -> None:
         "image_path": [f"{domain}/{label}/{domain}_1.png" for _, domain, label in rows],
     }
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    got = took(benchmark, tmp_path / "out", tmp_path / "t.parquet")
+    got = installed(benchmark, tmp_path / "out", tmp_path / "t.parquet")
     assert got == {f"{domain}/{label}/{domain}_1.png": data for data, domain, label in rows}
 
 
-def test_rows_of_one_name_are_told_apart_the_same_way_every_time(tmp_path: Path) -> None:
+def test_rows_with_equal_names_get_reproducible_distinct_names(tmp_path: Path) -> None:
     benchmark = small(PACS)
     rows = [(data, "same.jpg", label, domain) for data, _, label, domain in rows_of(benchmark)]
     source = table(tmp_path / "t.parquet", rows, {"label": PACS.classes})
-    got = took(benchmark, tmp_path / "a", source)
+    got = installed(benchmark, tmp_path / "a", source)
     assert got["art_painting/dog/same.jpg"] == rows[0][0]
     assert got["art_painting/dog/same-0000001.jpg"] == rows[1][0]
-    assert took(benchmark, tmp_path / "b", source) == got
+    assert installed(benchmark, tmp_path / "b", source) == got
 
 
-def test_parquet_without_a_domain_column_takes_the_files_name(tmp_path: Path) -> None:
+def test_parquet_without_a_domain_column_uses_the_file_name(tmp_path: Path) -> None:
     benchmark = small(PACS)
     for domain in benchmark.images:
         rows = [(data, name, label, None) for data, name, label, of in rows_of(benchmark) if of == domain]
         table(tmp_path / "hub" / f"{domain}-00000-of-00001.parquet", rows, {"label": PACS.classes})
-    assert len(took(benchmark, tmp_path / "out", tmp_path / "hub")) == benchmark.total
+    assert len(installed(benchmark, tmp_path / "out", tmp_path / "hub")) == benchmark.total
 
 
-def test_numbers_without_names_broken_files_and_lacking_columns_are_refused(tmp_path: Path) -> None:
+def test_numbers_without_names_broken_files_and_missing_columns_are_refused(tmp_path: Path) -> None:
     benchmark = small(PACS)
     refused(benchmark, tmp_path / "o", table(tmp_path / "a.parquet", rows_of(benchmark), {}), "does not define label")
-    whole = (tmp_path / "a.parquet").read_bytes()
-    (tmp_path / "b.parquet").write_bytes(whole[: len(whole) // 2])
+    complete = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(complete[: len(complete) // 2])
     refused(benchmark, tmp_path / "o", tmp_path / "b.parquet", "cannot be read")
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -191,7 +191,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
         get(PACS, tmp_path / "out", choose(PACS, str(source)))
 
 
-def test_reading_parquet_takes_no_more_memory_for_more_rows(tmp_path: Path) -> None:
+def test_the_memory_for_reading_parquet_does_not_depend_on_the_rows(tmp_path: Path) -> None:
     rows = [(image(i) + bytes(200_000), f"{i}.png", 0, "photo") for i in range(400)]
     source = table(tmp_path / "big.parquet", rows, {"label": PACS.classes}, group=20)
     assert source.stat().st_size > 80_000_000
@@ -205,7 +205,7 @@ def test_reading_parquet_takes_no_more_memory_for_more_rows(tmp_path: Path) -> N
 
 
 def camera_traps(benchmark: Benchmark) -> tuple[dict[str, list[Any]], dict[str, bytes], dict[str, bytes]]:
-    """Annotations, the images they are of, and where these belong."""
+    """Return annotations, their images, and the expected paths of these."""
     categories = [{"id": i, "name": name} for i, name in enumerate([*benchmark.classes, "car"])]
     images: list[Any] = []
     annotations: list[Any] = []
@@ -221,10 +221,10 @@ def camera_traps(benchmark: Benchmark) -> tuple[dict[str, list[Any]], dict[str, 
 
     n = 0
     for domain in benchmark.images:
-        place = domain.removeprefix("location_")
+        site = domain.removeprefix("location_")
         for label, folder in enumerate(benchmark.classes):
             for _ in range(2):
-                location = place if n % 2 else int(place)  # text in one release, a number in the other
+                location = site if n % 2 else int(site)  # text in one release, a number in the other
                 name = add(location, [label, label], n)
                 expected[f"{domain}/{folder}/{name}"] = image(n)
                 n += 1
@@ -241,27 +241,27 @@ def test_camera_traps_become_locations_and_classes(tmp_path: Path) -> None:
     source.mkdir()
     zipped(source / "caltech_camera_traps.json.zip", {"caltech_images_20210113.json": json.dumps(notes).encode()})
     tarred(source / "eccv_18_all_images_sm.tar.gz", pictures)
-    assert took(benchmark, tmp_path / "out", source) == expected
+    assert installed(benchmark, tmp_path / "out", source) == expected
 
 
-def test_camera_traps_with_annotations_in_several_files_of_a_tar(tmp_path: Path) -> None:
+def test_camera_trap_annotations_in_several_files_of_a_tar_are_read(tmp_path: Path) -> None:
     benchmark = small(TERRA_INCOGNITA)
     notes, pictures, expected = camera_traps(benchmark)
     files = {}
     for part in range(2):
-        own = notes["images"][part::2]
-        names = {entry["id"] for entry in own}
+        annotated = notes["images"][part::2]
+        names = {entry["id"] for entry in annotated}
         annotations = [a for a in notes["annotations"] if a["image_id"] in names]
-        content = {"images": own, "annotations": annotations, "categories": notes["categories"]}
+        content = {"images": annotated, "annotations": annotations, "categories": notes["categories"]}
         files[f"eccv_18_annotation_files/part{part}.json"] = json.dumps(content).encode()
     source = tmp_path / "source"
     source.mkdir()
     tarred(source / "eccv_18_annotations.tar.gz", files)
     tarred(source / "eccv_18_all_images_sm.tar.gz", pictures)
-    assert took(benchmark, tmp_path / "out", source) == expected
+    assert installed(benchmark, tmp_path / "out", source) == expected
 
 
-def test_an_image_of_two_classes_belongs_to_both(tmp_path: Path) -> None:
+def test_an_image_of_two_classes_is_in_both(tmp_path: Path) -> None:
     benchmark = small(TERRA_INCOGNITA)
     notes, pictures, expected = camera_traps(benchmark)
     name = next(iter(pictures)).split("/")[1]
@@ -273,11 +273,11 @@ def test_an_image_of_two_classes_belongs_to_both(tmp_path: Path) -> None:
     for path, data in pictures.items():
         (folder / "images" / path.split("/")[1]).write_bytes(data)
     (folder / "notes.json").write_text(json.dumps(notes))
-    got = took(benchmark, tmp_path / "out", folder)
+    got = installed(benchmark, tmp_path / "out", folder)
     assert got == expected | {f"{domain}/bobcat/{name}": image(0)}
 
 
-def test_json_that_is_no_annotation_is_refused(tmp_path: Path) -> None:
+def test_json_that_is_not_an_annotation_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "notes.json").write_text('{"images": []}')
@@ -285,12 +285,12 @@ def test_json_that_is_no_annotation_is_refused(tmp_path: Path) -> None:
 
 
 def domain_net() -> Benchmark:
-    """DomainNet of three classes, whose names are not listed, as in the real one."""
+    """Return DomainNet with three classes whose names are not listed, as in the real one."""
     images = dict.fromkeys(DOMAIN_NET.images, 6)
     return replace(DOMAIN_NET, images=images, class_count=3, download_bytes=1)
 
 
-def test_the_six_zips_of_domain_net_with_their_lists(tmp_path: Path) -> None:
+def test_the_six_zips_of_domain_net_are_read_with_their_lists(tmp_path: Path) -> None:
     benchmark = domain_net()
     source = tmp_path / "source"
     source.mkdir()
@@ -302,12 +302,12 @@ def test_the_six_zips_of_domain_net_with_their_lists(tmp_path: Path) -> None:
             for n in range(3)
         }
         zipped(source / f"{domain}.zip", files)
-        kept = {path: data for path, data in files.items() if not path.endswith("2.jpg")}  # the cleaned lists
-        expected.update(kept)
-        lines = [f"{path} {i}\n" for i, path in enumerate(kept)]
+        cleaned = {path: data for path, data in files.items() if not path.endswith("2.jpg")}  # the cleaned lists
+        expected.update(cleaned)
+        lines = [f"{path} {i}\n" for i, path in enumerate(cleaned)]
         (source / f"{domain}_train.txt").write_text("".join(lines[::2]))
         (source / f"{domain}_test.txt").write_text("".join(lines[1::2]))
-    assert took(benchmark, tmp_path / "out", source) == expected
+    assert installed(benchmark, tmp_path / "out", source) == expected
     for path in source.glob("*.txt"):
         path.unlink()
     refused(benchmark, tmp_path / "again", source, "clipart: expected 6 images, found 9 images")
@@ -315,7 +315,7 @@ def test_the_six_zips_of_domain_net_with_their_lists(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../evil.png", "/etc/evil.png", "photo/../../evil.png", "..\\evil.png", "C:\\e.png"])
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
-def test_an_archive_that_names_files_outside_itself_is_refused(tmp_path: Path, name: str, kind: str) -> None:
+def test_an_archive_with_paths_outside_itself_is_refused(tmp_path: Path, name: str, kind: str) -> None:
     benchmark = small(PACS)
     files = files_of(benchmark) | {name: image(9)}
     source = (zipped if kind == "zip" else tarred)(tmp_path / f"p.{kind}", files)
@@ -336,13 +336,15 @@ def test_links_in_a_tar_are_never_followed(tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    assert took(benchmark, tmp_path / "out", source) == files_of(benchmark)
+    assert installed(benchmark, tmp_path / "out", source) == files_of(benchmark)
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 def test_a_bomb_is_refused(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark = small(PACS)
-    monkeypatch.setattr("vl2v.datasets.get.shutil.rmtree", lambda *_: None)  # what was written stays, and is counted
+    monkeypatch.setattr(
+        "vl2v.datasets.get.shutil.rmtree", lambda *_: None
+    )  # written images are not deleted, and they are counted
     bomb = {f"photo/dog/bomb{n}.png": image(n) + bytes(30 << 20) for n in range(3)}
     source = (zipped if kind == "zip" else tarred)(tmp_path / f"p.{kind}", bomb | files_of(benchmark))
     refused(benchmark, tmp_path / "out", source, "decompression bomb")
@@ -351,7 +353,7 @@ def test_a_bomb_is_refused(tmp_path: Path, kind: str, monkeypatch: pytest.Monkey
     assert sum(path.stat().st_size for path in written) < 70 << 20
 
 
-def test_a_zip_that_lies_about_a_size_is_refused(tmp_path: Path) -> None:
+def test_a_zip_with_a_wrong_size_is_refused(tmp_path: Path) -> None:
     source = zipped(tmp_path / "p.zip", {"photo/dog/0.png": image(0) + bytes(5000)})
     data = bytearray(source.read_bytes())
     entry = data.rindex(b"PK\x01\x02")
@@ -362,13 +364,13 @@ def test_a_zip_that_lies_about_a_size_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar"])
 def test_a_broken_archive_is_refused(tmp_path: Path, kind: str) -> None:
-    whole = (zipped if kind == "zip" else tarred)(tmp_path / "whole", files_of(small(PACS))).read_bytes()
+    complete = (zipped if kind == "zip" else tarred)(tmp_path / "whole", files_of(small(PACS))).read_bytes()
     source = tmp_path / f"p.{kind}"
-    source.write_bytes(whole[: len(whole) // 2] if kind != "tar" else b"no tar")
+    source.write_bytes(complete[: len(complete) // 2] if kind != "tar" else b"no tar")
     refused(small(PACS), tmp_path / "out", source, "cannot be unpacked")
 
 
-def test_what_is_called_an_image_and_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_the_suffix_of_an_image_and_other_content_is_refused(tmp_path: Path) -> None:
     files = files_of(small(PACS)) | {"photo/dog/1.png": b"<html>gone</html>"}
     refused(small(PACS), tmp_path / "out", zipped(tmp_path / "p.zip", files), "photo/dog/1.png is not an image")
 
@@ -376,14 +378,17 @@ def test_what_is_called_an_image_and_is_none_is_refused(tmp_path: Path) -> None:
 def test_two_different_images_of_one_name_are_refused_and_a_copy_is_not(tmp_path: Path) -> None:
     benchmark = small(PACS)
     files = files_of(benchmark, "a/")
-    assert len(took(benchmark, tmp_path / "same", zipped(tmp_path / "p.zip", files | files_of(benchmark, "b/")))) == 56
+    assert (
+        len(installed(benchmark, tmp_path / "same", zipped(tmp_path / "p.zip", files | files_of(benchmark, "b/"))))
+        == 56
+    )
     clash = files | {"b/photo/dog/1.png": image(12345)}
     refused(
         benchmark, tmp_path / "out", zipped(tmp_path / "q.zip", clash), "Two different images have the path photo/dog"
     )
 
 
-def test_what_belongs_nowhere_is_left_out_and_said(tmp_path: Path) -> None:
+def test_files_outside_the_layout_are_skipped_and_reported(tmp_path: Path) -> None:
     benchmark = small(PACS)
     files = files_of(benchmark) | {"quickdraw/dog/1.png": image(0), "photo/zebra/1.png": image(1)}
     notes = Notes()
@@ -393,7 +398,7 @@ def test_what_belongs_nowhere_is_left_out_and_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["a file", "a folder with files", "an existing benchmark"])
-def test_a_folder_that_is_taken_is_refused_untouched(tmp_path: Path, kind: str) -> None:
+def test_an_existing_folder_is_refused_unchanged(tmp_path: Path, kind: str) -> None:
     out = tmp_path / "out"
     if kind == "a file":
         out.write_text("mine")
@@ -405,13 +410,15 @@ def test_a_folder_that_is_taken_is_refused_untouched(tmp_path: Path, kind: str) 
     assert not (tmp_path / ".out.partial").exists()
 
 
-def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+def test_an_empty_folder_is_used(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     benchmark = small(PACS)
-    assert took(benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", files_of(benchmark))) == files_of(benchmark)
+    assert installed(benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", files_of(benchmark))) == files_of(
+        benchmark
+    )
 
 
-def test_what_a_run_killed_at_its_very_end_left_is_tidied(tmp_path: Path) -> None:
+def test_remains_of_a_command_killed_at_its_end_are_removed(tmp_path: Path) -> None:
     benchmark = small(PACS)
     source = choose(benchmark, str(zipped(tmp_path / "p.zip", files_of(benchmark))))
     get(benchmark, tmp_path / "out", source)
@@ -421,7 +428,7 @@ def test_what_a_run_killed_at_its_very_end_left_is_tidied(tmp_path: Path) -> Non
     assert not (tmp_path / ".out.partial").exists()
 
 
-def test_the_working_folder_can_be_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_folder_can_be_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark = small(PACS)
     source = choose(benchmark, str(zipped(tmp_path / "p.zip", files_of(benchmark))))
     (tmp_path / "here").mkdir()
@@ -430,7 +437,7 @@ def test_the_working_folder_can_be_the_place(tmp_path: Path, monkeypatch: pytest
     assert sorted(path.name for path in (tmp_path / "here").iterdir()) == sorted(["benchmark.json", *benchmark.images])
 
 
-def test_another_source_does_not_go_on_with_what_is_half_done(tmp_path: Path) -> None:
+def test_another_source_does_not_continue_a_partial_installation(tmp_path: Path) -> None:
     benchmark = small(PACS)
     files = files_of(benchmark)
     downloads = tmp_path / ".out.partial" / "downloads"
@@ -441,21 +448,21 @@ def test_another_source_does_not_go_on_with_what_is_half_done(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="There is an unfinished download"):
         get(benchmark, tmp_path / "out", choose(benchmark, str(other)))
     (downloads / "PACS.zip.part").unlink()
-    assert took(benchmark, tmp_path / "out", other) == files
+    assert installed(benchmark, tmp_path / "out", other) == files
 
 
-def test_a_source_that_was_mended_is_taken(tmp_path: Path) -> None:
+def test_a_repaired_source_is_accepted(tmp_path: Path) -> None:
     benchmark = small(PACS)
     files = files_of(benchmark)
     refused(
         benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", dict(list(files.items())[:9])), "does not match PACS"
     )
     assert not (tmp_path / ".out.partial").exists()
-    assert took(benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", files)) == files
+    assert installed(benchmark, tmp_path / "out", zipped(tmp_path / "p.zip", files)) == files
 
 
 @pytest.mark.system
-def test_the_real_pacs_as_a_folder_and_as_parquet_is_the_same(tmp_path: Path, shared: Path) -> None:
+def test_the_real_pacs_is_the_same_as_a_folder_and_as_parquet(tmp_path: Path, shared: Path) -> None:
     folder = shared / "data" / "PACS"
     if not folder.is_dir():
         pytest.skip("PACS is not in the maintainers' folder")
@@ -470,13 +477,13 @@ def test_the_real_pacs_as_a_folder_and_as_parquet_is_the_same(tmp_path: Path, sh
     shutil.rmtree(tmp_path)
 
 
-def test_a_disk_without_room_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_before_the_download(tmp_path: Path) -> None:
     with pytest.raises(DiskFullError, match="does not fit on the disk"):
         get(replace(PACS, download_bytes=1 << 60), tmp_path / "out", choose(PACS, "hub"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_forms_of_a_source(tmp_path: Path) -> None:
+def test_every_form_of_a_source_is_parsed(tmp_path: Path) -> None:
     assert choose(PACS, None).hub == "flwrlabs/pacs"
     assert choose(PACS, None).revision == PACS.revision
     assert choose(VLCS, None).archives == VLCS.archives

@@ -1,4 +1,4 @@
-"""A cache can always be computed again: whatever is cut, zeroed, deleted or overwritten in it mends itself."""
+"""A cache recovers from truncated, zeroed, deleted or overwritten files."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ DAMAGES: list[Callable[[Path], None]] = [halved, zeroed, noise, emptied, Path.un
 
 @pytest.mark.parametrize("file", ["files.sqlite", f"pixels-{SIZE}.sqlite", f"pixels-{SIZE}.u8"])
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_training_sees_the_right_pixels_whatever_happened_to_a_file(
+def test_training_gets_correct_pixels_from_a_damaged_cache(
     photos: Path, tmp_path: Path, file: str, damage: Callable[[Path], None]
 ) -> None:
     scanned(photos, tmp_path / "cache")
@@ -81,7 +81,7 @@ def test_training_sees_the_right_pixels_whatever_happened_to_a_file(
         assert np.array_equal(scanned(photos, tmp_path / "cache"), right(photos))
 
 
-def test_a_page_that_was_zeroed_is_noticed_and_its_slot_is_used_again(photos: Path, tmp_path: Path) -> None:
+def test_a_zeroed_page_is_detected_and_its_slot_is_reused(photos: Path, tmp_path: Path) -> None:
     scanned(photos, tmp_path / "cache")
     data = tmp_path / "cache" / f"pixels-{SIZE}.u8"
     size = data.stat().st_size
@@ -102,7 +102,7 @@ def test_an_unchanged_cache_is_not_compared_again(
     scanned(photos, tmp_path / "cache")
 
 
-def test_a_cache_of_another_way_of_decoding_is_made_anew(
+def test_a_cache_of_another_decoding_is_computed_again(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vl2v.data.pixels.DECODING", 1)
@@ -113,7 +113,7 @@ def test_a_cache_of_another_way_of_decoding_is_made_anew(
     assert np.array_equal(scanned(photos, tmp_path / "cache"), right(photos))
 
 
-def test_what_was_computed_from_slots_does_not_outlive_their_numbers(photos: Path, tmp_path: Path) -> None:
+def test_features_are_discarded_when_slots_are_renumbered(photos: Path, tmp_path: Path) -> None:
     scanned(photos, tmp_path / "cache")
     with closing(PixelCache(tmp_path / "cache", SIZE)) as cache:
         cache.features_folder.mkdir()
@@ -127,7 +127,7 @@ def test_what_was_computed_from_slots_does_not_outlive_their_numbers(photos: Pat
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 @pytest.mark.parametrize("suffix", ["f32", "json"])
-def test_features_of_the_frozen_backbone_heal(tmp_path: Path, suffix: str, damage: Callable[[Path], None]) -> None:
+def test_features_of_the_frozen_backbone_recover(tmp_path: Path, suffix: str, damage: Callable[[Path], None]) -> None:
     torch.manual_seed(0)
     backbone = timm.create_model("test_resnet", num_classes=0).eval()
     pixels = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), np.uint8)
@@ -136,8 +136,8 @@ def test_features_of_the_frozen_backbone_heal(tmp_path: Path, suffix: str, damag
     def features() -> NDArray[np.float32]:
         preprocess = Preprocess(32, (0.5,) * 3, (0.5,) * 3)
         student = Backbone(backbone, backbone.num_features, preprocess, Recipe("timm", "test_resnet"))
-        kept = FeatureCache(tmp_path, student, pixels)
-        return np.array(kept.of(slots, cpu, Silent(), "features"))
+        feature_cache = FeatureCache(tmp_path, student, pixels)
+        return np.array(feature_cache.of(slots, cpu, Silent(), "features"))
 
     before = features()
     damage(next(tmp_path.glob(f"*.{suffix}")))

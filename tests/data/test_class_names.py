@@ -1,4 +1,4 @@
-"""Names of classes as people list them, and folders of images without labels."""
+"""Lists of class names, and folders of images without labels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def image(path: Path, shade: int = 0) -> None:
     "text",
     ["cat,guinea pig", " cat , guinea_pig, ", ["cat", "guinea  pig"], ("cat", "guinea_pig"), "cat,,guinea pig"],
 )
-def test_names_are_read_as_training_words_them(text: str | list[str]) -> None:
+def test_names_are_read_as_in_training(text: str | list[str]) -> None:
     assert class_names(text) == CLASSES
 
 
@@ -45,13 +45,13 @@ def test_names_are_read_as_training_words_them(text: str | list[str]) -> None:
     ids=["plain", "bom-crlf-blank", "comment"],
 )
 @pytest.mark.parametrize("name", ["names.txt", "names, all", "names"])
-def test_a_file_has_a_name_a_line(tmp_path: Path, content: bytes, name: str) -> None:
+def test_a_file_has_one_name_per_line(tmp_path: Path, content: bytes, name: str) -> None:
     (tmp_path / name).write_bytes(content)
     assert class_names(tmp_path / name) == class_names(str(tmp_path / name)) == CLASSES
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("names", "message"),
     [
         ("", "Too few classes are given."),
         (" , ,", "found: none"),
@@ -67,15 +67,15 @@ def test_a_file_has_a_name_a_line(tmp_path: Path, content: bytes, name: str) -> 
         ("lists/absent", "No such file"),
     ],
 )
-def test_what_names_no_classes_is_refused(given: str | list[str], said: str) -> None:
+def test_an_empty_or_wrong_list_is_refused(names: str | list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        class_names(given)
-    assert said in str(caught.value)
+        class_names(names)
+    assert message in str(caught.value)
     assert caught.value.expected
 
 
 @pytest.mark.parametrize(
-    ("content", "said", "step"),
+    ("content", "message", "step"),
     [
         (b"", "Too few classes", "--classes cat,dog"),
         (b"cat\n", "Too few classes", "--classes cat,dog"),
@@ -90,32 +90,32 @@ def test_what_names_no_classes_is_refused(given: str | list[str], said: str) -> 
     ],
     ids=["empty", "one", "comma", "yaml", "json", "twice", "one-line", "latin-1", "utf-16", "utf-16-without-mark"],
 )
-def test_a_file_that_is_no_list_is_refused(tmp_path: Path, content: bytes, said: str, step: str) -> None:
+def test_a_file_that_is_not_a_list_is_refused(tmp_path: Path, content: bytes, message: str, step: str) -> None:
     (tmp_path / "names.txt").write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         class_names(tmp_path / "names.txt")
-    assert said in caught.value.problem
+    assert message in caught.value.problem
     assert step in (caught.value.next_step or "")
 
 
-def test_a_folder_is_no_list(tmp_path: Path) -> None:
+def test_a_folder_instead_of_a_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="contains no class names"):
         class_names(str(tmp_path))
 
 
-def test_settings_keep_names_and_not_the_file(tmp_path: Path) -> None:
+def test_settings_store_the_names_instead_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("cat\nguinea pig\n")
-    found = parse(DataConfig, {"root": "x", "classes": str(tmp_path / "names.txt")}, "the settings")
-    assert found.classes == CLASSES
-    assert parse(DataConfig, found.model_dump(mode="json"), "config.yaml") == found
+    config = parse(DataConfig, {"root": "x", "classes": str(tmp_path / "names.txt")}, "the settings")
+    assert config.classes == CLASSES
+    assert parse(DataConfig, config.model_dump(mode="json"), "config.yaml") == config
     assert parse(DataConfig, {"root": "x", "classes": []}, "config.yaml").classes == ()
     with pytest.raises(ConfigError, match="classes"):
         parse(DataConfig, {"root": "x", "classes": [1, 2]}, "the settings")
 
 
-def test_without_labels_the_image_term_counts_alone_and_classes_come_of_a_small_divergence() -> None:
-    found = make_config(None, settings())
-    assert (found.recipe, found.method, found.image_weight, found.settings_of("vl2v").kl_weight) == (
+def test_without_labels_the_loss_is_the_image_term_with_a_small_divergence() -> None:
+    config = make_config(None, settings())
+    assert (config.recipe, config.method, config.image_weight, config.settings_of("vl2v").kl_weight) == (
         "ood",
         "vl2v",
         1,
@@ -124,12 +124,12 @@ def test_without_labels_the_image_term_counts_alone_and_classes_come_of_a_small_
     paper = make_config(None, settings(recipe="paper"))
     assert (paper.method, paper.image_weight) == ("adip", 1)
     assert make_config(None, settings(method="feature")).image_weight == 1
-    again = make_config(None, found.model_dump(mode="json"))
-    assert again == found
+    again = make_config(None, config.model_dump(mode="json"))
+    assert again == config
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"data": {"held_out": ["a"]}}, "vl2v evaluate"),
         ({"data": {"held_out_classes": ["cat"]}}, "--held-out-class)"),
@@ -143,26 +143,26 @@ def test_without_labels_the_image_term_counts_alone_and_classes_come_of_a_small_
           for name in ("erm", "linear-probe", "lp-ft", "kd", "rise", "miro", "text")),
     ],
 )  # fmt: skip
-def test_what_needs_labels_is_refused(wrong: dict[str, object], said: str) -> None:
+def test_settings_that_need_labels_are_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(RunConfig, settings(**wrong), "s")
-    assert said in caught.value.problem
+    assert message in caught.value.problem
 
 
-def test_a_heap_is_one_domain_at_any_depth(tmp_path: Path) -> None:
+def test_a_folder_without_labels_is_one_domain_at_any_depth(tmp_path: Path) -> None:
     for name in ("a.png", "b/c.png", "b/d/e.png", "f/g.png"):
-        image(tmp_path / "heap" / name)
-    (tmp_path / "heap" / "classes.yaml").write_text("guinea pig: cavy\n")
-    dataset = ImageHeap(tmp_path / "heap", CLASSES).scan()
-    assert (dataset.domains, dataset.names, dataset.phrases) == (("heap",), CLASSES, ("cat", "cavy"))
+        image(tmp_path / "unsorted" / name)
+    (tmp_path / "unsorted" / "classes.yaml").write_text("guinea pig: cavy\n")
+    dataset = ImageHeap(tmp_path / "unsorted", CLASSES).scan()
+    assert (dataset.domains, dataset.names, dataset.phrases) == (("unsorted",), CLASSES, ("cat", "cavy"))
     assert len(dataset) == 4
     assert np.array_equal(dataset.labels, [-1] * 4)
-    said = "\n".join(Contents.of(dataset).lines())
-    assert "1 domain, 2 classes, 4 images without labels" in said
-    assert "of each class" not in said
+    text = "\n".join(Contents.of(dataset).lines())
+    assert "1 domain, 2 classes, 4 images without labels" in text
+    assert "of each class" not in text
 
 
-def test_folders_are_domains_where_the_user_says_so(tmp_path: Path) -> None:
+def test_folders_are_domains_with_domain_folders(tmp_path: Path) -> None:
     for name in ("left/1.png", "left/deep/2.png", "right/3.png", "right/4.png"):
         image(tmp_path / name)
     dataset = ImageHeap(tmp_path, CLASSES, domain_folders=True).scan()
@@ -177,7 +177,7 @@ def test_folders_are_domains_where_the_user_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "camera/"])
-def test_class_folders_are_not_taken_for_a_heap_without_a_word(tmp_path: Path, prefix: str) -> None:
+def test_class_folders_are_not_silently_read_as_unlabelled(tmp_path: Path, prefix: str) -> None:
     for name in ("Cat/1.png", "Cat/2.png", "guinea_pig/3.png"):
         image(tmp_path / f"{prefix}{name}")
     with pytest.raises(FaultyDataError, match="with the names of classes") as caught:
@@ -188,13 +188,13 @@ def test_class_folders_are_not_taken_for_a_heap_without_a_word(tmp_path: Path, p
     assert any("with the names of classes" in warning for warning in dataset.warnings)
 
 
-def test_one_folder_called_like_a_class_may_be_a_place(tmp_path: Path) -> None:
+def test_a_single_folder_named_like_a_class_can_be_a_domain(tmp_path: Path) -> None:
     for name in ("cat/1.png", "other/2.png"):
         image(tmp_path / name)
     assert len(ImageHeap(tmp_path, CLASSES).scan()) == 2
 
 
-def test_all_classes_are_named_next_to_the_most_similar_one() -> None:
+def test_an_unknown_class_is_reported_with_all_classes_and_the_most_similar_one() -> None:
     with pytest.raises(ConfigError, match=r"one of cat, wild dog, zebra(.|\n)*did you mean 'zebra'\?"):
         held_out_folders(["zebar"], ("cat", "wild_dog", "zebra"))
     many = tuple(f"class{i:03}" for i in range(100))
@@ -202,7 +202,7 @@ def test_all_classes_are_named_next_to_the_most_similar_one() -> None:
         held_out_folders(["other"], many)
 
 
-def test_splits_are_no_domains(tmp_path: Path) -> None:
+def test_split_folders_are_not_domains(tmp_path: Path) -> None:
     for name in ("train/1.png", "train/2.png", "val/3.png", "val/4.png"):
         image(tmp_path / name)
     assert ImageHeap(tmp_path, CLASSES).scan().domains == (tmp_path.name,)
@@ -210,7 +210,7 @@ def test_splits_are_no_domains(tmp_path: Path) -> None:
         ImageHeap(tmp_path, CLASSES, domain_folders=True).scan()
 
 
-def test_an_empty_folder_holds_no_image(tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="contains no images") as caught:
         ImageHeap(tmp_path, CLASSES)
     assert "with or without subfolders" in (caught.value.expected or "")

@@ -1,4 +1,4 @@
-"""Exports and shards that are damaged or hostile: an error or a fault for the row, and no image lost without a word."""
+"""Damaged or hostile exports and shards give an error or a fault of the row, and no image is silently lost."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def shard(file: Path, text: bytes = b"cat", samples: int = 4) -> bytes:
     return file.read_bytes()
 
 
-def test_a_number_without_end_is_a_label_like_any_other(tmp_path: Path) -> None:
+def test_a_very_long_number_is_a_valid_label(tmp_path: Path) -> None:
     shard(tmp_path / "a.tar", b"9" * 6000)
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
     assert [cells for _, cells in Shards(str(tmp_path / "a.tar")).rows(["cls"])] == [("9" * 6000,)] * 4
 
 
 @pytest.mark.parametrize("damage", ["cut", "noise"])
-def test_a_shard_that_is_damaged_behind_its_first_files_is_refused(tmp_path: Path, damage: str) -> None:
+def test_a_shard_that_is_damaged_after_its_first_files_is_refused(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "a.tar"
     content = bytearray(shard(file))
     start = 2 * (512 + 1536) + 2 * 1024  # the header of the third sample
@@ -97,10 +97,10 @@ def test_numbers_beyond_the_named_classes_are_faults_of_their_rows(tmp_path: Pat
     table = pa.table({"image": [{"bytes": b"x", "path": None}] * 4, "label": [0, 7, 1, -1]})
     table = table.replace_schema_metadata({b"huggingface": json.dumps({"info": {"features": names}}).encode()})
     parquet.write_table(table, tmp_path / "a.parquet")
-    found = [cells for _, cells in open_datasets(str(tmp_path / "a.parquet")).rows(["label"])]
-    assert [cells for cells in found if not isinstance(cells, Broken)] == [("cat",), ("dog",), (None,)]
-    assert isinstance(found[1], Broken)
-    assert found[1].problem == "the class number 7, but the file names 2 classes"
+    labels = [cells for _, cells in open_datasets(str(tmp_path / "a.parquet")).rows(["label"])]
+    assert [cells for cells in labels if not isinstance(cells, Broken)] == [("cat",), ("dog",), (None,)]
+    assert isinstance(labels[1], Broken)
+    assert labels[1].problem == "the class number 7, but the file names 2 classes"
     deep = table.replace_schema_metadata({b"huggingface": b"[" * 50_000})
     parquet.write_table(deep, tmp_path / "b.parquet")
     assert "label" in open_datasets(str(tmp_path / "b.parquet")).columns
@@ -132,20 +132,20 @@ BOMBS = {
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_small_shard_cannot_exhaust_the_memory(tmp_path: Path, bomb: str) -> None:
-    content, found = BOMBS[bomb]
+    content, message = BOMBS[bomb]
     with gzip.open(tmp_path / "a.tar.gz", "wb", 1) as file:
         file.write(content)
         for _ in range(64):
             file.write(bytes(2**20))
     tracemalloc.start()
-    with pytest.raises(DataError, match=found):
+    with pytest.raises(DataError, match=message):
         list(Shards(str(tmp_path / "a.tar.gz")).rows(["image"]))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < BOMB // 2
 
 
-def test_members_of_archives_are_not_remembered(tmp_path: Path) -> None:
+def test_members_of_archives_are_not_accumulated_in_memory(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(header("a.png", 0) * 5000 + bytes(1024))
     tracemalloc.start()
     assert sum(1 for _ in members(tmp_path / "a.tar")) == 5000
@@ -175,7 +175,7 @@ def test_files_of_a_dataset_are_regular_and_of_limited_size(tmp_path: Path, name
         open_datasets(str(tmp_path))
 
 
-def test_a_cell_that_is_no_path_is_a_fault_of_its_row(tmp_path: Path) -> None:
+def test_a_cell_that_is_not_a_path_is_a_fault_of_its_row(tmp_path: Path) -> None:
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pa.table({"image": [{"bytes": 1, "path": 2}]}), tmp_path / "a.parquet")
     assert list(open_datasets(str(tmp_path / "a.parquet")).rows(["image"])) == [(1, (2,))]

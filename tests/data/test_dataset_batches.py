@@ -24,15 +24,15 @@ from vl2v_runtime.imaging import decode, square
 
 @given(st.integers(0, 300), st.integers(0, 10), st.integers(0, 6), st.floats(0, 0.999))
 def test_the_holdout_is_a_permutation_of_the_stated_size(length: int, seed: int, domain: int, fraction: float) -> None:
-    kept, held = domainbed_holdout(length, seed, domain, fraction)
-    assert len(held) == int(length * fraction)
-    assert sorted([*kept.tolist(), *held.tolist()]) == list(range(length))
+    training, validation = domainbed_holdout(length, seed, domain, fraction)
+    assert len(validation) == int(length * fraction)
+    assert sorted([*training.tolist(), *validation.tolist()]) == list(range(length))
     again = domainbed_holdout(length, seed, domain, fraction)
-    assert np.array_equal(kept, again[0])
-    assert np.array_equal(held, again[1])
+    assert np.array_equal(training, again[0])
+    assert np.array_equal(validation, again[1])
 
 
-def test_the_holdout_depends_on_seed_and_domain_and_refuses_nonsense() -> None:
+def test_the_holdout_depends_on_seed_and_domain_and_refuses_wrong_fractions() -> None:
     orders = {tuple(domainbed_holdout(50, s, d)[0].tolist()) for s in range(3) for d in range(3)}
     assert len(orders) == 9
     assert seed_hash(0, 1) != seed_hash(1, 0)
@@ -42,15 +42,15 @@ def test_the_holdout_depends_on_seed_and_domain_and_refuses_nonsense() -> None:
 
 
 @given(st.lists(st.integers(0, 4), max_size=60), st.integers(1, 5), st.integers(0, 3))
-def test_labels_per_class_keeps_so_many_of_each(labels: list[int], count: int, seed: int) -> None:
+def test_labels_per_class_selects_that_many_of_each_class(labels: list[int], count: int, seed: int) -> None:
     all_labels = np.array(labels, np.int64)
     indices = np.flatnonzero(np.arange(len(labels)) % 3 != 0)
-    kept = labels_per_class(indices, all_labels, count, seed, 0)
-    assert set(kept.tolist()) <= set(indices.tolist())
-    assert kept.tolist() == sorted(set(kept.tolist()))
+    selected = labels_per_class(indices, all_labels, count, seed, 0)
+    assert set(selected.tolist()) <= set(indices.tolist())
+    assert selected.tolist() == sorted(set(selected.tolist()))
     for k in range(5):
-        assert (all_labels[kept] == k).sum() == min(count, (all_labels[indices] == k).sum())
-    assert np.array_equal(kept, labels_per_class(indices, all_labels, count, seed, 0))
+        assert (all_labels[selected] == k).sum() == min(count, (all_labels[indices] == k).sum())
+    assert np.array_equal(selected, labels_per_class(indices, all_labels, count, seed, 0))
 
 
 def test_labels_per_class_draws_with_the_seed() -> None:
@@ -69,23 +69,23 @@ def streams_of(shape: list[tuple[int, int]], seed: int) -> Streams:
 
 @settings(max_examples=50, deadline=None)
 @given(groups_and_shares, st.integers(0, 100))
-def test_every_group_is_passed_through_whole_in_each_epoch(shape: list[tuple[int, int]], seed: int) -> None:
+def test_every_epoch_has_each_image_of_a_group_once(shape: list[tuple[int, int]], seed: int) -> None:
     streams = streams_of(shape, seed)
-    taken: list[list[int]] = [[] for _ in shape]
+    drawn: list[list[int]] = [[] for _ in shape]
     for step in range(30):
         draw, start = streams.draw(step), 0
         for g, (_, share) in enumerate(shape):
-            taken[g] += draw.rows[start : start + share].tolist()
+            drawn[g] += draw.rows[start : start + share].tolist()
             start += share
         assert len(draw.rows) == len(draw.seeds) == start
         assert (draw.seeds >= 0).all()
-    for group, rows in zip(streams.groups, taken, strict=True):
+    for group, rows in zip(streams.groups, drawn, strict=True):
         for epoch in range(len(rows) // len(group)):
             assert sorted(rows[epoch * len(group) : (epoch + 1) * len(group)]) == group.tolist()
         assert set(rows) <= set(group.tolist())
 
 
-def test_a_group_smaller_than_its_share_comes_round_within_a_batch() -> None:
+def test_a_group_smaller_than_its_share_repeats_within_a_batch() -> None:
     rows = Streams((np.array([7, 9]),), (6,), 0).draw(0).rows
     assert sorted(rows.tolist()) == [7, 7, 7, 9, 9, 9]
 
@@ -94,7 +94,7 @@ def test_a_group_smaller_than_its_share_comes_round_within_a_batch() -> None:
 @given(groups_and_shares, st.integers(0, 100), st.lists(st.integers(0, 50), min_size=1, max_size=6))
 def test_a_draw_depends_on_seed_and_step_alone(shape: list[tuple[int, int]], seed: int, steps: list[int]) -> None:
     walked, fresh = streams_of(shape, seed), {}
-    for step in steps:  # in any order, on an object that has drawn before
+    for step in steps:  # in any order, on an object that was used before
         fresh[step] = streams_of(shape, seed).draw(step)
         draw = walked.draw(step)
         assert np.array_equal(draw.rows, fresh[step].rows)
@@ -103,19 +103,19 @@ def test_a_draw_depends_on_seed_and_step_alone(shape: list[tuple[int, int]], see
     assert len(np.unique(seeds)) == len(seeds)
 
 
-def test_another_seed_is_another_order() -> None:
+def test_another_seed_gives_another_order() -> None:
     first, other = (streams_of([(40, 8)], seed).draw(0) for seed in (0, 1))
     assert first.rows.tolist() != other.rows.tolist()
     assert first.seeds.tolist() != other.seeds.tolist()
 
 
 @given(groups_and_shares, st.integers(1, 4), st.integers(0, 20))
-def test_ranks_partition_the_batch(shape: list[tuple[int, int]], world: int, step: int) -> None:
-    streams = streams_of([(size, share * world) for size, share in shape], 3)
-    whole = streams.draw(step)
-    parts = [streams.draw(step, rank, world) for rank in range(world)]
+def test_ranks_partition_the_batch(shape: list[tuple[int, int]], world_size: int, step: int) -> None:
+    streams = streams_of([(size, share * world_size) for size, share in shape], 3)
+    full_batch = streams.draw(step)
+    parts = [streams.draw(step, rank, world_size) for rank in range(world_size)]
     together = sorted((int(r), int(s)) for part in parts for r, s in zip(part.rows, part.seeds, strict=True))
-    assert together == sorted((int(r), int(s)) for r, s in zip(whole.rows, whole.seeds, strict=True))
+    assert together == sorted((int(r), int(s)) for r, s in zip(full_batch.rows, full_batch.seeds, strict=True))
     assert {len(part.rows) for part in parts} == {sum(share for _, share in shape)}
 
 
@@ -138,7 +138,7 @@ def test_augmentation_is_a_function_of_the_seed() -> None:
     assert np.array_equal(image, square(noise(0), 16))
 
 
-def test_augmentation_without_strength_changes_nothing() -> None:
+def test_augmentation_of_strength_zero_changes_nothing() -> None:
     plain = Augmentation(16, AugmentSettings(scale=1.0, flip=0.0, jitter=0.0, grayscale=0.0))
     flat = np.full((16, 16, 3), 77, np.uint8)
     assert (plain(flat, 3) == 77).all()
@@ -152,9 +152,9 @@ def test_workers_do_not_change_a_batch() -> None:
     streams = Streams((np.arange(7), np.arange(7, 12)), (3, 2), 4)
     draws = [streams.draw(step) for step in range(4)]
     dataset = AugmentedPixels(pixels, slots, Augmentation(16))
-    here, there = (list(augmented_batches(dataset, iter(draws), workers)) for workers in (0, 1))
-    assert len(here) == len(there) == 4
-    for (images, rows), (other_images, other_rows), draw in zip(here, there, draws, strict=True):
+    in_process, in_workers = (list(augmented_batches(dataset, iter(draws), workers)) for workers in (0, 1))
+    assert len(in_process) == len(in_workers) == 4
+    for (images, rows), (other_images, other_rows), draw in zip(in_process, in_workers, draws, strict=True):
         assert torch.equal(images, other_images)
         assert np.array_equal(rows, draw.rows)
         assert np.array_equal(rows, other_rows)
@@ -163,7 +163,7 @@ def test_workers_do_not_change_a_batch() -> None:
         assert torch.equal(images[0], Augmentation(16)(wanted, int(draw.seeds[0])))
 
 
-def test_a_draw_takes_rows_through_their_slots() -> None:
+def test_a_draw_reads_the_slots_of_its_rows() -> None:
     pixels = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(3)])
     plain = Augmentation(8, AugmentSettings(scale=1, flip=0, jitter=0, grayscale=0))
     dataset = AugmentedPixels(pixels, np.array([2, 0]), plain)
@@ -187,7 +187,7 @@ def test_view_zero_is_the_file_and_the_others_are_fixed_png() -> None:
     assert decode(view_bytes(encoded(noise(1, (1, 1))), digest, 1, 0)).size == (1, 1)
 
 
-def test_views_are_made_once_and_their_pixels_kept(tmp_path: Path) -> None:
+def test_views_are_created_once_and_their_pixels_cached(tmp_path: Path) -> None:
     index, cache = FileIndex(tmp_path / "c" / "files.sqlite"), PixelCache(tmp_path / "c", 8)
     dataset = DomainFolder(folder_of(tmp_path / "data")).scan(index=index, cache=cache)
     rows = np.array([5, 0, 2])

@@ -19,11 +19,11 @@ from vl2v_runtime.imaging import UnreadableImageError, decode, square
 def faults_of(root: Path, *, skip_bad: bool = False) -> dict[str, list[str]]:
     with pytest.raises(FaultyDataError) as caught:
         DomainFolder(root).scan(skip_bad=skip_bad)
-    found: dict[str, list[str]] = {}
+    faults: dict[str, list[str]] = {}
     for fault in caught.value.faults:
-        found.setdefault(fault.where, []).append(fault.problem)
+        faults.setdefault(fault.where, []).append(fault.problem)
         assert fault.remedy
-    return found
+    return faults
 
 
 def giant_png(width: int, height: int) -> bytes:
@@ -59,7 +59,7 @@ def test_single_domain_layout_takes_the_folders_name(tmp_path: Path) -> None:
     assert dataset.labels.tolist() == [0, 0, 1, 1]
 
 
-def test_images_in_deeper_folders_belong_to_their_class_and_hidden_files_to_none(tmp_path: Path) -> None:
+def test_images_in_deeper_folders_belong_to_their_class_and_hidden_files_are_ignored(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     put(root / "art" / "cat" / "more" / "x.PNG", 50)
     put(root / "art" / "cat" / ".hidden.png", 51)
@@ -85,7 +85,7 @@ def test_every_format_is_read(tmp_path: Path, suffix: str, kind: str) -> None:
     assert np.abs(pixels - [200, 30, 90]).max() <= 8  # JPEG and WebP lose a little
 
 
-def test_a_cameras_jpeg_with_a_preview_is_read() -> None:
+def test_a_camera_jpeg_with_a_preview_is_read() -> None:
     out = io.BytesIO()
     noise(1, (16, 8)).save(out, "MPO", save_all=True, append_images=[noise(2, (4, 2))])
     assert decode(out.getvalue()).size == (16, 8)
@@ -106,7 +106,7 @@ def test_every_mode_becomes_rgb_of_the_same_brightness(mode: str) -> None:
     assert np.abs(np.asarray(upright, dtype=np.int64) - wanted).max() <= 2
 
 
-def test_transparent_pixels_are_laid_on_white() -> None:
+def test_transparent_pixels_are_composited_on_white() -> None:
     rgba = Image.new("RGBA", (2, 1), (10, 20, 30, 255))
     rgba.putpixel((1, 0), (10, 20, 30, 0))
     assert np.asarray(decode(encoded(rgba))).tolist() == [[[10, 20, 30], [255, 255, 255]]]
@@ -128,7 +128,7 @@ def test_exif_orientation_is_honoured(orientation: int, turns: int) -> None:
     assert np.array_equal(np.asarray(decode(out.getvalue())), np.rot90(np.asarray(image), turns))
 
 
-def test_square_keeps_a_square_image_and_squeezes_the_rest() -> None:
+def test_square_preserves_square_images_and_resizes_others() -> None:
     image = noise(1, (8, 8))
     assert np.array_equal(square(image, 8), np.asarray(image))
     assert square(noise(1, (20, 6)), 8).shape == (8, 8, 3)
@@ -173,7 +173,7 @@ def test_unusable_classes_yaml_is_refused(tmp_path: Path, text: str, part: str) 
 
 
 @pytest.mark.parametrize(
-    ("text", "found", "step"),
+    ("text", "message", "step"),
     [
         ("data:\n\troot: x\n", "line 2: a tab character", "spaces"),
         ("", "an empty file", "write keys and values"),
@@ -191,34 +191,34 @@ def test_unusable_classes_yaml_is_refused(tmp_path: Path, text: str, part: str) 
         ("a: 1\na: 2\n", "line 2: the key 'a' is given twice", "keep one"),
     ],
 )
-def test_a_file_of_settings_that_is_none(tmp_path: Path, text: str, found: str, step: str) -> None:
+def test_a_wrong_file_of_settings_is_refused(tmp_path: Path, text: str, message: str, step: str) -> None:
     (tmp_path / "s.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         read_mapping(tmp_path / "s.yaml")
-    assert caught.value.found.startswith(found)
+    assert caught.value.found.startswith(message)
     assert step in caught.value.next_step
     assert "key: value" in caught.value.expected
     assert "unicode string" not in str(caught.value)
 
 
-def test_broken_yaml_names_its_line(tmp_path: Path) -> None:
+def test_the_line_of_an_error_in_yaml_is_reported(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     (root / "classes.yaml").write_text("cat: a cat\ndog: a: dog\n")
     with pytest.raises(ConfigError, match="line 2"):
         DomainFolder(root)
 
 
-def test_two_classes_of_one_phrase_are_a_fault(tmp_path: Path) -> None:
+def test_two_classes_with_the_same_phrase_are_a_fault(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     (root / "classes.yaml").write_text("cat: pet\ndog: pet\n")
     assert faults_of(root) == {"classes.yaml": ["two classes have the description 'pet'"]}
 
 
-def test_one_scan_lists_every_fault_together(tmp_path: Path) -> None:
+def test_one_scan_lists_all_faults(tmp_path: Path) -> None:
     root = folder_of(tmp_path, ("art", "photo", "sketch"), each=3)
     (root / "art" / "cat" / "empty.png").touch()
-    whole = encoded(noise(70, (64, 64)), "JPEG")
-    (root / "art" / "cat" / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    complete = encoded(noise(70, (64, 64)), "JPEG")
+    (root / "art" / "cat" / "half.jpg").write_bytes(complete[: len(complete) // 2])
     (root / "art" / "dog" / "text.png").write_text("this is text")
     (root / "photo" / "cat" / "huge.png").write_bytes(giant_png(60_000, 60_000))
     (root / "photo" / "dog" / "scan.tga").write_bytes(encoded(noise(71), "TGA"))
@@ -228,25 +228,25 @@ def test_one_scan_lists_every_fault_together(tmp_path: Path) -> None:
     put(root / "lonely" / "cat" / "0.png", 75)
     (root / "photo" / "hollow").mkdir()
 
-    found = faults_of(root)
-    assert found["art/cat/empty.png"] == ["empty file"]
-    assert found["art/cat/half.jpg"][0].startswith("truncated")
-    assert found["art/dog/text.png"][0].startswith("not a JPEG")
-    assert found["photo/cat/huge.png"][0].startswith(imaging.BOMB)
-    assert found["photo/dog/scan.tga"] == ["an unsupported format (.tga)"]
-    assert found["stray.png"] == ["an image outside every class folder"]
-    assert found["photo/hollow"] == ["a class folder without images"]
-    assert found["photo"] == ["no image of class 'horse'"]
-    assert found["sketch"] == ["no image of class 'horse'"]
-    assert "a domain with 1 usable image" in found["lonely"]
-    assert "no image of 2 classes: 'Dog', 'horse'" in found["lonely"]
-    spelt = [where for where, problems in found.items() if problems == ["two spellings of one class"]]
+    faults = faults_of(root)
+    assert faults["art/cat/empty.png"] == ["empty file"]
+    assert faults["art/cat/half.jpg"][0].startswith("truncated")
+    assert faults["art/dog/text.png"][0].startswith("not a JPEG")
+    assert faults["photo/cat/huge.png"][0].startswith(imaging.BOMB)
+    assert faults["photo/dog/scan.tga"] == ["an unsupported format (.tga)"]
+    assert faults["stray.png"] == ["an image outside every class folder"]
+    assert faults["photo/hollow"] == ["a class folder without images"]
+    assert faults["photo"] == ["no image of class 'horse'"]
+    assert faults["sketch"] == ["no image of class 'horse'"]
+    assert "a domain with 1 usable image" in faults["lonely"]
+    assert "no image of 2 classes: 'Dog', 'horse'" in faults["lonely"]
+    spelt = [where for where, problems in faults.items() if problems == ["two spellings of one class"]]
     assert len(spelt) == 1
     assert "sketch/Dog" in spelt[0]
-    assert len(found) == 11
+    assert len(faults) == 11
 
 
-def test_the_message_counts_and_is_cut_off_after_thirty(tmp_path: Path) -> None:
+def test_the_message_counts_faults_and_lists_at_most_thirty(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     for i in range(40):
         (root / "art" / "cat" / f"bad{i}.png").touch()
@@ -256,7 +256,7 @@ def test_the_message_counts_and_is_cut_off_after_thirty(tmp_path: Path) -> None:
     assert caught.value.exit_code == 3
 
 
-def test_the_bound_on_pixels_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_on_pixels_is_that_of_vl2v(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(noise(1, (10, 10)))
     monkeypatch.setattr(imaging, "MAX_PIXELS", 100)
     assert decode(data).size == (10, 10)
@@ -271,7 +271,7 @@ def test_a_tga_named_png_is_refused(tmp_path: Path) -> None:
     assert list(faults_of(root)) == ["art/cat/z.png"]
 
 
-def test_skip_bad_goes_on_and_counts(tmp_path: Path) -> None:
+def test_skip_bad_continues_and_counts(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     (root / "art" / "cat" / "empty.png").touch()
     (root / "photo" / "dog" / "text.jpg").write_text("text")
@@ -287,7 +287,7 @@ def test_skip_bad_goes_on_and_counts(tmp_path: Path) -> None:
     assert dataset.digests.any(axis=1).all()
 
 
-def test_skip_bad_forgives_files_but_not_the_layout(tmp_path: Path) -> None:
+def test_skip_bad_skips_files_but_not_faults_of_the_layout(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     for path in (root / "art" / "cat").iterdir():
         path.write_bytes(b"")
@@ -298,7 +298,7 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
     assert faults_of(folder_of(tmp_path, classes=("cat",))) == {"art/cat": ["the only class"]}
 
 
-def test_images_beside_class_folders_are_a_fault(tmp_path: Path) -> None:
+def test_images_next_to_class_folders_are_a_fault(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     put(root / "art" / "loose.png", 60)
     assert faults_of(root) == {"art": ["images next to or instead of class folders"]}
@@ -355,8 +355,8 @@ def test_unlabelled_images_are_found_at_any_depth(tmp_path: Path) -> None:
     assert dataset.paths == ["a.png", "deep/er/b.png"]
     assert dataset.labels.tolist() == [-1, -1]
     assert [fault.where for fault in dataset.skipped] == ["bad.png"]
-    for nowhere, said in (("nothing", "is missing"), ("a.png", "contains no images")):
-        with pytest.raises(DataError, match=said):
+    for nowhere, message in (("nothing", "is missing"), ("a.png", "contains no images")):
+        with pytest.raises(DataError, match=message):
             unlabelled_images(tmp_path / nowhere)
 
 

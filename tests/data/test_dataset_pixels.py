@@ -44,7 +44,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for every image that a scan decodes from here on."""
+    """Record every image that a scan decodes from now on."""
     calls: list[int] = []
     monkeypatch.setattr(files, "certainly_readable", lambda data: False)  # which decodes as well
 
@@ -101,7 +101,7 @@ def test_without_an_index_every_file_is_read_again(root: Path, decoded: list[int
     assert len(decoded) == 16
 
 
-def test_a_file_known_without_pixels_is_decoded_once_a_cache_wants_them(
+def test_a_file_indexed_without_pixels_is_decoded_once_a_cache_needs_them(
     root: Path, index: FileIndex, cache: PixelCache, decoded: list[int]
 ) -> None:
     DomainFolder(root).scan(index=index)
@@ -110,7 +110,7 @@ def test_a_file_known_without_pixels_is_decoded_once_a_cache_wants_them(
     assert_pixels_are_the_files(dataset, cache)
 
 
-def test_a_changed_file_gets_other_pixels(root: Path, index: FileIndex, cache: PixelCache) -> None:
+def test_the_pixels_of_a_changed_file_are_updated(root: Path, index: FileIndex, cache: PixelCache) -> None:
     before = DomainFolder(root).scan(index=index, cache=cache)
     put(root / before.paths[0], 500)
     after = DomainFolder(root).scan(index=index, cache=cache)
@@ -119,7 +119,7 @@ def test_a_changed_file_gets_other_pixels(root: Path, index: FileIndex, cache: P
     assert_pixels_are_the_files(after, cache)
 
 
-def test_a_change_that_keeps_size_and_time_is_noticed(root: Path, index: FileIndex, cache: PixelCache) -> None:
+def test_a_change_with_the_same_size_and_time_is_detected(root: Path, index: FileIndex, cache: PixelCache) -> None:
     path = root / "art" / "cat" / "0.png"
     flat = encoded(Image.new("RGB", (12, 10), (1, 2, 3)), "BMP"), encoded(Image.new("RGB", (12, 10), (9, 9, 9)), "BMP")
     path.write_bytes(flat[0])
@@ -163,7 +163,7 @@ def test_a_full_disk_leaves_the_index_consistent(
     real, calls = os.write, []
 
     def full(descriptor: int, data: bytes) -> int:
-        """Takes a few bytes and then has no room left."""
+        """Write a few bytes, then fail as on a full disk."""
         calls.append(1)
         if written and len(calls) == 1:
             return real(descriptor, data[:written])
@@ -195,7 +195,7 @@ def test_two_caches_of_one_folder_do_not_overwrite_each_other(tmp_path: Path) ->
     second.close()
 
 
-def test_the_index_remembers_faults(root: Path, index: FileIndex, cache: PixelCache, decoded: list[int]) -> None:
+def test_the_index_stores_faults(root: Path, index: FileIndex, cache: PixelCache, decoded: list[int]) -> None:
     (root / "art" / "cat" / "text.png").write_text("text")
     for _ in range(2):
         with pytest.raises(FaultyDataError) as caught:
@@ -213,14 +213,14 @@ def test_a_file_that_breaks_after_a_scan_is_a_fault(root: Path, index: FileIndex
         DomainFolder(root).scan(index=index, cache=cache)
 
 
-def test_a_file_that_vanishes_is_a_fault_and_not_remembered(root: Path, index: FileIndex) -> None:
+def test_a_missing_file_is_a_fault_and_not_indexed(root: Path, index: FileIndex) -> None:
     digests, faults = read_all(root, ["art/cat/0.png", "art/cat/none.png"], index=index)
     assert [fault.where for fault in faults] == ["art/cat/none.png"]
     assert digests.any(axis=1).tolist() == [True, False]
     assert index.find_all([str((root / "art/cat/none.png").absolute())]) == {}
 
 
-def test_more_files_than_one_chunk(tmp_path: Path, index: FileIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_files_than_one_chunk_are_read(tmp_path: Path, index: FileIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "CHUNK", 3)
     root = folder_of(tmp_path / "many", each=4)
     (root / "art" / "dog" / "1.png").write_bytes(b"")

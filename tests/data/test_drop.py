@@ -1,4 +1,4 @@
-"""Lists of images to drop (`--drop`) and of suspects that are written again: odd files, and decisions that stay."""
+"""Lists of images to drop (`--drop`) and updated lists of suspects: odd files, and preserved decisions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vl2v.reports.suspects import LABEL, UNLIKE, Suspect
 
 
 def dataset(tmp_path: Path) -> ImageDataset:
-    """Two domains with two classes of two images."""
+    """A dataset of two domains with two classes of two images."""
     paths = [f"{d}/{c}/{i}.png" for d in ("day", "night") for c in ("cat", "dog") for i in range(2)]
     rows = np.arange(8)
     digests = np.arange(8 * 32, dtype=np.uint8).reshape(8, 32)
@@ -27,7 +27,7 @@ def dataset(tmp_path: Path) -> ImageDataset:
     )
 
 
-def test_a_class_does_not_lose_its_last_image_without_a_word(tmp_path: Path) -> None:
+def test_a_class_does_not_silently_lose_its_last_image(tmp_path: Path) -> None:
     file = tmp_path / "drop.csv"
     file.write_text("path\nday/dog/0.png\nday/dog/1.png\nnight/cat/0.png\n")
     with pytest.raises(ConfigError, match="every image of a class") as caught:
@@ -53,7 +53,7 @@ def test_a_header_alone_drops_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a named pipe")
-def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ConfigError, match="not a regular file"):
         read_dropped(tmp_path / "pipe")
@@ -63,7 +63,7 @@ def suspect(path: str, reason: str = LABEL) -> Suspect:
     return Suspect(path, "day", "cat", reason, "dog", 0.1, 0.2, 0.3)
 
 
-def test_decisions_of_an_earlier_list_stay(tmp_path: Path) -> None:
+def test_decisions_of_an_earlier_list_are_preserved(tmp_path: Path) -> None:
     out = tmp_path / "new" / "suspects.csv"
     assert _decisions(out) == {}
     assert not out.parent.exists()
@@ -76,8 +76,8 @@ def test_decisions_of_an_earlier_list_stay(tmp_path: Path) -> None:
     lines[3] = lines[3].removesuffix("no") + "yes"
     out.write_text("\n".join(lines) + "\n")
     _write_csv((suspect("c.png", UNLIKE), suspect("b.png"), suspect("a.png"), suspect("d.png")), out, _decisions(out))
-    found = {row["path"]: row["drop"] for row in csv.DictReader(out.read_text().splitlines())}
-    assert found == {"a.png": "no", "b.png": "yes", "c.png": "yes", "d.png": "yes"}
+    decisions = {row["path"]: row["drop"] for row in csv.DictReader(out.read_text().splitlines())}
+    assert decisions == {"a.png": "no", "b.png": "yes", "c.png": "yes", "d.png": "yes"}
 
 
 @pytest.mark.parametrize("content", [b"image,label\na.png,cat\n", b"", b"\x00\xff\x89PNG"])
@@ -95,7 +95,7 @@ def test_the_page_does_not_replace_the_list(tmp_path: Path, name: str) -> None:
         _decisions(tmp_path / name)
 
 
-def test_a_folder_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_folder_is_refused_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as caught:
         _decisions(tmp_path)
     assert caught.value.filename == str(tmp_path)

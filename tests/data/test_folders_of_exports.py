@@ -1,4 +1,4 @@
-"""A folder that is an unpacked export of a labelling tool is never read as a folder of classes without a word."""
+"""A folder that is an unpacked export of a labelling tool is never silently read as a folder of classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLASSES = ("cat", "dog")
 
 
 def pictures(root: Path, folder: str = "images") -> list[str]:
-    """Images in a folder for each camera, whose names look like classes; cats have even numbers."""
+    """Write images into a folder per camera, named like classes. Cats have even numbers."""
     names = [f"{camera}/{i}.png" for camera in ("phone", "scanner") for i in range(4)]
     for seed, name in enumerate(names):
         put(root / folder / name, seed)
@@ -50,9 +50,9 @@ def test_an_unpacked_export_is_read_like_its_file(tmp_path: Path, tool: str) -> 
     file.write_text(cvat(names) if tool == "cvat" else studio(names))
     (root / "README.txt").write_text("notes")
     expected = scan(imported(str(file), tmp_path))
-    found = scan(imported(str(root), tmp_path))
-    assert found.folders == CLASSES
-    assert sorted(found.digests.tolist()) == sorted(expected.digests.tolist())
+    dataset = scan(imported(str(root), tmp_path))
+    assert dataset.folders == CLASSES
+    assert sorted(dataset.digests.tolist()) == sorted(expected.digests.tolist())
 
 
 def test_each_file_of_cvat_is_a_subset(tmp_path: Path) -> None:
@@ -60,8 +60,8 @@ def test_each_file_of_cvat_is_a_subset(tmp_path: Path) -> None:
     names = pictures(root)
     (root / "phone.xml").write_text(cvat(names[:4]))
     (root / "scanner.xml").write_text(cvat(names[4:]))
-    found = scan(imported(str(root), tmp_path, domain="subset"), domain="subset")
-    assert (found.domains, found.folders, len(found)) == (("phone", "scanner"), CLASSES, 8)
+    dataset = scan(imported(str(root), tmp_path, domain="subset"), domain="subset")
+    assert (dataset.domains, dataset.folders, len(dataset)) == (("phone", "scanner"), CLASSES, 8)
     (root / "scanner.xml").write_text(cvat(names[4:], ' subset="flatbed"'))
     assert scan(imported(str(root), tmp_path, domain="subset"), domain="subset").domains == ("flatbed", "phone")
 
@@ -105,7 +105,7 @@ def test_a_folder_of_images_next_to_labels_is_doubted(tmp_path: Path, labels: st
         assert scan(tmp_path).folders == ("phone", "scanner")
 
 
-def test_files_in_place_of_folders(tmp_path: Path) -> None:
+def test_files_instead_of_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "export.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match="unpack it"):
         scan(tmp_path / "export.zip")

@@ -1,4 +1,4 @@
-"""Copies of training images in other files are found; images that only look alike in outline are not."""
+"""Copies of training images in other files are found; images with only similar outlines are not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vl2v.progress import Advance, Silent
 
 
 def scene(seed: int, size: int = 64) -> Image.Image:
-    """A picture with structure at all scales."""
+    """Return an image with structure at all scales."""
     generator = np.random.default_rng(seed)
     image = np.zeros((size, size, 3))
     for cells in (4, 8, 16):
@@ -37,7 +37,7 @@ def scene(seed: int, size: int = 64) -> Image.Image:
 
 
 def compressed(image: Image.Image) -> Image.Image:
-    """A smaller, darker copy in poor quality."""
+    """Return a smaller, darker, strongly compressed copy."""
     data = io.BytesIO()
     small = image.resize((40, 40)).point(lambda value: int(0.8 * value))
     small.save(data, "JPEG", quality=60)
@@ -48,21 +48,21 @@ def stacked(images: list[Image.Image]) -> NDArray[np.uint8]:
     return np.stack([np.asarray(image.convert("RGB")) for image in images])
 
 
-def test_a_copy_in_another_file_is_found_and_a_picture_of_its_own_is_not() -> None:
+def test_a_copy_in_another_file_is_found_and_a_distinct_image_is_not() -> None:
     originals = [scene(seed) for seed in range(40)]
     tested = [compressed(originals[7]), scene(100), compressed(originals[31])]
-    found = near.near_duplicates(stacked([*originals, *tested]), np.arange(40, 43), np.arange(40))
-    assert found.pairs.tolist() == [[0, 7], [2, 31]]
-    assert found.complete
+    pairs = near.near_duplicates(stacked([*originals, *tested]), np.arange(40, 43), np.arange(40))
+    assert pairs.pairs.tolist() == [[0, 7], [2, 31]]
+    assert pairs.complete
 
 
-def test_large_images_are_found_by_a_part_of_their_pixels() -> None:
+def test_copies_of_large_images_are_found_from_a_sample_of_their_pixels() -> None:
     originals = [scene(seed, 200) for seed in range(5)]
-    found = near.near_duplicates(stacked([*originals, compressed(originals[3])]), np.arange(5, 6), np.arange(5))
-    assert found.pairs.tolist() == [[0, 3]]
+    duplicates = near.near_duplicates(stacked([*originals, compressed(originals[3])]), np.arange(5, 6), np.arange(5))
+    assert duplicates.pairs.tolist() == [[0, 3]]
 
 
-def test_images_without_structure_resemble_nothing() -> None:
+def test_images_without_structure_have_no_duplicates() -> None:
     blank = [Image.new("RGB", (32, 32), colour) for colour in ("white", "white", "black", "gray")]
     pixels = stacked(blank)
     pixels[:, 3, 3] ^= 9  # a speck
@@ -76,7 +76,7 @@ def test_an_equal_hash_alone_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> N
     assert not len(near.near_duplicates(pixels, np.arange(1), np.arange(1, 2)).pairs)
 
 
-def test_close_hashes_are_those_of_a_comparison_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_hashes_agree_with_a_comparison_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     training = generator.integers(0, 2**63, 300, np.uint64)
     tested = training[generator.integers(0, 300, 200)]
@@ -84,17 +84,17 @@ def test_close_hashes_are_those_of_a_comparison_of_all(monkeypatch: pytest.Monke
         flips = generator.integers(0, 64, 200).astype(np.uint64)
         tested = np.where(generator.random(200) < 0.6, tested ^ (np.uint64(1) << flips), tested)
     monkeypatch.setattr(near, "PARTNERS", 1000)
-    found, complete = near.close_pairs(tested, training)
+    duplicates, complete = near.close_pairs(tested, training)
     distances = np.bitwise_count(tested[:, None] ^ training)
     expected = np.argwhere(distances <= near.DISTANCE)
     assert complete
     assert 10 < len(expected) < 200
-    assert sorted(found.tolist()) == expected.tolist()
+    assert sorted(duplicates.tolist()) == expected.tolist()
     assert near.close_pairs(tested, training, most=3)[1] is False
 
 
 def changed(image: Image.Image) -> list[Image.Image]:
-    """Copies that a perceptual hash of the whole image does not find."""
+    """Return copies that a perceptual hash of the complete image does not find."""
     width, height = image.size
     crop = image.crop((width // 20, 0, width, height - height // 10)).resize(image.size, Image.Resampling.BICUBIC)
     return [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), crop, crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
@@ -117,14 +117,14 @@ def test_images_without_structure_do_not_correlate() -> None:
     assert (aligned_correlations(pixels, np.arange(2), np.arange(1, 3)) == 0).all()
 
 
-def test_neighbours_are_those_of_a_comparison_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_agree_with_a_comparison_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
-    ours, theirs = (generator.standard_normal((n, 3), np.float32) for n in (50, 90))
+    tested, training = (generator.standard_normal((n, 3), np.float32) for n in (50, 90))
     rows, columns = generator.permutation(50)[:40], generator.permutation(90)[:70]
     monkeypatch.setattr(near, "ROWS", 16)
     monkeypatch.setattr(near, "COLUMNS", 20)
-    pairs, cosines = near.neighbours(near.EmbeddingRows(ours, rows), near.EmbeddingRows(theirs, columns))
-    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (ours[rows], theirs[columns]))
+    pairs, cosines = near.neighbours(near.EmbeddingRows(tested, rows), near.EmbeddingRows(training, columns))
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (tested[rows], training[columns]))
     nearest = np.argsort(-(a @ b.T), axis=1)[:, : near.PARTNERS]
     expected = [(i, j) for i, row in enumerate(nearest.tolist()) for j in row if a[i] @ b[j] >= near.COSINE]
     assert sorted(map(tuple, pairs.tolist())) == sorted(expected)
@@ -145,32 +145,38 @@ class Stages(Silent):
 
 
 @pytest.mark.parametrize(("brief", "stages"), [(5, [("comparing similar images", 6, 6)]), (6, [])])
-def test_a_long_comparison_has_a_stage(
+def test_a_long_comparison_shows_progress(
     monkeypatch: pytest.MonkeyPatch, brief: int, stages: list[tuple[str, int, int]]
 ) -> None:
     pixels, embeddings, progress = stacked([scene(seed) for seed in range(7)]), np.ones((7, 4), np.float32), Stages()
-    ours, theirs = near.EmbeddingRows(embeddings, np.array([6])), near.EmbeddingRows(embeddings, np.arange(6))
+    tested_rows, training_rows = (
+        near.EmbeddingRows(embeddings, np.array([6])),
+        near.EmbeddingRows(embeddings, np.arange(6)),
+    )
     monkeypatch.setattr(near, "BRIEF", brief)
     monkeypatch.setattr(alignment, "BLOCK", 4)
-    near.near_duplicates_of_embeddings(pixels, np.array([6]), np.arange(6), ours, theirs, progress)
+    near.near_duplicates_of_embeddings(pixels, np.array([6]), np.arange(6), tested_rows, training_rows, progress)
     assert progress.seen == stages
 
 
-def test_of_too_many_candidates_the_closest_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_closest_of_too_many_candidates_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     originals = [scene(seed) for seed in range(6)]
     pixels = stacked([*originals, changed(originals[4])[0]])
     embeddings = np.ones((7, 4), np.float32)
     embeddings[:, 0] = [9, 8, 7, 6, 2, 5, 2]
-    ours, theirs = near.EmbeddingRows(embeddings, np.array([6])), near.EmbeddingRows(embeddings, np.arange(6))
+    tested_rows, training_rows = (
+        near.EmbeddingRows(embeddings, np.array([6])),
+        near.EmbeddingRows(embeddings, np.arange(6)),
+    )
     monkeypatch.setattr(near, "COSINE", 0.0)
     monkeypatch.setattr(near, "CONFIRMED", 2)
-    found = near.near_duplicates_of_embeddings(pixels, np.array([6]), np.arange(6), ours, theirs)
-    assert (found.pairs.tolist(), found.complete) == ([[0, 4]], False)
+    duplicates = near.near_duplicates_of_embeddings(pixels, np.array([6]), np.arange(6), tested_rows, training_rows)
+    assert (duplicates.pairs.tolist(), duplicates.complete) == ([[0, 4]], False)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two domains of ten images, of which a held-out one is a copy of a training image."""
+    """Two domains of ten images; one held-out image is a copy of a training image."""
     for number, (domain, kind) in enumerate((d, c) for d in ("ink", "rose") for c in ("cat", "dog")):
         path = tmp_path / "data" / domain / kind
         path.mkdir(parents=True)
@@ -179,7 +185,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_a_split_with_copies_is_told_once_and_read_the_next_time(
+def test_a_split_with_copies_is_compared_once_and_then_read(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(PixelCache(tmp_path / "cache", 32)) as cache:
@@ -190,23 +196,27 @@ def test_a_split_with_copies_is_told_once_and_read_the_next_time(
         train = split_dataset(dataset, config, 0).training["ink"].tolist()
         copied = dataset.paths[next(row for row in train if "cat" in dataset.paths[row])]
         compressed(Image.open(folder / copied)).save(folder / "rose" / "cat" / "3.png")
-        (folder / "rose" / "dog" / "0.png").write_bytes((folder / copied).read_bytes())  # the same file: told elsewhere
+        (folder / "rose" / "dog" / "0.png").write_bytes(
+            (folder / copied).read_bytes()
+        )  # the same file, which is reported elsewhere
         dataset = DomainFolder(folder).scan(cache=cache)
         split = split_dataset(dataset, config, 0)
-        found = resemblance(dataset, split, cache)
-        assert (found.validation, found.test) == (0, 1)
-        assert found.examples == (("rose/cat/3.png", copied),)
-        assert found.text().startswith(f"1 test image resembles a training image, such as rose/cat/3.png and {copied};")
-        assert "--group" in found.text()
+        duplicates = resemblance(dataset, split, cache)
+        assert (duplicates.validation, duplicates.test) == (0, 1)
+        assert duplicates.examples == (("rose/cat/3.png", copied),)
+        assert duplicates.text().startswith(
+            f"1 test image resembles a training image, such as rose/cat/3.png and {copied};"
+        )
+        assert "--group" in duplicates.text()
 
         def again(*_: object) -> None:
             raise AssertionError("compared again")
 
         monkeypatch.setattr(planned, "near_duplicates", again)
-        assert resemblance(dataset, split, cache) == found
+        assert resemblance(dataset, split, cache) == duplicates
 
 
-def test_embeddings_find_a_mirrored_copy_and_leave_out_what_the_hash_found(
+def test_embeddings_find_a_mirrored_copy_and_omit_copies_found_by_the_hash(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = DataConfig(root=folder, held_out=("rose",))
@@ -229,17 +239,19 @@ def test_embeddings_find_a_mirrored_copy_and_leave_out_what_the_hash_found(
             evaluation = embeddings[split.evaluation_rows]
             return resemblance_of_embeddings(dataset, split, cache, training, evaluation, examples, teacher)
 
-        found = compared("a 1")
-        assert (found.validation, found.test) == (0, 1)
-        assert found.examples == (("rose/cat/5.png", dataset.paths[row]),)
-        assert found.text().startswith("1 test image resembles a training image once cropped or mirrored (found by")
+        duplicates = compared("a 1")
+        assert (duplicates.validation, duplicates.test) == (0, 1)
+        assert duplicates.examples == (("rose/cat/5.png", dataset.paths[row]),)
+        assert duplicates.text().startswith(
+            "1 test image resembles a training image once cropped or mirrored (found by"
+        )
         assert resemblance(dataset, split, cache).examples == (("rose/cat/3.png", dataset.paths[row]),)
 
         def none(*_: object) -> near.NearDuplicates:
             return near.NearDuplicates(np.zeros((0, 2), np.int64))
 
         monkeypatch.setattr(planned, "near_duplicates_of_embeddings", none)
-        assert compared("a 1") == found  # saved
+        assert compared("a 1") == duplicates  # saved
         assert compared("a 2").text() == ""  # the embeddings of another teacher are compared again
 
 
@@ -252,13 +264,13 @@ def test_runs_that_plan_the_same_split_at_once_write_one_file(
     compare = near.near_duplicates
 
     def waiting(*arguments: np.ndarray) -> near.NearDuplicates:
-        found = compare(*arguments)
+        duplicates = compare(*arguments)
         together.wait(20)
-        return found
+        return duplicates
 
     def plan(_: int) -> str:
-        with closing(PixelCache(tmp_path / "cache", 32)) as own:
-            return resemblance(dataset, split, own).text()
+        with closing(PixelCache(tmp_path / "cache", 32)) as pixel_cache:
+            return resemblance(dataset, split, pixel_cache).text()
 
     monkeypatch.setattr(planned, "near_duplicates", waiting)
     for _ in range(25):

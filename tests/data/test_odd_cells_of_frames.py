@@ -18,7 +18,7 @@ from vl2v.locations import StoragePaths
 
 
 class Columns:
-    """The part of a frame that vl2v uses; pandas allows numbers as names of columns."""
+    """The interface of a frame that vl2v uses. Like pandas, it allows numbers as column names."""
 
     def __init__(self, columns: dict[Any, list[Any]]) -> None:
         self._columns = columns
@@ -42,7 +42,7 @@ def quote(tmp_path: Path, frame: object, settings: Any = None) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("label", "found"),
+    ("label", "message"),
     [
         (b"cat", "an image's bytes in the column label"),
         ({"name": "cat"}, "an image's bytes in the column label"),
@@ -51,11 +51,11 @@ def quote(tmp_path: Path, frame: object, settings: Any = None) -> Any:
         (np.array([1, 2]), "a list in the column label"),
     ],
 )
-def test_a_container_is_not_the_name_of_a_class(tmp_path: Path, photos: list[str], label: object, found: str) -> None:
+def test_a_container_is_not_the_name_of_a_class(tmp_path: Path, photos: list[str], label: object, message: str) -> None:
     frame = Columns({"image": photos, "label": ["dog"] * 4 + [label] * 4})
     with pytest.raises(vl2v.Vl2vError, match="write its label as a text") as error:
         quote(tmp_path, frame)
-    assert found in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("image", [b"\x89PNG", np.zeros((4, 4, 3), np.uint8), Image.new("RGB", (4, 4)), {"path": "x"}])
@@ -66,7 +66,7 @@ def test_an_image_is_not_the_path_of_an_image(tmp_path: Path, photos: list[str],
     assert "line 1" in str(error.value)
 
 
-def test_paths_and_numbers_are_texts(tmp_path: Path) -> None:
+def test_paths_and_numbers_are_read_as_texts(tmp_path: Path) -> None:
     frame = Columns({"image": [Path("a.png")], "label": [np.int64(3)], "domain": [float("nan")]})
     row = json.loads(write_frame(frame, tmp_path, {}).read_text())
     assert (Path(row["image"]).name, row["label"], row["domain"]) == ("a.png", "3", None)
@@ -79,21 +79,21 @@ def test_paths_and_numbers_are_texts(tmp_path: Path) -> None:
     ids=repr,
 )
 @pytest.mark.parametrize("role", ["image", "label", "domain"])
-def test_what_is_not_a_number_is_a_missing_cell(tmp_path: Path, photos: list[str], role: str, missing: object) -> None:
+def test_nan_is_a_missing_cell(tmp_path: Path, photos: list[str], role: str, missing: object) -> None:
     columns = {"image": photos, "label": ["cat", "dog"] * 4, "domain": ["a"] * 8}
     frame = Columns(columns | {role: [missing, *columns[role][1:]]})
     with pytest.raises(vl2v.Vl2vError, match=f"no {role} in the column {role}"):
         quote(tmp_path, frame)
 
 
-def test_numbers_as_names_of_columns(tmp_path: Path) -> None:
+def test_numbers_are_accepted_as_column_names(tmp_path: Path) -> None:
     frame = Columns({0: ["a.png"], 1: ["cat"]})
     row = json.loads(write_frame(frame, tmp_path, {"image": 0, "label": "1"}).read_text())
     assert row["1"] == "cat"
 
 
 @pytest.mark.parametrize("settings", [[1], "x", {"data": 5}, {"teacher": ["a"]}])
-def test_settings_that_are_not_mappings(tmp_path: Path, photos: list[str], settings: object) -> None:
+def test_settings_that_are_not_mappings_are_refused(tmp_path: Path, photos: list[str], settings: object) -> None:
     frame = Columns({"image": photos, "label": ["cat", "dog"] * 4})
     with pytest.raises(ConfigError, match="not a mapping"):
         quote(tmp_path, frame, settings)

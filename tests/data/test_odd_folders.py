@@ -1,4 +1,4 @@
-"""Odd folders: read as they are meant, or refused with a reason. Nothing vanishes without a word, nothing hangs."""
+"""Odd folders are read as intended or refused with a reason. No image is silently ignored and nothing hangs."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ def faults(root: Path, *, skip_bad: bool = False, as_found: bool = False) -> dic
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "../dog", "../../photo", "/", "again"])
-def test_a_link_never_takes_the_images_of_another_class_or_its_own_twice(tmp_path: Path, target: str) -> None:
+def test_a_link_never_adds_images_of_another_class_or_duplicates(tmp_path: Path, target: str) -> None:
     root = folder_of(tmp_path / "data")
     expected = DomainFolder(root).scan()
     for name in ("again", "self", "more"):
         (root / "art" / "cat" / name).symlink_to(target)
-    found = faults(root)
-    assert set(found) == {f"art/cat/{name}" for name in ("again", "self", "more")}
+    messages = faults(root)
+    assert set(messages) == {f"art/cat/{name}" for name in ("again", "self", "more")}
     dataset = DomainFolder(root).scan(skip_bad=True)
     assert dataset.paths == expected.paths
     assert dataset.labels.tolist() == expected.labels.tolist()
     assert len(search(root)[0]) == 8
 
 
-def test_links_to_folders_elsewhere_are_followed_once(tmp_path: Path) -> None:
+def test_links_to_other_folders_are_followed_once(tmp_path: Path) -> None:
     root, pool = folder_of(tmp_path / "data"), tmp_path / "pool"
     put(pool / "x.png", 60)
     put(pool / "deeper" / "y.png", 61)
@@ -67,9 +67,9 @@ def test_links_to_folders_elsewhere_are_followed_once(tmp_path: Path) -> None:
     (root / "photo" / "dog" / "more").symlink_to(pool)
     tree = walk(root)
     assert [path for path in tree.images() if "more" in path] == ["art/cat/more/x.png", "art/cat/more/deeper/y.png"]
-    found = {skipped.path: skipped.problem for skipped in tree.all_skipped()}
-    assert found.keys() == {"photo/dog/more", "art/cat/more/back", "art/cat/more/deeper/up"}
-    assert "art/cat/more, whose images are read already" in found["photo/dog/more"]
+    messages = {skipped.path: skipped.problem for skipped in tree.all_skipped()}
+    assert messages.keys() == {"photo/dog/more", "art/cat/more/back", "art/cat/more/deeper/up"}
+    assert "art/cat/more, whose images are read already" in messages["photo/dog/more"]
 
 
 def test_linked_class_folders_and_files_are_followed_and_an_alias_is_a_fault(tmp_path: Path) -> None:
@@ -88,9 +88,9 @@ def test_links_to_nothing_and_onto_themselves_are_faults(tmp_path: Path) -> None
     (root / "art" / "cat" / "gone.png").symlink_to("/nonexistent/a.png")
     (root / "art" / "cat" / "itself.png").symlink_to("itself.png")
     (root / "photo" / "gone").symlink_to("/nonexistent/folder")
-    found = faults(root)
-    assert found.keys() == {"art/cat/gone.png", "art/cat/itself.png", "photo/gone"}
-    assert all(problem.startswith("cannot be read") for problem in found.values())
+    messages = faults(root)
+    assert messages.keys() == {"art/cat/gone.png", "art/cat/itself.png", "photo/gone"}
+    assert all(problem.startswith("cannot be read") for problem in messages.values())
 
 
 def test_a_file_under_two_names_is_two_files(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_file_under_two_names_is_two_files(tmp_path: Path) -> None:
 # Files that are not images, or images of an unsupported format
 
 
-def test_pipes_sockets_and_devices_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipes_sockets_and_devices_do_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder_of(tmp_path)
     monkeypatch.chdir(root / "art" / "cat")
     os.mkfifo("pipe.png")
@@ -111,8 +111,8 @@ def test_pipes_sockets_and_devices_are_not_waited_for(tmp_path: Path, monkeypatc
     server.bind("socket.jpg")
     server.close()
     Path("zero.png").symlink_to("/dev/zero")
-    found = faults(root)
-    assert found == {
+    messages = faults(root)
+    assert messages == {
         "art/cat/pipe.png": "a named pipe, not an image",
         "art/cat/socket.jpg": "a socket, not an image",
         "art/cat/zero.png": "a device, not an image",
@@ -120,7 +120,7 @@ def test_pipes_sockets_and_devices_are_not_waited_for(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["web.jfif", "web.JPE", "noext", "photo.1", "Mr. Smith", "1234567890_n"])
-def test_jpegs_are_read_whatever_they_are_called(tmp_path: Path, name: str) -> None:
+def test_jpegs_are_read_with_any_suffix(tmp_path: Path, name: str) -> None:
     root = flat(tmp_path)
     (root / "cat" / name).write_bytes(encoded(noise(9), "JPEG"))
     assert f"cat/{name}" in DomainFolder(root).scan().paths
@@ -140,9 +140,9 @@ def test_images_of_other_formats_and_under_other_suffixes_are_faults(tmp_path: P
         "README": b"BM is not a bitmap here, is it?",
     }.items():
         (root / "dog" / name).write_bytes(data)
-    found = faults(root)
-    assert {where.removeprefix("dog/") for where in found} == {"a.tga", "b.DNG", "c", "d.bak", "e.dat"}
-    assert "PNG image with the wrong suffix" in found["dog/d.bak"]
+    messages = faults(root)
+    assert {where.removeprefix("dog/") for where in messages} == {"a.tga", "b.DNG", "c", "d.bak", "e.dat"}
+    assert "PNG image with the wrong suffix" in messages["dog/d.bak"]
     assert len(DomainFolder(root).scan(skip_bad=True)) == 4
     assert "skipped 5 files" in search(root)[1]
 
@@ -152,7 +152,7 @@ def test_images_of_other_formats_and_under_other_suffixes_are_faults(tmp_path: P
 
 @pytest.mark.parametrize("layout", ["flat", "deep"])
 @pytest.mark.parametrize("content", ["empty", "tga"])
-def test_a_class_or_domain_without_images_never_vanishes(tmp_path: Path, layout: str, content: str) -> None:
+def test_a_class_or_domain_without_images_is_never_ignored(tmp_path: Path, layout: str, content: str) -> None:
     root = flat(tmp_path) if layout == "flat" else folder_of(tmp_path)
     gone = root / "gone"
     gone.mkdir()
@@ -173,7 +173,7 @@ def test_a_folder_of_other_files_is_warned_about(tmp_path: Path) -> None:
     assert DomainFolder(root).scan().warnings == ("annotations contains no images and is ignored",)
 
 
-def test_a_folder_of_another_format_alone_says_so(tmp_path: Path) -> None:
+def test_a_folder_of_only_unsupported_images_is_reported(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "a.tga").write_bytes(encoded(noise(1), "TGA"))
     with pytest.raises(DataError, match=r"cat/a\.tga: an unsupported format"):
@@ -217,11 +217,11 @@ def test_predict_and_the_scan_find_the_same_images(tmp_path: Path) -> None:
     dataset = DomainFolder(root).scan(skip_bad=True)
     assert dataset.paths == expected
     assert dataset.domains == ("art", "photo")
-    found, left_out = search(root)
-    assert sorted(path.relative_to(root).as_posix() for path in found) == sorted(expected)
+    paths, left_out = search(root)
+    assert sorted(path.relative_to(root).as_posix() for path in paths) == sorted(expected)
     assert left_out.startswith("skipped art/cat/loop: a link or mount that leads to art")
     with pytest.warns(UserWarning, match="skipped art/cat/loop"):
-        assert list(each(root)) == found
+        assert list(each(root)) == paths
     assert unlabelled_images(root, skip_bad=True).paths == [p.relative_to(root).as_posix() for p in walk_order(root)]
 
 
@@ -232,7 +232,7 @@ def walk_order(root: Path) -> list[Path]:
 # Names
 
 
-def test_file_names_that_are_not_utf_8_are_images_as_others(tmp_path: Path) -> None:
+def test_images_with_file_names_that_are_not_utf_8_are_read(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "data")
     put(root / "art" / "cat" / STRAY, 90)
     index, cache = FileIndex(tmp_path / "c" / "files.sqlite"), PixelCache(tmp_path / "c", 8)
@@ -251,8 +251,8 @@ def test_class_and_domain_names_that_are_not_utf_8_are_refused(tmp_path: Path, l
     for domain in [root] if level == "domain" else [root / "art", root / "photo"]:
         name = "art" if level == "domain" else "cat"
         (domain / name).rename(domain / os.fsdecode(b"k\xe4se"))
-    found = faults(root)
-    assert found[r"k\xe4se"] == f"a {level} name that is not UTF-8"
+    messages = faults(root)
+    assert messages[r"k\xe4se"] == f"a {level} name that is not UTF-8"
 
 
 def test_names_are_shown_on_one_line_and_quoted_for_a_shell() -> None:
@@ -293,7 +293,9 @@ def test_held_out_domains_match_in_any_unicode_spelling(tmp_path: Path) -> None:
         (("a", "b"), "\ufeffa: one\r\nb: two\r\n", ("one", "two")),
     ],
 )
-def test_keys_of_classes_yaml_are_texts(tmp_path: Path, classes: tuple[str, ...], text: str, phrases: object) -> None:
+def test_keys_of_classes_yaml_are_read_as_texts(
+    tmp_path: Path, classes: tuple[str, ...], text: str, phrases: object
+) -> None:
     root = folder_of(tmp_path, classes=classes)
     (root / "classes.yaml").write_bytes(text.encode())
     assert DomainFolder(root).phrases == phrases
@@ -313,14 +315,14 @@ def test_keys_of_classes_yaml_are_texts(tmp_path: Path, classes: tuple[str, ...]
         (b"!!python/object/apply:os.system ['true']: x\n", "cannot be used|is not valid"),
     ],
 )
-def test_unusable_classes_yaml_says_what_to_do(tmp_path: Path, text: bytes, message: str) -> None:
+def test_unusable_classes_yaml_is_refused_with_a_next_step(tmp_path: Path, text: bytes, message: str) -> None:
     root = folder_of(tmp_path)
     (root / "classes.yaml").write_bytes(text)
     with pytest.raises(ConfigError, match=message):
         DomainFolder(root)
 
 
-def test_classes_yml_counts_and_two_files_are_refused(tmp_path: Path) -> None:
+def test_classes_yml_is_read_and_two_files_are_refused(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     (root / "classes.yml").write_text("cat: kitten\n")
     assert DomainFolder(root).phrases == ("kitten", "dog")
@@ -341,14 +343,14 @@ def test_descriptions_that_cannot_be_read_are_not_ignored(tmp_path: Path, target
 
 
 @pytest.mark.parametrize("name", ["photo/bird.zip", "line.tar.gz", "art/cat/MORE.RAR", "photo.v2.7z"])
-def test_archives_do_not_vanish(tmp_path: Path, name: str) -> None:
+def test_archives_are_reported(tmp_path: Path, name: str) -> None:
     root = folder_of(tmp_path / "data")
     (root / name).write_bytes(b"PK")
     assert faults(root) == {name: "an archive, whose images are not read"}
     assert DomainFolder(root).faults[0].remedy == "unpack it or move it away, or skip it: --skip-bad"
-    told = (f"{name}: an archive, whose images are not read",)
-    assert list_folder(DataConfig(root=root), begun=True).scan().warnings == told
-    assert unlabelled_images(root).warnings == told
+    notes = (f"{name}: an archive, whose images are not read",)
+    assert list_folder(DataConfig(root=root), begun=True).scan().warnings == notes
+    assert unlabelled_images(root).warnings == notes
     assert len(DomainFolder(root).scan(skip_bad=True)) == 8
     images, left_out = search(root)
     assert len(images) == 8
@@ -363,7 +365,7 @@ def test_archives_that_are_unpacked_already_are_not_reported(tmp_path: Path) -> 
     assert search(root)[1] == ""
 
 
-def test_a_folder_of_archives_says_what_to_do(tmp_path: Path) -> None:
+def test_a_folder_of_archives_is_refused_with_a_next_step(tmp_path: Path) -> None:
     for name in ("art", "photo"):
         (tmp_path / f"{name}.zip").write_bytes(b"PK")
     with pytest.raises(DataError) as caught:
@@ -371,7 +373,7 @@ def test_a_folder_of_archives_says_what_to_do(tmp_path: Path) -> None:
     assert caught.value.next_step == "unpack the archives"
 
 
-# Layouts that are guessed
+# Guessed layouts
 
 
 def make(*paths: str) -> Callable[[Path], Path]:
@@ -400,17 +402,17 @@ CLASS_FIRST = make(*(f"{name}/{d}" for name in CLASSES for d in ("art_painting",
         (CLASS_FIRST, "taken as classes, but called like domains"),
     ],
 )
-def test_guessed_layouts_are_refused_and_can_be_accepted(
+def test_guessed_layouts_are_refused_unless_accepted(
     tmp_path: Path, layout: Callable[[Path], Path], problem: str
 ) -> None:
     root = layout(tmp_path)
-    assert any(problem in found for found in faults(root).values())
+    assert any(problem in messages for messages in faults(root).values())
     config = DataConfig(root=root, layout_as_found=True)
     assert any(problem in warning for warning in list_folder(config).scan().warnings)
     assert list_folder(DataConfig(root=root), begun=True).scan().paths
 
 
-def test_classes_above_domains(tmp_path: Path) -> None:
+def test_classes_above_domains_are_read(tmp_path: Path) -> None:
     root = CLASS_FIRST(tmp_path)
     config = DataConfig(root=root, class_first=True, held_out=("photo",))
     dataset = list_folder(config).scan()
@@ -418,8 +420,8 @@ def test_classes_above_domains(tmp_path: Path) -> None:
     for path, label, domain in zip(dataset.paths, dataset.labels, dataset.domain_of, strict=True):
         assert path.split("/")[:2] == [CLASSES[label], dataset.domains[domain]]
     assert not dataset.warnings
-    said = Contents.of(dataset, class_first=True).lines()
-    assert "  folders: class/domain/image" in said
+    message = Contents.of(dataset, class_first=True).lines()
+    assert "  folders: class/domain/image" in message
     with pytest.raises(ConfigError, match=r"art_painting, photo are classes: .* add --class-first"):
         list_folder(config.model_copy(update={"class_first": False}))
     with pytest.raises(ConfigError, match=r"are classes: .* omit --class-first"):
@@ -445,22 +447,22 @@ def test_faults_of_classes_above_domains_name_the_levels(tmp_path: Path) -> None
     root = folder_of(tmp_path)
     put(root / "single" / "0.png", 9)
     (root / "art" / "empty").mkdir()
-    found = dict.fromkeys(f"{f.where}: {f.problem}" for f in DomainFolder(root, class_first=True).faults)
-    assert "art/empty: a domain folder without images" in found
-    assert "single: images next to or instead of domain folders" in found
+    messages = dict.fromkeys(f"{f.where}: {f.problem}" for f in DomainFolder(root, class_first=True).faults)
+    assert "art/empty: a domain folder without images" in messages
+    assert "single: images next to or instead of domain folders" in messages
     assert "images without a domain folder in a class folder" in {
         f.problem for f in DomainFolder(flat(tmp_path / "flat"), class_first=True).faults
     }
 
 
-def test_usual_layouts_are_not_doubted(tmp_path: Path) -> None:
+def test_usual_layouts_are_accepted(tmp_path: Path) -> None:
     for i, layout in enumerate(
         [
             make("art/cat/2023", "art/cat/2024", "art/dog/2023", "art/dog/2024"),  # dates below the classes
             make("2023/cat", "2023/dog", "2024/cat", "2024/dog"),  # a year is a domain
             make("test/cat", "test/dog", "field/cat", "field/dog"),
             make("train/cat", "train/dog"),
-            make("art/photo", "art/sketch", "real/photo", "real/sketch"),  # both levels are called like domains
+            make("art/photo", "art/sketch", "real/photo", "real/sketch"),  # both levels have names of domains
             make("field/day", "field/cat", "lab/day", "lab/cat"),
         ]
     ):
@@ -483,21 +485,21 @@ def test_faults_are_relative_to_a_relative_root(tmp_path: Path, monkeypatch: pyt
     assert faults(Path("data")) == {"loose.png": "an image outside every class folder"}
 
 
-# What was understood
+# Summary of the data
 
 
-def test_contents_say_domains_classes_and_counts(tmp_path: Path) -> None:
+def test_the_summary_lists_domains_classes_and_counts(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "photos", each=3)
     put(root / "art" / "cat" / "more.png", 77)
-    found = Contents.of(DomainFolder(root).scan(), ("photo",))
-    assert found.lines() == [
+    messages = Contents.of(DomainFolder(root).scan(), ("photo",))
+    assert messages.lines() == [
         f"{root}: 2 domains, 2 classes, 13 images",
         "  folders: domain/class/image",
         "  art: 7 images, 3 to 4 of each class",
         "  photo: 6 images, 3 of each class, held out",
         "  classes: cat, dog",
     ]
-    assert found.to_dict()["domains"][1] == {"name": "photo", "images": 6, "classes": 2, "held_out": True}
+    assert messages.to_dict()["domains"][1] == {"name": "photo", "images": 6, "classes": 2, "held_out": True}
 
 
 def test_many_domains_and_classes_are_abbreviated(tmp_path: Path) -> None:
@@ -506,12 +508,14 @@ def test_many_domains_and_classes_are_abbreviated(tmp_path: Path) -> None:
     assert Contents.of(dataset).lines()[-1].endswith("c11 and 18 more")
 
 
-@pytest.mark.parametrize(("names", "said"), [(("0", "1"), "numbers"), (("cat", "nan"), "missing"), (("cat", "7"), "")])
-def test_class_folders_that_are_not_names_are_told(tmp_path: Path, names: tuple[str, str], said: str) -> None:
+@pytest.mark.parametrize(
+    ("names", "message"), [(("0", "1"), "numbers"), (("cat", "nan"), "missing"), (("cat", "7"), "")]
+)
+def test_class_folders_that_are_not_names_are_reported(tmp_path: Path, names: tuple[str, str], message: str) -> None:
     for name in names:
         put(tmp_path / name / "0.png", 0)
     warnings = DomainFolder(tmp_path).warnings
-    assert len(warnings) == bool(said)
-    assert all(said in warning for warning in warnings)
+    assert len(warnings) == bool(message)
+    assert all(message in warning for warning in warnings)
     (tmp_path / "classes.yaml").write_text("".join(f"'{name}': thing {name}\n" for name in names))
     assert not DomainFolder(tmp_path).warnings

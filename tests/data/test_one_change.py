@@ -22,7 +22,7 @@ def pictures(count: int = 10, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def paper(pixels: NDArray[np.uint8], seed: int) -> Tensor:
-    """The augmentation as it was before there were changes."""
+    """The augmentation of the paper."""
     steps = [v2.RandomResizedCrop(SIDE, scale=(0.7, 1.0), antialias=True), v2.RandomHorizontalFlip(0.5)]
     steps += [v2.ColorJitter(0.3, 0.3, 0.3, 0.3), v2.RandomGrayscale(0.1), v2.PILToTensor()]
     with torch.random.fork_rng():
@@ -31,7 +31,7 @@ def paper(pixels: NDArray[np.uint8], seed: int) -> Tensor:
     return varied
 
 
-def test_without_changes_every_bit_is_the_papers_and_with_them_that_of_the_images_that_get_none() -> None:
+def test_images_without_a_change_are_augmented_as_in_the_paper_bit_for_bit() -> None:
     image, plain, half = pictures()[0], Augmentation(SIDE), Augmentation(SIDE, AugmentSettings(style=0.3, corrupt=0.2))
     wanted = [paper(image, seed) for seed in SEEDS]
     assert all(torch.equal(plain(image, seed), one) for seed, one in zip(SEEDS, wanted, strict=True))
@@ -40,10 +40,10 @@ def test_without_changes_every_bit_is_the_papers_and_with_them_that_of_the_image
     assert 0.35 < np.mean(same) < 0.65
 
 
-def test_a_change_is_that_of_the_table_with_the_partner_that_the_seed_chooses() -> None:
+def test_a_change_and_its_partner_follow_from_the_seed() -> None:
     image = torch.from_numpy(pictures()[0]).permute(2, 0, 1)
     seen: list[float] = []
-    found, second = set(), np.ascontiguousarray(pictures()[1])
+    mixed, second = set(), np.ascontiguousarray(pictures()[1])
 
     def other(where: float) -> NDArray[np.uint8]:
         seen.append(where)
@@ -60,8 +60,8 @@ def test_a_change_is_that_of_the_table_with_the_partner_that_the_seed_chooses() 
                 matches.append(change)
         assert [change.style for change in matches] == [True]
         assert bool(seen) == matches[0].partner
-        found.add(matches[0].name)
-    assert found == {"edges", "poster", "recoloured", "amplitude"}
+        mixed.add(matches[0].name)
+    assert mixed == {"edges", "poster", "recoloured", "amplitude"}
 
 
 def test_style_and_corruption_are_different_kinds() -> None:
@@ -77,26 +77,28 @@ def test_style_and_corruption_are_different_kinds() -> None:
         OneChange(0.6, 0.5)
 
 
-def batches(pixels: NDArray[np.uint8], workers: int = 0, rank: int = 0, world: int = 1, start: int = 0) -> list[Tensor]:
+def batches(
+    pixels: NDArray[np.uint8], workers: int = 0, rank: int = 0, world_size: int = 1, start: int = 0
+) -> list[Tensor]:
     slots = np.array([8, 2, 4, 6, 1, 0, 3])
     data = AugmentedPixels(pixels, slots, Augmentation(SIDE, AugmentSettings(style=0.6, corrupt=0.4)))
     streams = Streams((np.arange(4), np.arange(4, 7)), (4, 2), 11)
-    draws = [streams.draw(step, rank, world) for step in range(start, 4)]
+    draws = [streams.draw(step, rank, world_size) for step in range(start, 4)]
     return [images for images, _ in augmented_batches(data, draws, workers)]
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
-    whole, before = batches(pictures()), torch.get_num_threads()
+    all_batches, before = batches(pictures()), torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert all(torch.equal(a, b) for a, b in zip(whole, batches(pictures()), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(all_batches, batches(pictures()), strict=True))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for a, b in zip(whole, batches(pictures(), workers=1), strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(whole[2:], batches(pictures(), start=2), strict=True))
-    parts = zip(*(batches(pictures(), rank=rank, world=2) for rank in (0, 1)), strict=True)
-    for images, (one, two) in zip(whole, parts, strict=True):
+    assert all(torch.equal(a, b) for a, b in zip(all_batches, batches(pictures(), workers=1), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(all_batches[2:], batches(pictures(), start=2), strict=True))
+    parts = zip(*(batches(pictures(), rank=rank, world_size=2) for rank in (0, 1)), strict=True)
+    for images, (one, two) in zip(all_batches, parts, strict=True):
         assert torch.equal(images[[0, 2, 4]], one)
         assert torch.equal(images[[1, 3, 5]], two)
 
@@ -112,7 +114,7 @@ def test_partners_are_training_rows() -> None:
     assert np.array_equal(data._other(1.0), pictures()[9])
 
 
-def test_a_partner_of_another_size_is_fitted() -> None:
+def test_a_partner_of_another_size_is_resized() -> None:
     image, large = torch.from_numpy(pictures()[0]).permute(2, 0, 1), np.full((50, 30, 3), 200, np.uint8)
     changed = [OneChange(1.0, 0.0)(image, seed, lambda _: large) for seed in range(40)]
     assert all(one.shape == (3, SIDE, SIDE) and one.dtype == torch.uint8 for one in changed)

@@ -1,4 +1,4 @@
-"""Paths as Windows, macOS and browsers write them lead to the same images, in tables, frames and exports."""
+"""Paths written by Windows, macOS and browsers are resolved in tables, frames and exports."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ FOLDER = "Fotos März"
 
 
 def names(to: Path) -> list[str]:
-    """Eight images, whose names on the disk are composed in one folder and decomposed in the other."""
-    found = []
+    """Write eight images; names are composed Unicode in one folder and decomposed in the other."""
+    paths = []
     for i in range(8):
         folder = FOLDER if i % 2 else unicodedata.normalize("NFD", FOLDER)
         name = f"Bild {i} größe.png" if i % 2 else unicodedata.normalize("NFD", f"Bild {i} größe.png")
         put(to / folder / name, i)
-        found.append(f"{folder}/{name}")
-    return found
+        paths.append(f"{folder}/{name}")
+    return paths
 
 
 SPELLINGS: dict[str, Callable[[str, Path], str]] = {
@@ -79,11 +79,11 @@ def test_the_images_are_found(tmp_path: Path, spelling: str, kind: str) -> None:
 
 
 def _above(root: Path, paths: list[str]) -> list[str]:
-    """Paths of a frame start from the current folder, so here they are absolute."""
+    """Make the paths absolute, because those of a frame are relative to the current folder."""
     return [path if path.strip().startswith("/") else f"{root}/{path.strip()}" for path in paths]
 
 
-def test_a_missing_file_is_told_as_it_was_written(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_as_written_in_the_table(tmp_path: Path) -> None:
     names(tmp_path)
     rows = [f"{FOLDER}\\Bild {i} größe.png;{'dog' if i < 5 else 'cat'}" for i in (1, 3, 5, 7)]
     rows.insert(2, "C:\\Fotos\\Bild 9.png;cat")

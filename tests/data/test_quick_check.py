@@ -1,6 +1,6 @@
-"""Files that are only checked: JPEG files decode at an eighth, and what is refused and said stays the same.
+"""Quick checks: JPEG files are decoded at an eighth, with the same refusals and messages as full decoding.
 
-Plain JPEG and PNG files are not even opened with Pillow, and what this accepts, decoding accepts as well.
+Plain JPEG and PNG files are not opened with Pillow, and every file that passes can be decoded.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ def test_the_same_files_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["baseline", "progressive", "PNG"])
-def test_damage_within_a_file_is_refused_alike(name: str) -> None:
+def test_damage_within_a_file_gives_the_same_refusal(name: str) -> None:
     generator = np.random.default_rng(1)
     for _ in range(60):
         data = bytearray(FILES[name])
-        for place in generator.integers(2, len(data), 3):
-            data[place] = generator.integers(0, 256)
+        for position in generator.integers(2, len(data), 3):
+            data[position] = generator.integers(0, 256)
         assert refusal(bytes(data), draft=True) == refusal(bytes(data), draft=False), bytes(data)
 
 
@@ -90,18 +90,18 @@ PLAIN = ("baseline", "progressive", "restarts", "full chroma", "grey", "PNG", "g
 
 
 def damaged(data: bytes, count: int) -> Iterator[bytes]:
-    """Copies with changed, missing and repeated bytes; those of PNG files also with the checksums that they need."""
+    """Return copies with changed, missing and repeated bytes; PNG files also with valid checksums."""
     generator = np.random.default_rng(2)
     for i in range(count):
         copy = bytearray(data)
-        for place in generator.integers(2, len(data), 1 + i % 3).tolist():
-            end = place + int(generator.integers(1, 20))
+        for position in generator.integers(2, len(data), 1 + i % 3).tolist():
+            end = position + int(generator.integers(1, 20))
             if i % 4 == 0:
-                copy[place:place] = copy[place:end]
+                copy[position:position] = copy[position:end]
             elif i % 4 == 1:
-                del copy[place:end]
-            elif place < len(copy):
-                copy[place] = int(generator.integers(0, 256))
+                del copy[position:end]
+            elif position < len(copy):
+                copy[position] = int(generator.integers(0, 256))
         yield bytes(copy)
         if data.startswith(b"\x89PNG"):
             yield checksummed(copy)
@@ -126,12 +126,12 @@ def test_plain_files_are_checked_without_pillow_and_others_are_not() -> None:
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_what_the_quick_check_accepts_can_be_decoded(name: str) -> None:
+def test_files_that_pass_the_quick_check_can_be_decoded(name: str) -> None:
     accepted = [data for data in damaged(FILES[name], 300) if certainly_readable(data)]
     assert [data for data in accepted if refusal(data, draft=False)] == []
 
 
-def test_the_quick_check_of_a_png_compares_all_of_it() -> None:
+def test_the_quick_check_of_a_png_reads_all_of_it() -> None:
     header, pixels = b"\0\0\0\4\0\0\0\2\x08\0\0\0\0", b"\1abcd\4efgh"
 
     def accepted(content: bytes, *more: tuple[bytes, bytes], head: bytes = header, after: bytes = b"") -> bool:
@@ -153,9 +153,9 @@ def test_the_quick_check_of_a_png_compares_all_of_it() -> None:
     assert not certainly_readable(FILES["PNG"][:-1] + b"x")
 
 
-def test_the_quick_check_of_a_jpeg_compares_its_markers() -> None:
+def test_the_quick_check_of_a_jpeg_reads_its_markers() -> None:
     data = FILES["baseline"]
-    assert certainly_readable(data + bytes(100))  # which decoding ignores as well
+    assert certainly_readable(data + bytes(100))  # decoding ignores it too
     assert not certainly_readable(data + bytes(SMALL))
     for old, new in (
         (b"\xff\xdb", b"\0\xfe\0\2\xff\xdb"),  # the decoder skips bytes that are not a marker

@@ -1,4 +1,4 @@
-"""Exports that third-party software wrote are the images in `exports/photos`; `exports/write.py` writes them again."""
+"""Exports written by third-party software have the images in `exports/photos`; `exports/write.py` writes them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ DISTURBED = {
 
 
 def usable(table: Path) -> ImageDataset:
-    """The images that --skip-bad leaves."""
+    """Return the images that remain with --skip-bad."""
     return list_folder(DataConfig(root=table)).scan(skip_bad=True)
 
 
@@ -61,7 +61,7 @@ def test_the_software_and_its_versions_are_recorded() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_export_is_the_photos(tmp_path: Path, kind: str) -> None:
+def test_the_export_has_the_photos(tmp_path: Path, kind: str) -> None:
     settings = KINDS[kind]
     table = imported(str(EXPORTS / kind), tmp_path, **settings)
     assert content(scan(table)) == content(DomainFolder(PHOTOS).scan())
@@ -73,12 +73,12 @@ def test_class_numbers_alone_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_imagenet_export_is_a_folder_of_classes() -> None:
-    found = DomainFolder(EXPORTS / "datumaro" / "imagenet").scan()
-    assert (found.folders, found.domains, len(found)) == (("cat", "wild dog"), ("imagenet",), 12)
+    dataset = DomainFolder(EXPORTS / "datumaro" / "imagenet").scan()
+    assert (dataset.folders, dataset.domains, len(dataset)) == (("cat", "wild dog"), ("imagenet",), 12)
 
 
 @pytest.mark.parametrize("ending", DISTURBED)
-def test_what_annotators_leave_is_reported_and_skipped_in_every_format(tmp_path: Path, ending: str) -> None:
+def test_incomplete_annotations_are_reported_and_skipped_in_every_format(tmp_path: Path, ending: str) -> None:
     data = str(STUDIO / f"disturbed{ending if '.' in ending else '.json'}")
     table = imported(data, tmp_path, **LABELLED)
     assert faults(table) == DISTURBED[ending]
@@ -98,13 +98,13 @@ def test_the_only_control_is_the_label_even_if_the_first_tasks_have_none(tmp_pat
         imported(str(tmp_path / "none.json"), tmp_path)
 
 
-def test_json_min_without_a_label_column_lists_its_columns(tmp_path: Path) -> None:
+def test_json_min_without_a_label_column_is_refused_with_its_columns(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there are: image, camera, id, animal"):
         imported(str(STUDIO / "clean-min.json"), tmp_path)
 
 
 def test_images_are_found_by_their_original_names(tmp_path: Path) -> None:
-    """Label Studio replaces blanks and removes other signs from the names of the files that it receives."""
+    """Label Studio replaces blanks and removes other characters in the names of uploaded files."""
     shutil.copy(STUDIO / "clean.json", tmp_path)
     for file in (STUDIO / "upload").rglob("*.png"):
         shutil.copy(file, tmp_path / file.name.partition("-")[2].replace("_", " ", 1).replace(".png", "().png"))

@@ -43,7 +43,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return queries
 
 
-def test_a_scan_asks_its_databases_by_chunk_and_not_by_file(
+def test_a_scan_queries_its_databases_once_per_chunk(
     tmp_path: Path, images: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(FileIndex(tmp_path / "c" / "files.sqlite")) as index, closing(PixelCache(tmp_path / "c", 16)) as cache:
@@ -59,7 +59,7 @@ def test_a_scan_asks_its_databases_by_chunk_and_not_by_file(
     assert not second[CHUNK].any()
     assert slots[CHUNK] == -1
     assert sorted(slots[same]) == sorted(set(range(COUNT)) - {CHUNK})
-    assert len(queries) < 60  # four per chunk, and what opens and seals; not one for each of the 519 files
+    assert len(queries) < 60  # four per chunk and some to open and close, instead of one for each of the 519 files
 
 
 def test_files_without_pixels_are_read_by_path_and_faults_have_the_order_of_the_list(
@@ -69,11 +69,11 @@ def test_files_without_pixels_are_read_by_path_and_faults_have_the_order_of_the_
     for name in bad:
         (tmp_path / name).write_bytes(b"broken")
     listed = [*bad[:1], *images[:3], *bad[1:2], *reversed(images[6:CHUNK]), *bad[2:]]
-    asked: list[str] = []
+    looked_up: list[str] = []
     find_all = FileIndex.find_all
 
     def recording(index: FileIndex, paths: Sequence[str]) -> Any:
-        asked.extend(paths)
+        looked_up.extend(paths)
         return find_all(index, paths)
 
     monkeypatch.setattr(FileIndex, "find_all", recording)
@@ -83,10 +83,10 @@ def test_files_without_pixels_are_read_by_path_and_faults_have_the_order_of_the_
     contents = [b"" if name in bad else (tmp_path / name).read_bytes() for name in listed]
     expected = [hashlib.sha256(content).digest() if content else bytes(32) for content in contents]
     assert [digest.tobytes() for digest in digests] == expected
-    assert asked == sorted(str(tmp_path / name) for name in listed)
+    assert looked_up == sorted(str(tmp_path / name) for name in listed)
 
 
-def test_what_an_interrupted_scan_has_read_is_recorded(tmp_path: Path, images: list[str]) -> None:
+def test_files_read_by_an_interrupted_scan_are_recorded(tmp_path: Path, images: list[str]) -> None:
     class Interrupting(Silent):
         @contextmanager
         def stage(self, title: str, total: int, done: int = 0) -> Iterator[Any]:
@@ -107,7 +107,7 @@ def test_what_an_interrupted_scan_has_read_is_recorded(tmp_path: Path, images: l
         assert set(index.find_all(read)) == set(read[:2])
 
 
-def test_a_long_scan_is_recorded_while_it_lasts(
+def test_a_long_scan_is_recorded_periodically(
     tmp_path: Path, images: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seconds, commits in ((0.0, 3), (1000.0, 1)):
@@ -123,7 +123,7 @@ def test_a_long_scan_is_recorded_while_it_lasts(
         assert queries.count("COMMIT") == commits
 
 
-def test_the_store_is_asked_for_many_images_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_store_looks_up_many_images_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digests = np.random.default_rng(0).integers(0, 256, (1003, 32), dtype=np.uint8)
     card = TeacherCard("t", "1", 2, 100.0)
     with closing(EmbeddingStore(tmp_path / "store.sqlite")) as store:
@@ -135,7 +135,7 @@ def test_the_store_is_asked_for_many_images_at_once(tmp_path: Path, monkeypatch:
     assert len(queries) < 20
 
 
-def test_rows_of_no_values(tmp_path: Path) -> None:
+def test_looking_up_no_values_returns_no_rows(tmp_path: Path) -> None:
     with closing(open_file(tmp_path / "x.sqlite")) as db:
         db.execute("CREATE TABLE t (k, v)")
         db.execute("INSERT INTO t VALUES (1, 2)")
@@ -144,7 +144,7 @@ def test_rows_of_no_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK])
-def test_a_file_of_any_size_is_read_whole(tmp_path: Path, size: int) -> None:
+def test_a_file_of_any_size_is_read_completely(tmp_path: Path, size: int) -> None:
     path, data = tmp_path / "x", os.urandom(size)
     path.write_bytes(data)
     assert read_regular(path, size) == data

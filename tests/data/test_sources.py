@@ -1,4 +1,4 @@
-"""Data sets of other tools are the same data as the folder of their images; faults are listed with their rows."""
+"""Datasets of other tools equal the folder of their images, and faults are listed with their rows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def rows_of(root: Path) -> list[dict[str, Any]]:
 
 
 def features() -> dict[bytes, bytes]:
-    """The metadata that `datasets` writes for an image, a class and a text."""
+    """Return the metadata that `datasets` writes for an image, a class and a text."""
     known = {
         "image": {"_type": "Image"},
         "species": {"names": CLASSES, "_type": "ClassLabel"},
@@ -78,7 +78,7 @@ def parquet_folder(root: Path, to: Path) -> str:
 
 
 def saved(root: Path, to: Path) -> str:
-    """What `Dataset.save_to_disk` writes; the package itself is tried in a test of its own."""
+    """Write the files of `Dataset.save_to_disk`; another test uses the package itself."""
     folder = to / "saved"
     folder.mkdir()
     table = arrow(rows_of(root))
@@ -113,14 +113,14 @@ def shards(root: Path, to: Path, classes: bool = True) -> str:
 
 
 def copied(root: Path, to: Path) -> list[dict[str, Any]]:
-    """Every image under another name in one folder, as labelling tools keep them."""
-    found = []
+    """Copy every image under another name into one folder, as labelling tools do."""
+    rows = []
     for i, row in enumerate(rows_of(root)):
         to.mkdir(parents=True, exist_ok=True)
         name = f"{i:08x}-photo {i}.png"
         shutil.copy(row["path"], to / name)
-        found.append(row | {"name": name})
-    return found
+        rows.append(row | {"name": name})
+    return rows
 
 
 def dataset_of(i: int, row: dict[str, Any], *choices: str) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def faults(table: Path, **settings: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_the_same_data_as_the_folder(tmp_path: Path, kind: str) -> None:
+def test_every_kind_of_source_equals_the_folder(tmp_path: Path, kind: str) -> None:
     root = folder_of(tmp_path / "photos", classes=("cat", "wild dog"), each=4)
     make, settings = KINDS[kind]
     (tmp_path / "given").mkdir()
@@ -225,7 +225,7 @@ def test_every_kind_is_the_same_data_as_the_folder(tmp_path: Path, kind: str) ->
     assert scan(again, domain="camera").digest() == dataset.digest(), "wherever it is imported to"
 
 
-def test_a_source_that_did_not_change_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_source_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder_of(tmp_path / "photos", classes=("cat", "wild dog"))
     (tmp_path / "given").mkdir()
     data = parquet_file(root, tmp_path / "given")
@@ -240,7 +240,7 @@ def test_a_source_that_did_not_change_is_not_read_again(tmp_path: Path, monkeypa
         imported(data, tmp_path)
 
 
-def test_splits_of_files_and_shards_are_the_split(tmp_path: Path) -> None:
+def test_splits_of_files_and_shards_are_used(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "photos", classes=("cat", "wild dog"), each=4)
     table = arrow(rows_of(root))
     for name, part in (("train", table.slice(0, 8)), ("test", table.slice(8))):
@@ -331,11 +331,11 @@ def test_broken_samples_of_shards_are_faults_of_their_rows(tmp_path: Path) -> No
     }
 
 
-def test_shards_that_are_cut_or_missing_are_told(tmp_path: Path) -> None:
+def test_truncated_or_missing_shards_are_reported(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "photos", classes=("cat", "wild dog"), each=4)
     data = shards(root, tmp_path)
-    whole = (tmp_path / "part-001.tar").read_bytes()
-    (tmp_path / "part-001.tar").write_bytes(whole[:2000])
+    complete = (tmp_path / "part-001.tar").read_bytes()
+    (tmp_path / "part-001.tar").write_bytes(complete[:2000])
     with pytest.raises(DataError, match=r"part-001\.tar cannot be read"):
         imported(data, tmp_path)
     assert not list((tmp_path / "tables").glob("tmp*")), "nothing is left of it"
@@ -344,7 +344,7 @@ def test_shards_that_are_cut_or_missing_are_told(tmp_path: Path) -> None:
         imported(data, tmp_path)
 
 
-def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for i in range(200):
             add(archive, f"{i}.png", i.to_bytes(2) * 50_000)
@@ -366,7 +366,7 @@ def test_a_tar_of_class_folders_has_its_classes_in_the_column_folder(tmp_path: P
     assert (len(dataset), dataset.folders, dataset.domains) == (8, ("cat", "wild dog"), ("photos",))
 
 
-def test_braces() -> None:
+def test_braces_are_expanded() -> None:
     assert list(expand("a{08..11}.tar")) == ["a08.tar", "a09.tar", "a10.tar", "a11.tar"]
     assert list(expand("{train,val}-{0..1}")) == ["train-0", "train-1", "val-0", "val-1"]
     assert list(expand("plain.tar")) == ["plain.tar"]
@@ -384,7 +384,7 @@ def test_a_member_of_a_shard_is_never_written_under_its_own_name(tmp_path: Path)
     assert "evil" not in table.read_text()
 
 
-def test_an_export_is_read_task_by_task(tmp_path: Path) -> None:
+def test_an_export_is_read_one_task_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "long.json"
     text = ",\n".join(json.dumps({"id": i, "text": "ü" * 50, "n": 12345}) for i in range(5000))
     path.write_text(f"  [{text}]\n", encoding="utf-8")
@@ -406,7 +406,7 @@ def test_a_document_type_in_xml_is_refused(tmp_path: Path) -> None:
         imported(str(tmp_path / "a.xml"), tmp_path)
 
 
-def test_names_in_a_saved_folder_lead_nowhere_else(tmp_path: Path) -> None:
+def test_names_in_a_saved_folder_cannot_leave_it(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": "../secret.arrow"}]}))
     with pytest.raises(DataError, match="names of files in it"):
         imported(str(tmp_path), tmp_path)
@@ -418,21 +418,21 @@ def test_classes_can_be_described_next_to_the_source(tmp_path: Path) -> None:
     assert scan(imported(data, tmp_path), label="cls").phrases == ("cat", "a dingo")
 
 
-def test_equal_data_in_two_folders_keep_their_own_names_and_descriptions(tmp_path: Path) -> None:
+def test_equal_data_in_two_folders_have_separate_names_and_descriptions(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "photos", classes=("cat", "wild dog"), each=4)
     data = []
     for name, description in (("one", "a dingo"), ("two", "a wolf")):
         (tmp_path / name).mkdir()
         data.append(shards(root, tmp_path / name))
         (tmp_path / name / "classes.yaml").write_text(f"wild dog: {description}\n")
-    first, second = (imported(given, tmp_path) for given in data)
-    for given, table, phrase in ((data[0], first, "a dingo"), (data[1], second, "a wolf")):
-        assert imported(given, tmp_path) == table
+    first, second = (imported(path, tmp_path) for path in data)
+    for path, table, phrase in ((data[0], first, "a dingo"), (data[1], second, "a wolf")):
+        assert imported(path, tmp_path) == table
         listing = list_folder(DataConfig(root=table, label="cls"))
-        assert (listing.source, listing.phrases) == (Path(given), ("cat", phrase))
+        assert (listing.source, listing.phrases) == (Path(path), ("cat", phrase))
 
 
-def test_folders_and_plain_tables_are_no_sources(tmp_path: Path) -> None:
+def test_folders_and_plain_tables_are_not_imported(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "photos")
     parquet.write_table(pa.table({"path": ["a.png"], "label": ["cat"]}), tmp_path / "paths.parquet")
     (tmp_path / "t.csv").write_text("path,label\na.png,cat\n")
@@ -443,7 +443,7 @@ def test_folders_and_plain_tables_are_no_sources(tmp_path: Path) -> None:
     assert find_source(str(root)) is None
 
 
-def test_the_hubs_cache_is_used_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_of_the_hub_is_used_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder_of(tmp_path / "photos", classes=("cat", "wild dog"), each=4)
     commit, store = "a" * 40, tmp_path / "hub" / "datasets--user--set"
     (store / "snapshots" / commit / "data").mkdir(parents=True)
@@ -465,7 +465,7 @@ def test_the_hubs_cache_is_used_without_a_network(tmp_path: Path, monkeypatch: p
 
 
 def example() -> str:
-    """The source that the page on tables shows."""
+    """Return the source that the page on tables shows."""
     page = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "tables.md"
     (code,) = re.findall(r"```python\n(from pathlib.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     return str(code)
@@ -534,6 +534,6 @@ with webdataset.ShardWriter(str(out / "shard-%03d.tar"), maxcount=5, verbose=0) 
 
 
 @pytest.mark.parametrize("kind", [str, lambda address: str(Path(address))])
-def test_an_address_is_shown_as_it_was_given(kind: Callable[[str], str]) -> None:
+def test_a_url_is_shown_unchanged(kind: Callable[[str], str]) -> None:
     with pytest.raises(DataError, match=r"the address s3://bucket/table\.csv"):
         find_source(kind("s3://bucket/table.csv"))

@@ -1,4 +1,4 @@
-"""Every command that takes images takes the same kinds of data: tables, and datasets of other tools."""
+"""Every command accepts the same kinds of data: folders, tables and datasets of other tools."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Maker = Callable[[Path, Path], str]
 
 
 def table(root: Path, to: Path) -> str:
-    """A plain table whose column of images has a name of its own."""
+    """Write a plain table whose column of images has an unusual name."""
     with (to / "t.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "species", "camera"])
@@ -44,7 +44,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def teacher(images: Path, tmp_path: Path) -> str:
-    """Embeddings of the images and of the classes' prompts; those of a class are alike."""
+    """A file teacher whose embeddings of the images and the prompt of a class are similar."""
     files = sorted(images.rglob("*.png"))
     embeddings = np.random.default_rng(0).normal(scale=0.01, size=(len(files), 4)).astype(np.float32)
     embeddings[np.arange(len(files)), [CLASSES.index(path.parent.name) for path in files]] += 1
@@ -63,7 +63,7 @@ def storage(tmp_path: Path) -> StoragePaths:
     return StoragePaths(cache=tmp_path / "cache", store=tmp_path / "here" / "store.sqlite")
 
 
-def places(storage: StoragePaths) -> tuple[str, str, str, str]:
+def storage_options(storage: StoragePaths) -> tuple[str, str, str, str]:
     return "--cache", str(storage.cache), "--store", str(storage.store)
 
 
@@ -73,15 +73,17 @@ def data_of(kind: str, images: Path, to: Path) -> str:
 
 
 @kinds
-def test_teacher_check(kind: str, images: Path, teacher: str, storage: StoragePaths, tmp_path: Path) -> None:
+def test_teacher_check_reads_every_kind_of_data(
+    kind: str, images: Path, teacher: str, storage: StoragePaths, tmp_path: Path
+) -> None:
     data = data_of(kind, images, tmp_path / "other")
-    done = run_cli("teacher", "check", teacher, "--data", data, "--images", "8", *places(storage))
+    done = run_cli("teacher", "check", teacher, "--data", data, "--images", "8", *storage_options(storage))
     assert done.returncode == 0, done.stderr
     assert "100" in done.stdout
 
 
 @kinds
-def test_benchmark_run(
+def test_benchmark_run_reads_every_kind_of_data(
     kind: str, images: Path, teacher: str, storage: StoragePaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vl2v.benchmark.sweep import Sweep
@@ -95,16 +97,18 @@ def test_benchmark_run(
     monkeypatch.setattr(Sweep, "open", opened)
     data = data_of(kind, images, tmp_path / "other")
     words = ("--data", data, "--teacher", teacher, "--student", "offline:", "--out", str(tmp_path / "grid"))
-    done = run_cli("benchmark", "run", *words, "--methods", "erm", *places(storage))
+    done = run_cli("benchmark", "run", *words, "--methods", "erm", *storage_options(storage))
     assert "Opened." in done.stderr, done.stderr
     assert list(grids[0].targets) == ["art", "photo"]
     assert Path(grids[0].settings["data"]["root"]).is_file()
 
 
 @kinds
-def test_unlabelled(kind: str, images: Path, teacher: str, storage: StoragePaths, tmp_path: Path) -> None:
+def test_unlabelled_images_can_be_of_every_kind_of_data(
+    kind: str, images: Path, teacher: str, storage: StoragePaths, tmp_path: Path
+) -> None:
     data = data_of(kind, images, tmp_path / "other")
-    few = folder_of(tmp_path / "few", classes=tuple(CLASSES), each=3)  # those are images of the others too
+    few = folder_of(tmp_path / "few", classes=tuple(CLASSES), each=3)  # these images are also in the other sources
     settings = {"data": {"unlabelled": data}}
     quote = vl2v.quote(few, teacher, settings=settings, storage=storage)
     assert quote.images["unlabelled"] + quote.images["training"] >= 20
@@ -112,16 +116,18 @@ def test_unlabelled(kind: str, images: Path, teacher: str, storage: StoragePaths
 
 
 @kinds
-def test_label(kind: str, images: Path, teacher: str, storage: StoragePaths, tmp_path: Path) -> None:
+def test_label_reads_every_kind_of_data(
+    kind: str, images: Path, teacher: str, storage: StoragePaths, tmp_path: Path
+) -> None:
     data = data_of(kind, images, tmp_path / "other")
     out = tmp_path / "labels.csv"
-    found = vl2v.label(data, teacher, CLASSES, out, check=data, error=0.3, storage=storage)
-    assert len(found.predictions) == 20
-    assert np.bincount(found.predictions).tolist() == [10, 10]
+    result = vl2v.label(data, teacher, CLASSES, out, check=data, error=0.3, storage=storage)
+    assert len(result.predictions) == 20
+    assert np.bincount(result.predictions).tolist() == [10, 10]
 
 
 @kinds
-def test_suspects(
+def test_suspects_reads_every_kind_of_data(
     kind: str, images: Path, teacher: str, storage: StoragePaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def found(config: Any, *_: object) -> None:
@@ -130,7 +136,7 @@ def test_suspects(
 
     monkeypatch.setattr(suspects, "find_suspects", found)
     data = data_of(kind, images, tmp_path / "other")
-    done = run_cli("data", "suspects", data, "--teacher", teacher, "--student", "offline:", *places(storage))
+    done = run_cli("data", "suspects", data, "--teacher", teacher, "--student", "offline:", *storage_options(storage))
     assert "20 images." in done.stderr, done.stderr
 
 
@@ -157,7 +163,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         ("s3://bucket/photos", "scheme s3"),
         ("nowhere.csv", "nowhere.csv is not a file"),
@@ -165,10 +171,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         ("columns.csv", "--image"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_a_next_step(
+def test_unreadable_data_are_refused_with_a_next_step(
     words: tuple[str, ...],
     data: str,
-    said: str,
+    message: str,
     images: Path,
     teacher: str,
     storage: StoragePaths,
@@ -179,14 +185,14 @@ def test_what_cannot_be_read_is_refused_with_a_next_step(
     Path("empty.csv").write_text("path,label\n")
     Path("columns.csv").write_text("a,b\n1.png,cat\n")
     there = {"DATA": data, "TEACHER": teacher, "IMAGES": str(images)}
-    done = run_cli(*(there.get(word, word) for word in words), *places(storage))
+    done = run_cli(*(there.get(word, word) for word in words), *storage_options(storage))
     assert done.returncode in (2, 3), done.stderr
-    assert said in done.stderr.replace("\n", " "), done.stderr
+    assert message in done.stderr.replace("\n", " "), done.stderr
     assert "expected" in done.stderr
     assert "next" in done.stderr
 
 
-def test_the_column_of_images_without_labels(tmp_path: Path) -> None:
+def test_the_column_of_a_table_without_labels_can_be_stated(tmp_path: Path) -> None:
     for i in range(3):
         put(tmp_path / f"{i}.png", i)
     (tmp_path / "t.csv").write_text("photo,camera\n0.png,a\n1.png,b\n0.png,a\n")
@@ -198,7 +204,7 @@ def test_the_column_of_images_without_labels(tmp_path: Path) -> None:
     assert unlabelled_images(tmp_path / "t.csv", image="photo").paths == ["0.png", "2.png"]
 
 
-def test_faults_of_a_table_of_images_without_labels(tmp_path: Path) -> None:
+def test_faults_of_a_table_without_labels_are_reported(tmp_path: Path) -> None:
     put(tmp_path / "0.png", 0)
     (tmp_path / "t.csv").write_text("path\n0.png\nftp://host/1.png\n2.png\n")
     with pytest.raises(FaultyDataError, match=r"(?s)row 3.*an address.*2\.png"):

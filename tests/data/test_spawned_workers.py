@@ -1,4 +1,4 @@
-"""Loading processes that are started anew, as on macOS and Windows, and not as copies of the main process."""
+"""Loading processes that are spawned, as on macOS and Windows, instead of forked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def dataset(tmp_path: Path) -> AugmentedPixels:
     return AugmentedPixels(mapped, slots, Augmentation(SIZE, AugmentSettings()))
 
 
-def test_a_worker_gets_the_names_of_the_files_and_not_the_images(dataset: AugmentedPixels) -> None:
+def test_a_worker_receives_the_names_of_the_files_instead_of_the_images(dataset: AugmentedPixels) -> None:
     sent = pickle.dumps(dataset)
     assert len(sent) < 4096
     there = pickle.loads(sent)  # noqa: S301 - our own
@@ -42,7 +42,7 @@ def test_a_worker_gets_the_names_of_the_files_and_not_the_images(dataset: Augmen
         assert (there[key][0] == dataset[key][0]).all()
 
 
-def test_a_part_of_a_map_and_an_array_go_by_value(dataset: AugmentedPixels) -> None:
+def test_a_part_of_a_map_and_an_array_are_pickled_by_value(dataset: AugmentedPixels) -> None:
     part = AugmentedPixels(dataset.pixels[5:8], np.arange(3), dataset.augmentation)
     there = pickle.loads(pickle.dumps(part))  # noqa: S301 - our own
     assert np.array_equal(there.pixels, dataset.pixels[5:8])
@@ -51,14 +51,14 @@ def test_a_part_of_a_map_and_an_array_go_by_value(dataset: AugmentedPixels) -> N
 @pytest.mark.slow
 def test_spawned_workers_give_the_same_batches(dataset: AugmentedPixels) -> None:
     draws = [Draw(np.array([1, 5], np.int64), np.array([3, 4], np.int64))] * 3
-    here = [pixels for pixels, _ in augmented_batches(dataset, draws)]
+    expected = [pixels for pixels, _ in augmented_batches(dataset, draws)]
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method("spawn", force=True)
     try:
         there = [pixels for pixels, _ in augmented_batches(dataset, draws, workers=1)]
     finally:
         multiprocessing.set_start_method(before, force=True)
-    assert all((a == b).all() for a, b in zip(here, there, strict=True))
+    assert all((a == b).all() for a, b in zip(expected, there, strict=True))
 
 
 def hang(number: signal.Signals) -> None:
@@ -70,7 +70,7 @@ def hang(number: signal.Signals) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_start_that_hangs_can_be_stopped(number: signal.Signals) -> None:
     noted: list[int] = []
-    before = signal.signal(number, lambda n, _: noted.append(n))  # as a run does, which saves its state first
+    before = signal.signal(number, lambda n, _: noted.append(n))  # as in a run, which saves its state first
     try:
         with pytest.raises(KeyboardInterrupt):
             hang(number)
@@ -80,7 +80,7 @@ def test_a_start_that_hangs_can_be_stopped(number: signal.Signals) -> None:
         signal.signal(number, before)
 
 
-def test_a_child_that_imports_the_script_is_told_of_the_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_imports_the_script_names_the_missing_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     @explaining
     def distill() -> None:
         pytest.fail("it began")
@@ -90,13 +90,13 @@ def test_a_child_that_imports_the_script_is_told_of_the_guard(monkeypatch: pytes
         distill()
 
 
-def test_a_worker_that_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_ended_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for method, guarded in (("spawn", True), ("fork", False)):
         monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none, method=method: method)
-        found = _worker_gone(RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly"))
-        assert isinstance(found, TrainingError)
-        assert "--workers 0" in str(found)
-        assert ("__main__" in str(found)) == guarded
+        error = _worker_gone(RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly"))
+        assert isinstance(error, TrainingError)
+        assert "--workers 0" in str(error)
+        assert ("__main__" in str(error)) == guarded
     assert _worker_gone(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
 
 
@@ -110,10 +110,10 @@ def work():
     bench = pathlib.Path(sys.argv[1])
     small = {{"student": {{"size": 32}}, "align": {{"steps": 2}}, "distill": {{"steps": 2, "checkpoint_every": 1}}}}
     small |= {{"batch_per_domain": 2, "workers": 1, "device": "cpu"}}
-    places = vl2v.locations.StoragePaths(bench / "cache", bench / "vectors.sqlite")
+    storage = vl2v.locations.StoragePaths(bench / "cache", bench / "vectors.sqlite")
     student = f"timm:test_resnet@{{bench / 'student.safetensors'}}"
     vl2v.distill(bench / "data", f"file:{{bench / 'teacher.npz'}}", student, out=bench / sys.argv[2], held_out=["rose"],
-        settings=small, report=False, storage=places)
+        settings=small, report=False, storage=storage)
     print("finished")
 
 {call}
@@ -122,7 +122,7 @@ def work():
 
 @pytest.mark.system
 @pytest.mark.parametrize("guard", [True, False])
-def test_a_script_with_and_without_the_guard(bench: object, tmp_path: Path, guard: bool) -> None:
+def test_a_script_runs_with_the_guard_and_fails_without(bench: object, tmp_path: Path, guard: bool) -> None:
     script = tmp_path / "script.py"
     call = 'if __name__ == "__main__":\n    work()' if guard else "work()"
     script.write_text("import vl2v.locations\n" + SCRIPT.format(call=call))

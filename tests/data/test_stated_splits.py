@@ -1,4 +1,4 @@
-"""Splits and groups that the data state: columns of a table, folders train, val and test; no group is divided."""
+"""Splits and groups stated by the data: columns of a table, folders train, val and test. No group is divided."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLUMNS = {"split": "fold", "group": "clip"}
 
 
 def table_of(root: Path, rows: list[Row]) -> Path:
-    """A table with a picture for every row, written where it names none."""
+    """Write a table, and an image for each of its rows."""
     for i, row in enumerate(rows):
         row.setdefault("path", f"{i}.png")
         if not (root / row["path"]).exists():
@@ -40,7 +40,7 @@ def table_of(root: Path, rows: list[Row]) -> Path:
 
 
 def rows_of(*folds: str, sites: tuple[str, ...] = ("a", "b"), each: int = 4) -> list[Row]:
-    """`each` images of cat and dog at every site and in every fold; every two are a clip."""
+    """Return `each` images of cat and dog at every site and in every fold; every two are a group."""
     cells = [(fold, site, name, i) for fold in folds for site in sites for name in ("cat", "dog") for i in range(each)]
     return [{"class": c, "site": s, "fold": f, "clip": f"{f}{s}{c}{i // 2}"} for f, s, c, i in cells]
 
@@ -69,42 +69,42 @@ def groups_of(dataset: ImageDataset, *parts: np.ndarray) -> list[set[int]]:
     [("train", TRAIN), ("Training", TRAIN), (" VAL ", VALIDATION), ("valid", VALIDATION), ("Validation", VALIDATION),
      ("dev", VALIDATION), ("TEST", TEST), ("eval", TEST), ("holdout", TEST), ("trains", None), ("", None), ("1", None)],
 )  # fmt: skip
-def test_names_of_parts(name: str, part: int | None) -> None:
+def test_names_of_parts_are_recognised(name: str, part: int | None) -> None:
     assert part_of(name) == part
 
 
-def test_the_split_of_a_table_is_used_as_it_is(tmp_path: Path) -> None:
+def test_the_split_of_a_table_is_used(tmp_path: Path) -> None:
     dataset = scan(table_of(tmp_path, rows_of("Train", "VALIDATION", "test")), split="fold")
-    found = splits(dataset)
+    parts = splits(dataset)
     for domain in ("a", "b"):
         rows = dataset.rows_of(domain)
-        for part, chosen in ((TRAIN, found.training), (VALIDATION, found.validation), (TEST, found.own_test)):
+        for part, chosen in ((TRAIN, parts.training), (VALIDATION, parts.validation), (TEST, parts.own_test)):
             assert dataset.parts is not None
             assert chosen[domain].tolist() == rows[dataset.parts[rows] == part].tolist()
             assert len(chosen[domain]) == 8
-    assert found.test == {}
+    assert parts.test == {}
     lines = Contents.of(dataset).lines()
     assert "  split: 16 train, 16 validation, 16 test images" in lines
     assert "split: column fold" in lines[1]
 
 
-def test_without_validation_rows_it_is_drawn_from_the_training_rows(tmp_path: Path) -> None:
+def test_without_validation_rows_validation_is_drawn_from_training(tmp_path: Path) -> None:
     dataset = scan(table_of(tmp_path, rows_of("train", "test", each=10)), split="fold")
-    found = splits(dataset)
+    parts = splits(dataset)
     assert dataset.parts is not None
     for domain in ("a", "b"):
-        assert [len(part[domain]) for part in (found.training, found.validation, found.own_test)] == [16, 4, 20]
-        assert (dataset.parts[np.concatenate([found.training[domain], found.validation[domain]])] == TRAIN).all()
+        assert [len(part[domain]) for part in (parts.training, parts.validation, parts.own_test)] == [16, 4, 20]
+        assert (dataset.parts[np.concatenate([parts.training[domain], parts.validation[domain]])] == TRAIN).all()
 
 
-def test_a_held_out_domain_is_tested_on_as_a_whole(tmp_path: Path) -> None:
+def test_all_images_of_a_held_out_domain_are_tested_on(tmp_path: Path) -> None:
     dataset = scan(table_of(tmp_path, rows_of("train", "val", "test")), split="fold")
-    found = splits(dataset, held_out=("b",))
-    assert len(found.test["b"]) == 24
-    assert list(found.own_test) == list(found.training) == ["a"]
+    parts = splits(dataset, held_out=("b",))
+    assert len(parts.test["b"]) == 24
+    assert list(parts.own_test) == list(parts.training) == ["a"]
 
 
-def test_a_domain_of_test_rows_alone_is_to_be_held_out(tmp_path: Path) -> None:
+def test_a_domain_of_only_test_rows_has_to_be_held_out(tmp_path: Path) -> None:
     rows = rows_of("train", sites=("a",), each=10) + rows_of("test", sites=("b",))
     dataset = scan(table_of(tmp_path, rows), split="fold")
     with pytest.raises(DataError, match="b has no images to train on") as caught:
@@ -137,29 +137,29 @@ def test_a_class_needs_images_in_train(tmp_path: Path) -> None:
     }
 
 
-def test_a_group_is_on_one_side_of_the_split_that_is_drawn(tmp_path: Path) -> None:
+def test_a_group_is_on_one_side_of_a_drawn_split(tmp_path: Path) -> None:
     dataset = scan(table_of(tmp_path, rows_of("", each=20)), group="clip")
-    found = splits(dataset)
+    parts = splits(dataset)
     train, out = groups_of(
-        dataset, *(np.concatenate(list(part.values())) for part in (found.training, found.validation))
+        dataset, *(np.concatenate(list(part.values())) for part in (parts.training, parts.validation))
     )
     assert not train & out
-    assert [len(part["a"]) for part in (found.training, found.validation)] == [32, 8]
-    assert found.training["a"].tolist() != splits(scan(tmp_path / "t.csv")).training["a"].tolist()
+    assert [len(part["a"]) for part in (parts.training, parts.validation)] == [32, 8]
+    assert parts.training["a"].tolist() != splits(scan(tmp_path / "t.csv")).training["a"].tolist()
     assert "  40 groups that no split divides" in Contents.of(dataset).lines()
 
 
-def test_a_group_of_two_domains_is_on_one_side_too(tmp_path: Path) -> None:
+def test_a_group_in_two_domains_is_on_one_side(tmp_path: Path) -> None:
     rows = rows_of("", each=20)
     for row in rows:
         row["clip"] = row["clip"].replace("a", "s").replace("b", "s")  # site a and site b: the same clips
     dataset = scan(table_of(tmp_path, rows), group="clip")
-    found = splits(dataset)
+    parts = splits(dataset)
     train, out = groups_of(
-        dataset, *(np.concatenate(list(part.values())) for part in (found.training, found.validation))
+        dataset, *(np.concatenate(list(part.values())) for part in (parts.training, parts.validation))
     )
     assert not train & out
-    assert all(len(part) == 8 for part in found.validation.values())
+    assert all(len(part) == 8 for part in parts.validation.values())
 
 
 def test_images_of_a_group_that_is_tested_on_are_not_trained_on(tmp_path: Path) -> None:
@@ -168,11 +168,11 @@ def test_images_of_a_group_that_is_tested_on_are_not_trained_on(tmp_path: Path) 
     for row in rows[:3]:
         row["clip"] = shared
     dataset = scan(table_of(tmp_path, rows), group="clip")
-    found = splits(dataset, held_out=("b",))
-    assert found.left_out == 3
-    train, out, test = groups_of(dataset, found.training["a"], found.validation["a"], found.test["b"])
+    parts = splits(dataset, held_out=("b",))
+    assert parts.left_out == 3
+    train, out, test = groups_of(dataset, parts.training["a"], parts.validation["a"], parts.test["b"])
     assert not (train | out) & test
-    assert len(found.training["a"]) + len(found.validation["a"]) == 37
+    assert len(parts.training["a"]) + len(parts.validation["a"]) == 37
 
 
 def test_a_stated_split_that_divides_a_group_is_a_fault(tmp_path: Path) -> None:
@@ -191,19 +191,19 @@ def test_a_domain_of_one_group_cannot_be_divided(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(-1, 3)), min_size=1, max_size=80), st.integers(0, 5))
-def test_held_out_groups_leave_every_class_and_stay_whole(rows: list[tuple[int, int]], seed: int) -> None:
+def test_held_out_groups_leave_every_class_and_are_not_divided(rows: list[tuple[int, int]], seed: int) -> None:
     groups, labels = (np.array(column, np.int64) for column in zip(*rows, strict=True))
-    held: dict[int, bool] = {}
-    kept, out = grouped_holdout(groups, labels, held, seed, 0, 0.2)
-    assert sorted([*kept, *out]) == list(range(len(rows)))
-    assert not set(groups[kept].tolist()) & set(groups[out].tolist())
-    assert set(labels[labels >= 0].tolist()) <= set(labels[kept].tolist())
-    assert {group for group, on in held.items() if on} == set(groups[out].tolist())
-    again = grouped_holdout(groups, labels, held, seed + 1, 1, 0.2)
-    assert (again[0] == kept).all(), "what was decided for one domain holds for the next"
+    assigned: dict[int, bool] = {}
+    training, validation = grouped_holdout(groups, labels, assigned, seed, 0, 0.2)
+    assert sorted([*training, *validation]) == list(range(len(rows)))
+    assert not set(groups[training].tolist()) & set(groups[validation].tolist())
+    assert set(labels[labels >= 0].tolist()) <= set(labels[training].tolist())
+    assert {group for group, on in assigned.items() if on} == set(groups[validation].tolist())
+    again = grouped_holdout(groups, labels, assigned, seed + 1, 1, 0.2)
+    assert (again[0] == training).all(), "the side of a group is the same in every domain"
 
 
-def test_the_digest_knows_splits_and_groups(tmp_path: Path) -> None:
+def test_the_digest_depends_on_splits_and_groups(tmp_path: Path) -> None:
     rows = rows_of("train", "test")
     table = table_of(tmp_path, rows)
     plain, split, both = scan(table), scan(table, split="fold"), scan(table, **COLUMNS)
@@ -212,7 +212,7 @@ def test_the_digest_knows_splits_and_groups(tmp_path: Path) -> None:
     assert scan(table_of(tmp_path, rows), split="fold").digest() != split.digest()
 
 
-def test_an_image_of_train_and_test_is_counted(tmp_path: Path) -> None:
+def test_images_in_train_and_test_are_counted(tmp_path: Path) -> None:
     rows = rows_of("train", "test", each=10)
     table = table_of(tmp_path, rows)
     (tmp_path / "79.png").write_bytes((tmp_path / "0.png").read_bytes())
@@ -222,7 +222,7 @@ def test_an_image_of_train_and_test_is_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_folders_train_val_and_test_are_the_split(tmp_path: Path, deep: bool) -> None:
+def test_folders_train_val_and_test_are_used_as_the_split(tmp_path: Path, deep: bool) -> None:
     root, seed = tmp_path / "photos", 0
     for part in ("Train", "valid_1", "test"):
         for cell in ("a/cat", "a/dog", "b/cat", "b/dog") if deep else ("cat", "dog"):
@@ -231,12 +231,12 @@ def test_folders_train_val_and_test_are_the_split(tmp_path: Path, deep: bool) ->
     dataset = DomainFolder(root).scan()
     assert dataset.domains == (("a", "b") if deep else ("photos",))
     assert dataset.folders == ("cat", "dog")
-    found = splits(dataset)
+    parts = splits(dataset)
     for domain in dataset.domains:
         for rows, name in (
-            (found.training[domain], "Train"),
-            (found.validation[domain], "valid_1"),
-            (found.own_test[domain], "test"),
+            (parts.training[domain], "Train"),
+            (parts.validation[domain], "valid_1"),
+            (parts.own_test[domain], "test"),
         ):
             assert {dataset.paths[row].split("/")[0] for row in rows} == {name}
             assert len(rows) == 4
@@ -251,8 +251,8 @@ def test_folders_of_splits_that_differ_or_lack_train_are_faults(tmp_path: Path) 
         put(tmp_path / "mixed" / path / "1.png", 2 * i)
         put(tmp_path / "mixed" / path / "2.png", 2 * i + 1)
         put(tmp_path / "none" / path.replace("train", "val").replace("/a/", "/") / f"{i}.png", i)
-    found = faults(DomainFolder(tmp_path / "mixed"))
-    assert found["test, train"] == "class folders in some, domain folders in others"
+    messages = faults(DomainFolder(tmp_path / "mixed"))
+    assert messages["test, train"] == "class folders in some, domain folders in others"
     assert faults(DomainFolder(tmp_path / "none"))["test, val"] == "splits of one dataset, taken as domains"
 
 

@@ -1,4 +1,4 @@
-"""Tables that list images: read as the same images in folders, in every format; all faults in one list, with rows."""
+"""Tables of images in every format equal the same images in folders; all faults are in one list, with rows."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def rows_of(root: Path) -> Rows:
     return [{"path": f.relative_to(root).as_posix(), "species": f.parts[-2], "camera": f.parts[-3]} for f in files]
 
 
-def write_csv(path: Path, rows: Rows, **how: Any) -> Path:
-    with path.open("w", newline="", encoding=how.pop("encoding", "utf-8")) as file:
-        writer = csv.DictWriter(file, list(rows[0]), **how)
+def write_csv(path: Path, rows: Rows, **options: Any) -> Path:
+    with path.open("w", newline="", encoding=options.pop("encoding", "utf-8")) as file:
+        writer = csv.DictWriter(file, list(rows[0]), **options)
         writer.writeheader()
         writer.writerows(rows)
     return path
@@ -66,14 +66,14 @@ FORMATS: dict[str, Callable[[Path, Rows], Path]] = {
 }
 
 
-def same(found: ImageDataset, expected: ImageDataset) -> bool:
-    arrays = all((getattr(found, a) == getattr(expected, a)).all() for a in ("digests", "labels", "domain_of"))
-    names = all(getattr(found, name) == getattr(expected, name) for name in ("paths", "domains", "folders", "phrases"))
-    return arrays and names and found.digest() == expected.digest()
+def same(actual: ImageDataset, expected: ImageDataset) -> bool:
+    arrays = all((getattr(actual, a) == getattr(expected, a)).all() for a in ("digests", "labels", "domain_of"))
+    names = all(getattr(actual, name) == getattr(expected, name) for name in ("paths", "domains", "folders", "phrases"))
+    return arrays and names and actual.digest() == expected.digest()
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_is_the_same_data_as_the_folder(tmp_path: Path, name: str) -> None:
+def test_every_format_equals_the_folder(tmp_path: Path, name: str) -> None:
     root = folder_of(tmp_path, classes=("cat", "wild dog"))
     expected = DomainFolder(root).scan()
     table = FORMATS[name](root / name, rows_of(root))
@@ -84,7 +84,7 @@ def test_every_format_is_the_same_data_as_the_folder(tmp_path: Path, name: str) 
     assert lines[1] == "  image: column path, label: column species, domain: column camera"
 
 
-def test_absolute_paths_and_paths_above_the_table(tmp_path: Path) -> None:
+def test_absolute_paths_and_paths_above_the_table_are_read(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "data")
     expected = DomainFolder(root).scan()
     rows = rows_of(root)
@@ -98,7 +98,7 @@ def test_absolute_paths_and_paths_above_the_table(tmp_path: Path) -> None:
     assert dataset.digest() != expected.digest(), "other paths are other data"
 
 
-def test_one_domain_where_no_column_says_otherwise(tmp_path: Path) -> None:
+def test_without_a_column_there_is_one_domain(tmp_path: Path) -> None:
     root = tmp_path / "animals"
     for i, name in enumerate(("cat", "dog")):
         put(root / name / "a.png", 2 * i)
@@ -112,7 +112,7 @@ def test_one_domain_where_no_column_says_otherwise(tmp_path: Path) -> None:
     assert (noted.image, noted.label, noted.domain, noted.folder) == ("path", "class", "", root)
 
 
-def test_a_row_that_moves_to_another_domain_makes_other_data(tmp_path: Path) -> None:
+def test_a_row_that_moves_to_another_domain_changes_the_digest(tmp_path: Path) -> None:
     rows = []
     for i, (name, kind, domain) in enumerate(
         zip("abcdef", ["cat"] * 2 + ["dog"] * 4, ["d0"] * 4 + ["d1"] * 2, strict=True)
@@ -128,7 +128,7 @@ def test_a_row_that_moves_to_another_domain_makes_other_data(tmp_path: Path) -> 
     assert first.digest() != second.digest()
 
 
-def test_images_without_labels(tmp_path: Path) -> None:
+def test_images_without_labels_are_read(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     rows = [{"file": row["path"], "site": row["camera"]} for row in rows_of(root)]
     table = write_csv(root / "t.csv", rows)
@@ -140,7 +140,7 @@ def test_images_without_labels(tmp_path: Path) -> None:
         list_folder(DataConfig(root=table, classes=("cat", "dog"), label="site"))
 
 
-def test_names_in_parquet_as_datasets_writes_them(tmp_path: Path) -> None:
+def test_class_names_in_the_metadata_of_parquet_are_read(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     rows = [row | {"species": ("cat", "dog").index(row["species"])} for row in rows_of(root)]
     features = {"info": {"features": {"species": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
@@ -150,7 +150,7 @@ def test_names_in_parquet_as_datasets_writes_them(tmp_path: Path) -> None:
 
 
 class Columnar:
-    """What pandas and polars have in common, as far as it is used."""
+    """The common interface of pandas and polars that vl2v uses."""
 
     def __init__(self, rows: Rows, method: str) -> None:
         self._rows, self._method, self.columns = rows, method, list(rows[0])
@@ -161,7 +161,7 @@ class Columnar:
 
 
 @pytest.mark.parametrize("kind", ["pyarrow", "to_list", "tolist"])
-def test_frames(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_are_read(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder_of(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     as_path = str if kind == "pyarrow" else Path
@@ -183,11 +183,11 @@ def test_errors_are_explained_for_a_frame_that_has_no_truth_value(tmp_path: Path
         def __bool__(self) -> bool:
             raise ValueError("the truth value of a frame is ambiguous")
 
-    found = locations_in({"data": Pandas([{"path": "a.png"}], "tolist"), "out": tmp_path})
-    assert tmp_path in [place.path for place in found]
+    locations = locations_in({"data": Pandas([{"path": "a.png"}], "tolist"), "out": tmp_path})
+    assert tmp_path in [location.path for location in locations]
 
 
-def test_a_frames_missing_values_and_what_is_no_frame(tmp_path: Path) -> None:
+def test_missing_values_of_frames_are_faults_and_other_objects_are_refused(tmp_path: Path) -> None:
     rows: Rows = [{"path": "a.png", "label": float("nan")}, {"path": None, "label": "cat"}]
     table = write_frame(Columnar(rows, "tolist"), tmp_path, {})
     with pytest.raises(FaultyDataError) as caught:
@@ -203,9 +203,9 @@ def test_a_frames_missing_values_and_what_is_no_frame(tmp_path: Path) -> None:
         write_frame(Columnar(rows, "tolist"), tmp_path, {"label": "klass"})
 
 
-def faults(table: Path, **how: Any) -> dict[str, str]:
+def faults(table: Path, **options: Any) -> dict[str, str]:
     with pytest.raises(FaultyDataError) as caught:
-        TableListing(table, **how).scan()
+        TableListing(table, **options).scan()
     return {fault.where: fault.problem for fault in caught.value.faults}
 
 
@@ -233,7 +233,7 @@ def test_all_faults_of_rows_are_in_one_list(tmp_path: Path) -> None:
     table.write_text("\n".join(["path,species,camera", *good, *bad]), encoding="utf-8")
     with table.open("ab") as file:
         file.write(b"\nart/cat/0.png,ch\xe8vre,art\nart/cat/0.png,c\x1b[1mat,art")
-    found = faults(table)
+    messages = faults(table)
     expected = {
         "row 10": "no image in the column path",
         "row 11": "no label in the column species",
@@ -250,16 +250,16 @@ def test_all_faults_of_rows_are_in_one_list(tmp_path: Path) -> None:
         "row 24": "a text that is not UTF-8 in the column species",
         "row 25": "a label that cannot be shown in the column species",
     }
-    assert set(found) == set(expected)
-    assert all(found[where] == said for where, said in expected.items() if said)
-    assert "not CSV" in found["row 19"]
+    assert set(messages) == set(expected)
+    assert all(messages[where] == message for where, message in expected.items() if message)
+    assert "not CSV" in messages["row 19"]
 
 
-def test_many_faults_of_a_kind_are_counted(tmp_path: Path) -> None:
+def test_many_faults_of_one_kind_are_counted(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     rows = [*rows_of(root), *[{"path": f"{i}.png", "species": "", "camera": "art"} for i in range(1000)]]
-    found = faults(write_csv(root / "t.csv", rows))
-    assert found == {
+    messages = faults(write_csv(root / "t.csv", rows))
+    assert messages == {
         f"rows {', '.join(map(str, range(10, 30)))} and 980 more": "no label in the column species",
     }
 
@@ -272,7 +272,7 @@ def test_files_that_are_all_missing_are_one_fault(tmp_path: Path) -> None:
     assert problem.startswith("none of the 8 files exists, such as art/cat/0.png")
 
 
-def test_bad_files_can_be_left_out_and_repeated_rows_count_once(tmp_path: Path) -> None:
+def test_bad_files_can_be_skipped_and_repeated_rows_count_once(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     rows = rows_of(root)
     table = write_csv(root / "t.csv", [*rows, rows[0], {"path": "gone.png", "species": "cat", "camera": "photo"}])
@@ -282,7 +282,7 @@ def test_bad_files_can_be_left_out_and_repeated_rows_count_once(tmp_path: Path) 
     assert "1 row repeats another, and count once" in dataset.warnings
 
 
-def test_a_split_column_is_told_to_be_unused(tmp_path: Path) -> None:
+def test_an_unused_split_column_is_reported(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     table = write_csv(root / "t.csv", [row | {"Split": "train"} for row in rows_of(root)])
     assert TableListing(table).warnings == ["the column Split is not used: name it with --split to use its split"]
@@ -315,17 +315,17 @@ def test_a_split_column_is_told_to_be_unused(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_classes_that_do_not_fit(tmp_path: Path, change: Callable[..., Any], where: str, problem: str) -> None:
+def test_inconsistent_classes_are_refused(tmp_path: Path, change: Callable[..., Any], where: str, problem: str) -> None:
     root = folder_of(tmp_path)
     rows = [change(row) for row in rows_of(root)]
     if problem.startswith("numbers"):
         rows = [row | {"species": str(i % 2)} for i, row in enumerate(rows)]
-    found = faults(write_csv(root / "t.csv", rows))
-    assert where in found, found
-    assert problem in found[where]
+    messages = faults(write_csv(root / "t.csv", rows))
+    assert where in messages, messages
+    assert problem in messages[where]
 
 
-def test_numbers_are_accepted_where_classes_yaml_names_them_or_the_user_says_so(tmp_path: Path) -> None:
+def test_numbers_are_accepted_as_labels_if_named_or_confirmed(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     rows = [row | {"species": {"cat": 0, "dog": 1}[row["species"]]} for row in rows_of(root)]
     table = write_parquet(root / "t.parquet", rows)
@@ -336,7 +336,7 @@ def test_numbers_are_accepted_where_classes_yaml_names_them_or_the_user_says_so(
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "message"),
     [
         (["2024-01-01", "2024-01-02"], "values in place of names of classes, such as 2024-01-01, 2024-01-02"),
         (["2024-01-01T10:00:00", "2024-01-02 10:00"], "values in place of names of classes"),
@@ -353,21 +353,21 @@ def test_numbers_are_accepted_where_classes_yaml_names_them_or_the_user_says_so(
         (["cat", "dog", "Cat; dog"], "several classes in one cell: Cat; dog"),
     ],
 )
-def test_labels_that_are_not_names_are_told(tmp_path: Path, labels: list[str], said: str) -> None:
+def test_labels_that_are_not_names_are_reported(tmp_path: Path, labels: list[str], message: str) -> None:
     table = relabelled(tmp_path, "species", labels)
-    assert said in faults(table)["column species"]
+    assert message in faults(table)["column species"]
     accepted = TableListing(table, as_found=True, allow_missing_classes=True)
-    assert any(said in warning for warning in accepted.warnings)
+    assert any(message in warning for warning in accepted.warnings)
 
 
 @pytest.mark.parametrize("labels", [["7", "queen"], ["v1.0", "v1"], ["black,white", "red"], ["nan bread", "dog"]])
-def test_labels_that_are_names(tmp_path: Path, labels: list[str]) -> None:
+def test_labels_that_are_names_are_accepted(tmp_path: Path, labels: list[str]) -> None:
     assert not TableListing(relabelled(tmp_path, "species", labels)).scan().warnings
 
 
 @pytest.mark.parametrize("names", [("In", "in"), ("caf\u00e9", "cafe\u0301"), ("cam-1", "cam_1"), ("1", "1.0")])
 def test_two_spellings_of_a_domain_are_a_fault(tmp_path: Path, names: tuple[str, str]) -> None:
-    """Else one is held out, and the other one is trained on."""
+    """Otherwise one would be held out and the other one trained on."""
     table = relabelled(tmp_path, "camera", list(names))
     problem = faults(table)[", ".join(sorted(names))]
     assert problem.startswith("two spellings of one domain")
@@ -376,13 +376,13 @@ def test_two_spellings_of_a_domain_are_a_fault(tmp_path: Path, names: tuple[str,
 
 
 def relabelled(folder: Path, column: str, values: list[str]) -> Path:
-    """A table with other values in a column, so that every class is in every domain."""
+    """Return a table with other values in a column, so that every class is in every domain."""
     root = folder_of(folder, each=2 * len(values))
     rows = [row | {column: values[i % len(values)]} for i, row in enumerate(rows_of(root))]
     return write_csv(root / "t.csv", rows)
 
 
-def test_blank_rows_above_the_names_and_blanks_around_them(tmp_path: Path) -> None:
+def test_blank_rows_and_blanks_around_names_are_ignored(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     plain = write_csv(root / "t.csv", rows_of(root)).read_text().replace("species", " species ")
     (root / "t.csv").write_text(f"\n,,\n{plain}gone.png,cat,phone\n")
@@ -392,7 +392,7 @@ def test_blank_rows_above_the_names_and_blanks_around_them(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
-def test_json_lines_in_the_encodings_of_csv(tmp_path: Path, encoding: str) -> None:
+def test_json_lines_are_read_in_the_encodings_of_csv(tmp_path: Path, encoding: str) -> None:
     table = tmp_path / "t.jsonl"
     table.write_text('{"path": "\u00e9.png", "label": "cat"}\n', encoding=encoding)
     (row,) = open_table(table).rows(["path"])
@@ -402,14 +402,14 @@ def test_json_lines_in_the_encodings_of_csv(tmp_path: Path, encoding: str) -> No
         open_table(table)
 
 
-def test_a_column_of_captions_or_addresses_is_one_fault(tmp_path: Path) -> None:
+def test_a_column_of_captions_or_urls_is_one_fault(tmp_path: Path) -> None:
     root = folder_of(tmp_path, each=8)
     rows = [row | {"species": f"a photo {i}"} for i, row in enumerate(rows_of(root))]
     assert faults(write_csv(root / "t.csv", rows))["column species"] == "32 different values for 32 images"
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "lists no image"),
         (b"path,label\n", "lists no image"),
@@ -425,16 +425,16 @@ def test_a_column_of_captions_or_addresses_is_one_fault(tmp_path: Path) -> None:
         (b"path\tlabel\tpath\na.png\tcat\tdog\n", "next: rename one of the columns called path"),
     ],
 )
-def test_files_that_are_no_tables_of_images(tmp_path: Path, content: bytes, said: str) -> None:
+def test_files_that_are_not_tables_of_images_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     table = tmp_path / "t.csv"
     table.write_bytes(content)
     with pytest.raises((DataError, ConfigError)) as caught:
         TableListing(table)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("t.jsonl", b'[{"path": "a.png"}]', "not an object, but a list"),
         ("t.jsonl", b'{"path": "a.png", "label": ["cat"]}', "a list in the column label"),
@@ -446,12 +446,12 @@ def test_files_that_are_no_tables_of_images(tmp_path: Path, content: bytes, said
         ("t.xlsx", b"PK", "is not a folder"),
     ],
 )
-def test_other_formats_that_are_broken(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_damaged_files_of_other_formats_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     table = tmp_path / name
     table.write_bytes(content)
     with pytest.raises(DataError) as caught:
         list_folder(DataConfig(root=table)).scan()
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_images_in_the_table_itself_are_refused(tmp_path: Path) -> None:
@@ -460,7 +460,7 @@ def test_images_in_the_table_itself_are_refused(tmp_path: Path) -> None:
         TableListing(write_parquet(tmp_path / "t.parquet", rows))
 
 
-def test_unknown_columns_are_told_together_with_those_that_there_are(tmp_path: Path) -> None:
+def test_unknown_columns_are_reported_with_the_existing_ones(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "t.csv", [{"path": "a.png", "species": "cat", "camera": "x"}])
     with pytest.raises(ConfigError) as caught:
         TableListing(table, columns={"image": "pth", "label": "klass", "domain": "camera"})
@@ -470,7 +470,7 @@ def test_unknown_columns_are_told_together_with_those_that_there_are(tmp_path: P
         TableListing(table, columns={"label": "camera", "domain": "camera"})
 
 
-def test_columns_are_for_tables_and_domain_folders_for_folders(tmp_path: Path) -> None:
+def test_columns_are_refused_for_folders_and_domain_folders_for_tables(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     with pytest.raises(ConfigError, match="columns are for tables"):
         list_folder(DataConfig(root=root, label="species"))
@@ -482,7 +482,7 @@ def test_columns_are_for_tables_and_domain_folders_for_folders(tmp_path: Path) -
         list_folder(DataConfig(root=table))
 
 
-def test_quoted_newlines_and_a_stated_delimiter(tmp_path: Path) -> None:
+def test_quoted_newlines_and_a_stated_delimiter_are_read(tmp_path: Path) -> None:
     root = folder_of(tmp_path, classes=("cat", "wild dog"))
     rows = [row | {"species": row["species"].replace(" ", "\n")} for row in rows_of(root)]
     table = write_csv(root / "t.csv", [*rows, {"path": "gone.png", "species": "cat", "camera": "art"}], delimiter=";")
@@ -493,12 +493,12 @@ def test_quoted_newlines_and_a_stated_delimiter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
-def test_a_long_table_is_listed_without_an_object_for_every_row(tmp_path: Path, name: str) -> None:
+def test_a_long_table_is_listed_without_an_object_per_row(tmp_path: Path, name: str) -> None:
     count = 3000
     rows = [{"path": f"{i:05d}.png", "label": ("cat", "dog")[i % 2], "domain": f"d{i % 3}"} for i in range(count)]
     write = {"t.csv": write_csv, "t.jsonl": write_jsonl, "t.parquet": write_parquet}[name]
     listed = TableListing(write(tmp_path / name, rows))
     assert len(listed.paths) == count
     assert listed.paths[:2] == ["00000.png", "00006.png"], "domain d0, class cat"
-    kept = [value for value in vars(listed).values() if hasattr(value, "__len__") and len(value) >= count]
-    assert [type(value) for value in kept] == [np.ndarray]
+    long_values = [value for value in vars(listed).values() if hasattr(value, "__len__") and len(value) >= count]
+    assert [type(value) for value in long_values] == [np.ndarray]
