@@ -1,4 +1,4 @@
-"""A small file as `vl2v export` writes it, and changed copies of it."""
+"""A small exported file, and changed copies of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vl2v_runtime.network import EMBEDDING, INPUT
 
 
 def make_exported(file: Path) -> Path:
-    """A file as `vl2v export` writes it, its trunk made by hand: torch's exporter takes seconds."""
+    """Write a file like `vl2v export`, with a hand-made trunk because the exporter of torch takes seconds."""
     shape: list[int | str] = ["batch", 3, PREPROCESS.size, PREPROCESS.size]
     nodes = [
         helper.make_node("GlobalAveragePool", [INPUT], ["pooled"]),

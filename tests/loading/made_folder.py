@@ -1,4 +1,4 @@
-"""A real student's folder, as a stranger might have made it, and how one is tried out."""
+"""A student folder as an untrusted party could have made it, and a function that uses the student."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3),
 
 
 class Small(nn.Module):
-    """A module of the user's own, so that no architecture is built."""
+    """A module of the user, so that no architecture is built."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Small(nn.Module):
 
 
 def student_of(recipe: Recipe | None = None, backbone: Backbone | None = None, **provenance: Any) -> Student:
-    """A small student with random weights and a fitted trust."""
+    """Return a small student with random weights and fitted trust data."""
     torch.manual_seed(0)
     recipe = recipe or Recipe("timm", "test_resnet")
     backbone = backbone or from_module(build(recipe), PREPROCESS, recipe)
@@ -50,14 +50,14 @@ def student_of(recipe: Recipe | None = None, backbone: Backbone | None = None, *
 
 
 def change(path: Path, edit: Callable[[Any], Any]) -> None:
-    """Rewrite a JSON file with what `edit` returns, or has changed in place."""
+    """Rewrite a JSON file with the value that `edit` returns or changes in place."""
     content = json.loads(path.read_text())
     edited = edit(content)
     path.write_text(json.dumps(content if edited is None else edited))
 
 
 def use(student: Student) -> None:
-    """Everything that a prediction needs: finite probabilities, acceptance, drift."""
+    """Use a student as in a prediction: finite probabilities, acceptance and drift."""
     chances = student.predict_proba([PICTURE, PICTURE.rotate(90)])
     assert chances.shape == (2, len(student.classes))
     assert np.isfinite(chances).all()

@@ -1,4 +1,4 @@
-"""Seeded mutations of a JSON document: what a stranger, a bug or a bad disk might have made of it."""
+"""Seeded mutations of a JSON document, as from an attacker, a bug or a defective disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-RAW = {  # stand in the text under a mark, since no Python value is written like this
+RAW = {  # represented by a placeholder, because no Python value is written like this
     "@nan": "NaN",
     "@inf": "-Infinity",
     "@1e400": "1e400",
@@ -71,15 +71,15 @@ KEYS = ("checkpoint_path", "pretrained", "url", "weights_only", "__init__", "", 
 
 
 def mutations(document: Any, count: int, seed: int = 0) -> Iterator[tuple[str, str]]:
-    """Mutated documents.
+    """Yield mutated documents.
 
     Args:
         document: plain values.
         count: how many.
-        seed: of the choices; the same gives the same.
+        seed: determines all choices.
 
     Yields:
-        What was done, for the message of a failing test, and the text.
+        The change, for the message of a failing test, and the text.
     """
     for number in range(count):
         rng = random.Random(f"{seed}/{number}")
@@ -91,45 +91,45 @@ def mutations(document: Any, count: int, seed: int = 0) -> Iterator[tuple[str, s
 
 
 def _mutated(document: Any, rng: random.Random) -> tuple[Any, str]:
-    places = list(_places(document))
-    # a few long lists of numbers must not take all the attention: choose by depth first
-    depth = rng.choice(sorted({len(place) for place in places}))
-    place = rng.choice([place for place in places if len(place) == depth])
+    paths = list(_paths(document))
+    # choose the depth first, so that long lists of numbers are not chosen almost always
+    depth = rng.choice(sorted({len(path) for path in paths}))
+    path = rng.choice([path for path in paths if len(path) == depth])
     value = copy.deepcopy(rng.choice(VALUES))
-    if not place:
+    if not path:
         return value, f"all = {value!r}"
     parent = document
-    for key in place[:-1]:
+    for key in path[:-1]:
         parent = parent[key]
-    key, how = place[-1], rng.choice(("set", "set", "set", "delete", "add", "swap", "scale"))
-    if how == "delete":
+    key, action = path[-1], rng.choice(("set", "set", "set", "delete", "add", "swap", "scale"))
+    if action == "delete":
         del parent[key]
-    elif how == "add" and isinstance(parent, dict):
+    elif action == "add" and isinstance(parent, dict):
         parent[rng.choice(KEYS)] = value
-    elif how == "add":
+    elif action == "add":
         parent.insert(key, value)
-    elif how == "swap":
+    elif action == "swap":
         other = document
-        for step in rng.choice(places):
+        for step in rng.choice(paths):
             other = other[step]
         parent[key] = copy.deepcopy(other)
-    elif how == "scale" and isinstance(parent[key], int | float):
+    elif action == "scale" and isinstance(parent[key], int | float):
         parent[key] *= rng.choice((-1, 0, 1e6, 1e-6, 1e30))
-    elif how == "scale" and isinstance(parent[key], list):
+    elif action == "scale" and isinstance(parent[key], list):
         parent[key] = parent[key][: rng.choice((0, 1, -1))] if rng.random() < 0.5 else parent[key] * 2
     else:
-        how, parent[key] = "set", value
-    return document, f"{how} {'.'.join(map(str, place))} {value!r}"[:150]
+        action, parent[key] = "set", value
+    return document, f"{action} {'.'.join(map(str, path))} {value!r}"[:150]
 
 
-def _places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def _paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     yield above
     if isinstance(value, dict):
         for key, part in value.items():
-            yield from _places(part, (*above, key))
+            yield from _paths(part, (*above, key))
     elif isinstance(value, list):
-        for place, part in enumerate(value):
-            yield from _places(part, (*above, place))
+        for path, part in enumerate(value):
+            yield from _paths(part, (*above, path))
 
 
 def _text(document: Any) -> str:

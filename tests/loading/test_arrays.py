@@ -1,4 +1,4 @@
-"""Arrays from a stranger: .npz files of a run, a gallery, a teacher's file, and a benchmark's job.json."""
+"""Untrusted arrays: .npz files of a run, of a gallery and of a teacher, and job.json of a benchmark."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ TEACHER: Arrays = {
 
 
 class Evil:
-    """Runs when it is unpickled."""
+    """Writes a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("PWNED"),)
@@ -96,52 +96,52 @@ VALUES = (
 
 
 def mutated(arrays: Arrays, count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """The same arrays changed, or their file's bytes."""
+    """Yield the arrays with changed values or changed bytes of their file."""
     for number in range(count):
         rng = random.Random(f"{seed}/{number}")
         changed, done = dict(arrays), []
         for _ in range(rng.choice((1, 1, 2))):
-            name, how = rng.choice(sorted(changed)), rng.choice(("set", "set", "set", "drop", "cut", "type", "swap"))
-            if how == "drop" and len(changed) > 1:
+            name, action = rng.choice(sorted(changed)), rng.choice(("set", "set", "set", "drop", "cut", "type", "swap"))
+            if action == "drop" and len(changed) > 1:
                 del changed[name]
-            elif how == "cut" and changed[name].ndim:
+            elif action == "cut" and changed[name].ndim:
                 changed[name] = changed[name][: rng.choice((0, 1, -1))]
-            elif how == "type" and changed[name].dtype.kind in "fiu":
+            elif action == "type" and changed[name].dtype.kind in "fiu":
                 changed[name] = changed[name].astype(rng.choice((">f8", "f4", "i1", "?", "c16", "U9", "S9")))
-            elif how == "swap":
+            elif action == "swap":
                 changed[name] = changed[rng.choice(sorted(changed))]
             else:
                 changed[name] = rng.choice(VALUES)
-            done.append(f"{how} {name}")
+            done.append(f"{action} {name}")
         content = packed(changed)
         if rng.random() < 0.3:
-            content, how = spoilt(content, rng)
-            done.append(how)
+            content, action = spoilt(content, rng)
+            done.append(action)
         yield f"{number}: {'; '.join(done)}", content
 
 
 def packed(arrays: Arrays) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # pickles what is an object
+    np.savez_compressed(buffer, **arrays)  # pickles objects
     return buffer.getvalue()
 
 
 def spoilt(content: bytes, rng: random.Random) -> tuple[bytes, str]:
-    how = rng.choice(("cut", "empty", "text", "pickle", "flip", "flip", "zero"))
-    place = rng.randrange(len(content))
+    action = rng.choice(("cut", "empty", "text", "pickle", "flip", "flip", "zero"))
+    position = rng.randrange(len(content))
     part = {
-        "cut": content[:place],
+        "cut": content[:position],
         "empty": b"",
         "text": b"no archive",
         "pickle": pickle.dumps(Evil()),
-        "flip": content[:place] + bytes([content[place] ^ (1 << rng.randrange(8))]) + content[place + 1 :],
-        "zero": content[:place] + bytes(min(64, len(content) - place)) + content[place + 64 :],
+        "flip": content[:position] + bytes([content[position] ^ (1 << rng.randrange(8))]) + content[position + 1 :],
+        "zero": content[:position] + bytes(min(64, len(content) - position)) + content[position + 64 :],
     }
-    return part[how], how
+    return part[action], action
 
 
 def fuzz(arrays: Arrays, path: Path, use: Callable[[], object], count: int) -> None:
-    """Every mutation works or ends in an error of this project's."""
+    """Check that every mutation works or raises an error of vl2v."""
     path.write_bytes(packed(arrays))
     use()
     worked = 0
@@ -153,14 +153,14 @@ def fuzz(arrays: Arrays, path: Path, use: Callable[[], object], count: int) -> N
 
 def attempt(use: Callable[[], object], what: str, *allowed: Path) -> bool:
     refusal: Vl2vError | ArraysError | None = None
-    with watched(*allowed) as found, np.errstate(all="raise", under="ignore"):
+    with watched(*allowed) as events, np.errstate(all="raise", under="ignore"):
         try:
             use()
         except (Vl2vError, ArraysError) as error:
             refusal = error
         except Exception as error:
             raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
-    assert found == [], what
+    assert events == [], what
     assert not Path("PWNED").exists(), what
     assert refusal is None or 0 < len(str(refusal)) < 3000, what
     return refusal is None
@@ -170,12 +170,12 @@ COUNTS = pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.
 
 
 @COUNTS
-def test_mutations_of_the_predictions(tmp_path: Path, count: int) -> None:
+def test_mutated_predictions_are_read_or_refused(tmp_path: Path, count: int) -> None:
     path = tmp_path / "predictions.npz"
 
     def use() -> None:
-        kept = read_predictions(path)
-        for part in kept.roles().values():
+        predictions = read_predictions(path)
+        for part in predictions.roles().values():
             assert (part.answers >= 0).all()
 
     fuzz(PREDICTIONS, path, use, count)
@@ -183,8 +183,8 @@ def test_mutations_of_the_predictions(tmp_path: Path, count: int) -> None:
 
 @COUNTS
 @pytest.mark.parametrize("name", ["predictions", "embeddings"])
-def test_mutations_of_the_arrays_of_a_report(tmp_path: Path, name: str, count: int) -> None:
-    """The report goes on without what cannot be read."""
+def test_mutated_arrays_of_a_report_are_read_or_omitted(tmp_path: Path, name: str, count: int) -> None:
+    """The report omits unreadable parts."""
     from test_runs_of_others import make_run
 
     folder = RunFolder(make_run(tmp_path))
@@ -216,7 +216,7 @@ def test_mutations_of_the_arrays_of_a_report(tmp_path: Path, name: str, count: i
 
 
 @COUNTS
-def test_mutations_of_a_gallery(tmp_path: Path, count: int) -> None:
+def test_a_mutated_gallery_is_read_or_refused(tmp_path: Path, count: int) -> None:
     path = tmp_path / "gallery.npz"
 
     def use() -> None:
@@ -230,13 +230,13 @@ def test_mutations_of_a_gallery(tmp_path: Path, count: int) -> None:
 
 
 @COUNTS
-def test_mutations_of_a_teachers_file(tmp_path: Path, count: int) -> None:
+def test_a_mutated_teacher_file_is_read_or_refused(tmp_path: Path, count: int) -> None:
     path = tmp_path / "teacher.npz"
     fuzz(TEACHER, path, lambda: FileTeacher(path).describe(), count)
 
 
 @COUNTS
-def test_mutations_of_a_benchmarks_job(tmp_path: Path, count: int) -> None:
+def test_a_mutated_benchmark_job_is_read_or_refused(tmp_path: Path, count: int) -> None:
     from test_runs_of_others import make_run
 
     run = make_run(tmp_path)
@@ -262,7 +262,7 @@ def test_mutations_of_a_benchmarks_job(tmp_path: Path, count: int) -> None:
     assert 0 < worked < count
 
 
-def test_a_small_file_does_not_unpack_to_a_large_one(tmp_path: Path) -> None:
+def test_a_small_file_cannot_expand_to_a_large_one(tmp_path: Path) -> None:
     path = tmp_path / "bomb.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x.npy", "w") as handle:
         header = io.BytesIO()
@@ -272,13 +272,13 @@ def test_a_small_file_does_not_unpack_to_a_large_one(tmp_path: Path) -> None:
         read_arrays(path, {"x": Form(FLOAT, ("N", "M"))})
 
 
-def test_what_is_read(tmp_path: Path) -> None:
+def test_arrays_of_the_declared_form_are_read(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     np.savez(path, a=np.arange(6, dtype=">f4").reshape(2, 3), b=np.array(["x", "y"]), other=OBJECTS, s=np.array([2.0]))
     forms = {"a": Form(FLOAT, ("N", 3)), "b": Form(TEXT, ("N",)), "c": Form(TEXT, ("N",), optional=True)}
-    found = read_arrays(path, forms | {"s": Form(FLOAT, ())})
-    assert found.keys() == {"a", "b", "s"}
-    assert found["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    arrays_read = read_arrays(path, forms | {"s": Form(FLOAT, ())})
+    assert arrays_read.keys() == {"a", "b", "s"}
+    assert arrays_read["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
     with pytest.raises(ArraysError, match=r"a of shape \[2, 3\] in place of \[N, 4\]"):
         read_arrays(path, {"a": Form(FLOAT, ("N", 4))})
     with pytest.raises(ArraysError, match="other of type object"):

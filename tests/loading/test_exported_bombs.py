@@ -1,4 +1,4 @@
-"""Small exported files that would make onnxruntime allocate or compute without end."""
+"""Small exported files that would make onnxruntime allocate or compute without limit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vl2v_runtime.onnx_operators import KNOWN
 from vl2v_runtime.onnx_scan import MAX_NODES, objection
 from vl2v_runtime.session import MEMORY
 
-ROOM = MEMORY // 2**20 + 400  # MiB that the process may grow by; single results have 3 GiB, doubled ones have more
+ROOM = MEMORY // 2**20 + 400  # MiB by which the process may grow; single results have 3 GiB, doubled ones have more
 HUGE = 3 * 2**28  # values of 4 bytes
 
 
@@ -96,7 +96,7 @@ def doubled(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def of_the_pixels(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The shape is in the image."""
+    """The shape of the result is in the image."""
     constant(model, "times", [float(HUGE)], np.float32)
     constant(model, "axes", [0, 1, 2, 3])
     return [
@@ -109,17 +109,17 @@ def of_the_pixels(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def with_bomb(build: Build) -> Callable[[onnx.ModelProto], None]:
-    """A change that makes the logits depend on a huge result."""
+    """Return a change that makes the logits depend on a huge result."""
 
     def change(model: onnx.ModelProto) -> None:
         nodes = build(model)
         nodes.append(helper.make_node("Cast", ["big"], ["numbers"], to=TensorProto.FLOAT))
         nodes.append(helper.make_node("ReduceMin", ["numbers"], ["least"], keepdims=0))
         nodes.append(helper.make_node("Add", ["flat", "least"], ["sum"]))
-        place = next(i for i, node in enumerate(model.graph.node) if "flat" in node.input)
-        model.graph.node[place].input[0] = "sum"
+        index = next(i for i, node in enumerate(model.graph.node) if "flat" in node.input)
+        model.graph.node[index].input[0] = "sum"
         for node in reversed(nodes):
-            model.graph.node.insert(place, node)
+            model.graph.node.insert(index, node)
 
     return change
 
@@ -175,7 +175,7 @@ def many(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "found"),
+    ("change", "message"),
     [
         (strings, "the operator 'StringConcat', which is not allowed in a classifier"),
         (sequences, "SequenceEmpty"),
@@ -184,14 +184,14 @@ def many(model: onnx.ModelProto) -> None:
         (laughing, "functions of its own|the operator 'own.f39'"),
     ],
 )
-def test_what_no_classifier_needs_is_refused_before_it_is_opened(
-    exported: Path, tmp_path: Path, change: Callable[[onnx.ModelProto], None], found: str
+def test_operators_that_no_classifier_needs_are_refused_before_opening(
+    exported: Path, tmp_path: Path, change: Callable[[onnx.ModelProto], None], message: str
 ) -> None:
-    with pytest.raises(ModelError, match=found):
+    with pytest.raises(ModelError, match=message):
         Model(changed(exported, tmp_path / "model.onnx", change))
 
 
-def test_functions_alone_are_refused(exported: Path, tmp_path: Path) -> None:
+def test_functions_are_refused(exported: Path, tmp_path: Path) -> None:
     def change(model: onnx.ModelProto) -> None:
         laughing(model)
         del model.graph.node[0]
@@ -209,7 +209,7 @@ def test_the_operators_are_known_to_onnx() -> None:
     assert not {"Loop", "Scan", "StringConcat", "SequenceMap"} & KNOWN[""]
 
 
-def test_a_batch_that_does_not_fit_is_divided(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_does_not_fit_into_memory_is_divided(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, sizes = Model(exported), []
     real = model._session.run
 
@@ -236,12 +236,12 @@ def test_a_batch_that_does_not_fit_is_divided(exported: Path, monkeypatch: pytes
     assert sizes == [3, 1]
 
 
-def test_work_that_does_not_end_is_given_up(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stop, told = threading.Event(), []
+def test_computation_without_end_is_stopped(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, interrupts = threading.Event(), []
     try:
         with pytest.raises(TimeoutError):
-            session.within(0.01, stop.wait, lambda: told.append(1))
-        assert told == [1]
+            session.within(0.01, stop.wait, lambda: interrupts.append(1))
+        assert interrupts == [1]
         monkeypatch.setattr("vl2v_runtime.network.PATIENCE", 0.01)
         monkeypatch.setattr("vl2v_runtime.network.open_session", lambda *_: stop.wait())
         with pytest.raises(ModelError, match="too slow") as caught:
@@ -270,6 +270,6 @@ def test_a_single_node_without_end_is_refused_and_the_process_ends(exported: Pat
     assert "is too slow" in done.stderr
 
 
-def test_what_opened_before_opens(exported: Path) -> None:
+def test_files_of_earlier_versions_open(exported: Path) -> None:
     assert objection(exported) == ""
     assert len(Model(exported).predict([PICTURE], coverage=1)) == 1

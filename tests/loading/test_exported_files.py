@@ -1,4 +1,4 @@
-"""An exported file from a stranger: its metadata, and tensors that would lie in other files."""
+"""Untrusted exported files: their metadata, and tensors with external data."""
 
 from __future__ import annotations
 
@@ -43,32 +43,32 @@ def described(file: Path) -> dict[str, Any]:
 
 def attempt(load: Callable[[], object], what: str, *allowed: Path) -> bool:
     refusal: ModelError | None = None
-    with watched(*allowed) as found:
+    with watched(*allowed) as events:
         try:
             load()
         except ModelError as error:
             refusal = error
         except Exception as error:
             raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
-    assert found == [], what
+    assert events == [], what
     assert refusal is None or all((refusal.problem, refusal.expected, refusal.found, refusal.next_step)), what
     return refusal is None
 
 
 def fuzz_texts(exported: Path, count: int) -> None:
-    """Reading alone, which is quick."""
+    """Only read, which is quick."""
     worked = 0
     for what, text in mutations(described(exported), count):
         worked += attempt(lambda text=text: Metadata.from_json(text, "it"), what)  # type: ignore[misc]
     assert 0 < worked < count
 
 
-def test_a_few_mutations_of_the_metadata(exported: Path) -> None:
+def test_a_few_mutations_of_the_metadata_are_read_or_refused(exported: Path) -> None:
     fuzz_texts(exported, FEW)
 
 
 def fuzz_files(exported: Path, tmp_path: Path, count: int) -> None:
-    """Whole files, each loaded and used."""
+    """Load and use complete files."""
     model, file, worked = onnx.load(exported), tmp_path / "model.onnx", 0
 
     def use() -> None:
@@ -88,16 +88,16 @@ def fuzz_files(exported: Path, tmp_path: Path, count: int) -> None:
     assert 0 < worked < count
 
 
-def test_a_few_mutations_of_a_file(exported: Path, tmp_path: Path) -> None:
+def test_a_few_mutations_of_a_file_are_loaded_or_refused(exported: Path, tmp_path: Path) -> None:
     fuzz_files(exported, tmp_path, 25)
 
 
 @pytest.mark.system
-def test_many_mutations_of_a_file(exported: Path, tmp_path: Path) -> None:
+def test_many_mutations_of_a_file_are_loaded_or_refused(exported: Path, tmp_path: Path) -> None:
     fuzz_files(exported, tmp_path, MANY)
 
 
-def test_many_mutations_of_its_trust(exported: Path) -> None:
+def test_many_mutations_of_its_trust_data_are_loaded_or_refused(exported: Path) -> None:
     worked = 0
     for what, text in mutations(described(exported)["trust"], MANY, seed=2):
         try:
@@ -115,11 +115,9 @@ def test_many_mutations_of_its_trust(exported: Path) -> None:
     assert worked
 
 
-@pytest.mark.parametrize("place", ["weights.bin", "link.bin", "../secret.bin", "{folder}/secret.bin"])
+@pytest.mark.parametrize("index", ["weights.bin", "link.bin", "../secret.bin", "{folder}/secret.bin"])
 @pytest.mark.parametrize("where", ["initializer", "constant", "subgraph"])
-def test_values_in_another_file_are_refused_before_it_is_opened(
-    exported: Path, tmp_path: Path, place: str, where: str
-) -> None:
+def test_external_data_are_refused_before_opening(exported: Path, tmp_path: Path, index: str, where: str) -> None:
     folder = tmp_path / "export"
     folder.mkdir()
     (tmp_path / "secret.bin").write_bytes(np.ones(4, np.float32).tobytes())
@@ -127,7 +125,7 @@ def test_values_in_another_file_are_refused_before_it_is_opened(
     (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
     model = onnx.load(exported)
     tensor = TensorProto(name="far", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
-    tensor.external_data.add(key="location", value=place.replace("{folder}", str(tmp_path)))
+    tensor.external_data.add(key="location", value=index.replace("{folder}", str(tmp_path)))
     if where == "initializer":
         model.graph.initializer.append(tensor)
     elif where == "constant":
@@ -136,12 +134,12 @@ def test_values_in_another_file_are_refused_before_it_is_opened(
         inner = helper.make_graph([], "inner", [], [], [tensor])
         model.graph.node.append(helper.make_node("If", ["condition"], ["far"], then_branch=inner, else_branch=inner))
     (folder / "model.onnx").write_bytes(model.SerializeToString())
-    with watched(folder) as found, pytest.raises(ModelError, match="external data"):
+    with watched(folder) as events, pytest.raises(ModelError, match="external data"):
         Model(folder / "model.onnx")
-    assert found == []
+    assert events == []
 
 
-def test_a_file_with_all_in_it_names_no_other(exported: Path) -> None:
+def test_an_exported_file_has_no_external_data(exported: Path) -> None:
     assert objection(exported) == ""
 
 
@@ -150,7 +148,7 @@ def no_data(dims: list[int], **values: Any) -> TensorProto:
 
 
 def repeated(model: onnx.ModelProto, operator: str = "Loop") -> None:
-    """For ever, where nothing stops it."""
+    """Repeat without end."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["on"])],
         "body",
@@ -166,12 +164,12 @@ def repeated(model: onnx.ModelProto, operator: str = "Loop") -> None:
 
 
 def sparse(model: onnx.ModelProto) -> None:
-    values, places = numpy_helper.from_array(np.ones(1, np.float32), "wide"), numpy_helper.from_array(np.zeros(1, int))
-    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [2**40]))
+    values, indices = numpy_helper.from_array(np.ones(1, np.float32), "wide"), numpy_helper.from_array(np.zeros(1, int))
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [2**40]))
 
 
 @pytest.mark.parametrize(
-    ("change", "found"),
+    ("change", "message"),
     [
         (lambda model: model.graph.initializer.append(no_data([2**40])), "1,099,511,627,776 values and has 0 bytes"),
         (lambda model: model.graph.initializer.append(no_data([2**31, 2**31], raw_data=b"x" * 99)), "has 99 bytes"),
@@ -182,14 +180,14 @@ def sparse(model: onnx.ModelProto) -> None:
         (lambda model: repeated(model, "Scan"), r"repeats a graph \(Scan\)"),
     ],
 )
-def test_what_a_student_never_has_is_refused_before_it_is_opened(
-    exported: Path, tmp_path: Path, change: Callable[[onnx.ModelProto], object], found: str
+def test_contents_that_no_student_has_are_refused_before_opening(
+    exported: Path, tmp_path: Path, change: Callable[[onnx.ModelProto], object], message: str
 ) -> None:
-    with pytest.raises(ModelError, match=found):
+    with pytest.raises(ModelError, match=message):
         Model(changed(exported, tmp_path / "model.onnx", change))
 
 
-def test_a_tensor_of_zeros_and_an_empty_one_are_taken(exported: Path, tmp_path: Path) -> None:
+def test_tensors_of_zeros_and_empty_tensors_are_accepted(exported: Path, tmp_path: Path) -> None:
     def change(model: onnx.ModelProto) -> None:
         model.graph.initializer.append(TensorProto(name="z", data_type=TensorProto.INT64, dims=[1], int64_data=[0]))
         model.graph.initializer.append(numpy_helper.from_array(np.zeros((0, 3), np.float32), "nothing"))
@@ -210,10 +208,10 @@ def test_a_file_that_is_too_slow_is_refused(exported: Path, tmp_path: Path, monk
             for i, (a, b) in enumerate(pairwise(names))
         ]
         nodes += [helper.make_node("MatMul", [names[-1], "narrow"], ["last"])]
-        place = next(i for i, node in enumerate(model.graph.node) if "flat" in node.input)
-        model.graph.node[place].input[0] = "last"
+        index = next(i for i, node in enumerate(model.graph.node) if "flat" in node.input)
+        model.graph.node[index].input[0] = "last"
         for node in reversed(nodes):
-            model.graph.node.insert(place, node)
+            model.graph.node.insert(index, node)
 
     file = changed(exported, tmp_path / "model.onnx", change)
 
@@ -229,7 +227,7 @@ def test_a_file_that_is_too_slow_is_refused(exported: Path, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 40, b"\x0a\xff\xff\xff\xff\x0f", b"\x0b\x00", b"text, no model"])
-def test_what_is_no_protocol_buffer_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_other_files_than_protocol_buffers_are_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "model.onnx"
     file.write_bytes(content)
     with pytest.raises(ModelError, match="cannot be used"):

@@ -1,4 +1,4 @@
-"""Files of a run that were computed with its student are not mixed up with those of another run."""
+"""Files that were computed with the student of a run are not confused with those of another run."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def run(runs: Runs, tmp_path: Path) -> Path:
 
 def give_arrays(file: Path, origin: str | None) -> None:
     """Write the arrays of a file again, with another origin or without any."""
-    with np.load(file) as found:
-        arrays: dict[str, Any] = {name: found[name] for name in found.files if name != ORIGIN}
+    with np.load(file) as loaded:
+        arrays: dict[str, Any] = {name: loaded[name] for name in loaded.files if name != ORIGIN}
     np.savez(file, **arrays | ({} if origin is None else {ORIGIN: np.array(origin)}))
 
 
@@ -55,8 +55,8 @@ def test_every_file_has_the_origin_of_the_student(run: Path) -> None:
     assert len(origin) == 32
     for name in ("evaluation.json", "student/trust.json"):
         assert json.loads((run / name).read_text())[ORIGIN] == origin
-    with np.load(run / "predictions.npz") as found:
-        assert str(found[ORIGIN]) == origin
+    with np.load(run / "predictions.npz") as loaded:
+        assert str(loaded[ORIGIN]) == origin
     assert read_run(run).missing.keys() == {"embeddings", "export"}
 
 
@@ -72,7 +72,7 @@ def test_the_origin_depends_on_the_training_and_not_on_the_classes() -> None:
 def test_files_of_another_run_are_refused_and_the_advice_helps(bench: Bench, run: Path, tmp_path: Path) -> None:
     give(run, OTHER)
     image = str(bench.data / "rose" / "bar" / "0.png")
-    for words, said in (
+    for words, problem in (
         (("trust", run), f"predictions.npz {ANOTHER}"),
         (("expect", run, image), f"predictions.npz {ANOTHER}"),
         (("final", run, "--out", tmp_path / "out"), f"evaluation.json {ANOTHER}"),
@@ -82,7 +82,7 @@ def test_files_of_another_run_are_refused_and_the_advice_helps(bench: Bench, run
         done = vl2v(*words)
         assert done.returncode != 0, words
         message = " ".join(done.stderr.split())
-        assert said in message, message
+        assert problem in message, message
         if "predict" not in words:
             assert f"--out {run} --resume" in message
     again = vl2v("distill", "--out", run, "--resume", "--no-report", "-q")
@@ -120,8 +120,8 @@ def without_origin(provenance: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_report_omits_the_parts_of_another_run(run: Path) -> None:
     give_arrays(run / "predictions.npz", OTHER)
-    with np.load(run / "predictions.npz") as found:
-        arrays = {name: found[name] for name in ("domain", "role", "path", "label", ORIGIN)}
+    with np.load(run / "predictions.npz") as loaded:
+        arrays = {name: loaded[name] for name in ("domain", "role", "path", "label", ORIGIN)}
     np.savez(run / "embeddings.npz", classes=np.array(["a", "b", "c"]), **arrays)
     (run / "export").mkdir()
     (run / "export" / "export.json").write_text(json.dumps({"files": {}, ORIGIN: OTHER}))
@@ -131,8 +131,8 @@ def test_a_report_omits_the_parts_of_another_run(run: Path) -> None:
 
 
 def test_exported_files_of_another_student_are_not_changed(tmp_path: Path) -> None:
-    own = student_of(origin="1" * 32)
-    own.provenance[CHANGES] = [{"at": "2026-01-01", "before": own.classes}]
+    student = student_of(origin="1" * 32)
+    student.provenance[CHANGES] = [{"at": "2026-01-01", "before": student.classes}]
     (tmp_path / "export").mkdir()
     file = make_exported(tmp_path / "export" / "model.onnx")
     assert exported(tmp_path, "1" * 32) == [file]  # of an earlier version
@@ -145,5 +145,5 @@ def test_exported_files_of_another_student_are_not_changed(tmp_path: Path) -> No
     before = file.read_bytes()
     assert exported(tmp_path, OTHER) == [file]
     with pytest.raises(RunError, match=r"model.onnx belongs to another student(.|\n)*vl2v export RUN"):
-        change_exports(tmp_path, own)
+        change_exports(tmp_path, student)
     assert file.read_bytes() == before

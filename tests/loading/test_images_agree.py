@@ -1,4 +1,4 @@
-"""Odd images through every path: scan, predict, the runtime and the service accept the same files and see the same."""
+"""Scan, predict, the runtime and the service accept the same odd images and decode the same pixels."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ DEEP = np.asarray(GREY).astype(np.uint16) * 257
 
 @dataclass(frozen=True)
 class Odd:
-    """A file, and the picture in it; None where it is to be refused."""
+    """A file and its expected picture, or None if it must be refused."""
 
     data: bytes
     picture: Image.Image | None
-    off: float = 0.0  # mean difference that is allowed, of 255
+    off: float = 0.0  # allowed mean difference, of 255
 
 
 def exif(kind: str, **options: object) -> bytes:
@@ -86,7 +86,7 @@ def cmyk_profile() -> bytes:
 
 
 def entries(*tags: tuple[int, int, list[int]]) -> bytes:
-    """A TIFF of the colours with other tags: (tag, type, values)."""
+    """Return tags of a TIFF: (tag, type, values)."""
     body, table, at = b"", b"", 8
     for tag, form, values in sorted(tags):
         raw = b"".join(struct.pack("<H" if form == 3 else "<I", value) for value in values)
@@ -118,10 +118,10 @@ def laid_out(planar: bool, tiled: bool) -> bytes:
     sizes = [len(part) for part in parts]
 
     def built(start: int) -> bytes:
-        places = [start + sum(sizes[:i]) for i in range(len(sizes))]
-        where: list[tuple[int, int, list[int]]] = [(273, 4, places), (278, 4, [SIZE[1]]), (279, 4, sizes)]
+        offsets = [start + sum(sizes[:i]) for i in range(len(sizes))]
+        where: list[tuple[int, int, list[int]]] = [(273, 4, offsets), (278, 4, [SIZE[1]]), (279, 4, sizes)]
         if tiled:
-            where = [(322, 4, [16]), (323, 4, [16]), (324, 4, places), (325, 4, sizes)]
+            where = [(322, 4, [16]), (323, 4, [16]), (324, 4, offsets), (325, 4, sizes)]
         return entries(*fixed, *where)
 
     return built(len(built(0))) + b"".join(parts)
@@ -167,7 +167,7 @@ def odd_files() -> dict[str, Odd]:
     side: tuple[int, int, list[int]] = (256, 4, [60_000])
     gigantic = entries(side, (257, 4, [60_000]), (258, 3, [8]), (259, 3, [1]), (262, 3, [1]), (273, 4, [8]))
     p_data, p_seen = palette(bytes([0, 128, 255, 255, 255, 255]))
-    found = {
+    files = {
         "cmyk.jpg": Odd(encoded(CMYK, "JPEG", **jpeg), RGB, 2),
         "cmyk_plain.jpg": Odd(without_adobe(encoded(CMYK, "JPEG", **jpeg)), RGB, 2),
         "cmyk.tif": Odd(encoded(CMYK, "TIFF"), RGB),
@@ -219,11 +219,11 @@ def odd_files() -> dict[str, Odd]:
         "one_byte.png": Odd(b"\x89", None),
     }
     for form in READ:
-        whole, suffix = encoded(RGB, form.name), form.suffixes[0].removeprefix(".")
-        found[f"cut.{suffix}"] = Odd(whole[: len(whole) // 2], None)
-        found[f"header_only.{suffix}"] = Odd(whole[:32], None)
-        found[f"zeroed.{suffix}"] = Odd(bytes(len(whole)), None)
-    return found | further_formats(wide, icc)
+        complete, suffix = encoded(RGB, form.name), form.suffixes[0].removeprefix(".")
+        files[f"cut.{suffix}"] = Odd(complete[: len(complete) // 2], None)
+        files[f"header_only.{suffix}"] = Odd(complete[:32], None)
+        files[f"zeroed.{suffix}"] = Odd(bytes(len(complete)), None)
+    return files | further_formats(wide, icc)
 
 
 def further_formats(wide: Image.Image, icc: bytes) -> dict[str, Odd]:
@@ -267,10 +267,12 @@ def further_formats(wide: Image.Image, icc: bytes) -> dict[str, Odd]:
         broken = turned[:at] + b"\xff\xff\xff\xff" + turned[at + 4 :]
         found[f"broken_exif.{suffix}"] = replace(found[f"turned.{suffix}"], data=broken)
         if kind != "JXL":
-            whole = encoded(large, kind, **options)
-            at = whole.find(b"ispe") + 8
+            complete = encoded(large, kind, **options)
+            at = complete.find(b"ispe") + 8
             for name, side in (("bomb", 60_000), ("large", 30_000)):
-                found[f"{name}.{suffix}"] = Odd(whole[:at] + struct.pack(">II", side, side) + whole[at + 8 :], None)
+                found[f"{name}.{suffix}"] = Odd(
+                    complete[:at] + struct.pack(">II", side, side) + complete[at + 8 :], None
+                )
     return found
 
 
@@ -279,7 +281,7 @@ def branded(data: bytes, brand: bytes) -> bytes:
 
 
 def bits(*fields: tuple[int, int]) -> bytes:
-    """Values of given widths, the lowest bit first, as JPEG XL packs them."""
+    """Pack values of given widths, the lowest bit first, as in JPEG XL."""
     value, at = 0, 0
     for width, content in fields:
         value, at = value | content << at, at + width
@@ -287,7 +289,7 @@ def bits(*fields: tuple[int, int]) -> bytes:
 
 
 def jxl_of_size(width: int, height: int, data: bytes) -> bytes:
-    """A bare JPEG XL image that states another size, followed by what it had."""
+    """Return a bare JPEG XL image with another stated size."""
     side = ((2, 3), (30, height - 1), (3, 0), (2, 3), (30, width - 1), (1, 1))
     return b"\xff\x0a" + bits((1, 0), *side) + data[6:]
 
@@ -300,7 +302,7 @@ def in_boxes(data: bytes) -> bytes:
 
 
 def jxl_from_jpeg(image: Image.Image, **options: object) -> bytes:
-    """A JPEG that is turned, packed into JPEG XL without loss: it carries its orientation in its EXIF block."""
+    """Return a rotated JPEG in JPEG XL without loss; its orientation is in its EXIF block."""
     data = on_its_side(image, "JPEG", quality=98, subsampling=0, **options)
     make: Any = pillow_jxl.Encoder
     encoder = make(
@@ -321,7 +323,7 @@ FILES = odd_files()
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one path made of a file: pixels or an answer, or a reason."""
+    """The result of a path for a file: pixels, an answer or a reason."""
 
     fault: str
     pixels: Array | None = None
@@ -357,17 +359,17 @@ def _scanned(root: Path, names: list[str], size: int) -> dict[str, Outcome]:
         pixels = np.array(cache.map()[cache.slots(digests[good])])
     finally:
         cache.close()
-    found = {name: Outcome(reason) for name, reason in reasons.items()}
-    return found | {names[i]: Outcome("", row) for i, row in zip(good, pixels, strict=True)}
+    outcomes_by_name = {name: Outcome(reason) for name, reason in reasons.items()}
+    return outcomes_by_name | {names[i]: Outcome("", row) for i, row in zip(good, pixels, strict=True)}
 
 
 def _predicted(root: Path, names: list[str], student: Student) -> dict[str, Outcome]:
     answers, _ = classify(student, [root / name for name in names])
-    found = {}
+    outcomes_by_name = {}
     for name, answer in zip(names, answers, strict=True):
         pixels = None if answer.fault else student.preprocess.pixels(root / name).numpy().transpose(1, 2, 0)
-        found[name] = Outcome(answer.fault, pixels, answer.label)
-    return found
+        outcomes_by_name[name] = Outcome(answer.fault, pixels, answer.label)
+    return outcomes_by_name
 
 
 def _served(root: Path, names: list[str], model: Model) -> tuple[dict[str, Outcome], dict[str, Outcome]]:

@@ -1,4 +1,4 @@
-"""A teacher, prompts and a store that the folder of a stranger names are not opened; those of the user's run are."""
+"""The teacher, prompts and store of an untrusted folder are not opened; those of a run of the user are."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def config_of(spec: str, prompts: Any = "photo") -> RunConfig:
 
 
 def made_by(spec: str, folder: Path, signature: str | None = None, prompts: Any = "photo") -> Path:
-    """A student whose provenance says that this teacher taught it."""
+    """Write a student with this teacher in its provenance."""
     config = config_of(spec, prompts).model_dump(mode="json")
     teacher = {"identity": "file:teacher.npz", "revision": "r1", "dimension": 4}
     known = [f"a photo of a {name}" for name in CLASSES]
@@ -57,16 +57,18 @@ def made_by(spec: str, folder: Path, signature: str | None = None, prompts: Any 
         "open_clip:ViT-B-32/evil.bin",
     ],
 )
-def test_a_strangers_teacher_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str) -> None:
+def test_the_teacher_of_an_untrusted_student_is_not_queried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str
+) -> None:
     monkeypatch.setenv("VL2V_API_KEY", "precious")
     folder = made_by(spec, tmp_path / "student", signature="0" * 64)
-    with watched(tmp_path) as found, pytest.raises(TeacherError, match="--teacher") as caught:
+    with watched(tmp_path) as events, pytest.raises(TeacherError, match="--teacher") as caught:
         add_classes(folder, ["zebra"], budget=1, storage=StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite"))
-    assert found == []
+    assert events == []
     assert spec in caught.value.next_step
 
 
-def test_a_strangers_prompts_are_not_read(tmp_path: Path) -> None:
+def test_the_prompts_of_an_untrusted_student_are_not_read(tmp_path: Path) -> None:
     for prompts, refused in (("/etc/passwd", True), ("photo", False), ("a {}", False), (("a {}", "b {}"), False)):
         config = config_of("jina:jina-clip-v2", prompts)
         if refused:
@@ -81,22 +83,22 @@ def test_a_teacher_without_file_and_address_is_opened_as_before(spec: str) -> No
     check_teacher(config_of(spec), None)
 
 
-def test_the_teacher_of_ones_own_run_is_opened_and_a_changed_one_is_not(tmp_path: Path) -> None:
+def test_the_teacher_of_a_run_of_this_user_is_opened_unless_it_was_changed(tmp_path: Path) -> None:
     texts = [f"a photo of a {name}" for name in (*CLASSES, "zebra")]
     embeddings = np.eye(4, dtype=np.float32)
     np.savez(tmp_path / "teacher.npz", paths=["a.png"], embeddings=embeddings[:1], texts=texts,
              text_embeddings=embeddings, identity="file:teacher.npz", revision="r1")  # fmt: skip
     spec = f"file:{tmp_path / 'teacher.npz'}"
-    places = StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite")
+    storage = StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite")
     folder = made_by(spec, tmp_path / "student", signature=sign_teacher(config_of(spec)))
-    assert add_classes(folder, ["zebra"], storage=places).classes == [*CLASSES, "zebra"]
+    assert add_classes(folder, ["zebra"], storage=storage).classes == [*CLASSES, "zebra"]
 
     def elsewhere(card: dict[str, Any]) -> None:
         card["provenance"]["config"]["teacher"]["spec"] = "https://attacker.invalid/v1"
 
     change(folder / "student.json", elsewhere)
     with pytest.raises(TeacherError, match="--teacher"):
-        add_classes(folder, ["mule"], storage=places)
+        add_classes(folder, ["mule"], storage=storage)
 
 
 def test_a_teacher_that_the_user_names_is_opened(tmp_path: Path) -> None:
@@ -107,14 +109,14 @@ def test_a_teacher_that_the_user_names_is_opened(tmp_path: Path) -> None:
         )
 
 
-def test_a_signature_is_of_this_user_and_these_texts(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = sign("a", ["b", "c"])
-    assert is_signed(mine, "a", ["b", "c"])
+def test_a_signature_depends_on_the_user_and_the_texts(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_storage = sign("a", ["b", "c"])
+    assert is_signed(own_storage, "a", ["b", "c"])
     assert (home / "vl2v" / "secret").stat().st_mode & 0o077 == 0
     for other in (None, 3, "", "é", "0" * 64, sign("a", ["b"]), sign("ab", "c")):
         assert not is_signed(other, "a", ["b", "c"])
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "another"))
-    assert not is_signed(mine, "a", ["b", "c"])
+    assert not is_signed(own_storage, "a", ["b", "c"])
 
 
 def test_without_a_data_folder_nothing_is_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,15 +126,15 @@ def test_without_a_data_folder_nothing_is_signed(tmp_path: Path, monkeypatch: py
     assert not is_signed(None, "a")
 
 
-def test_a_strangers_store_is_not_opened(tmp_path: Path) -> None:
-    mine, usual = StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite"), storage_of(None)
-    mine.cache.mkdir()
-    mine.store.write_bytes(b"")
-    remember(tmp_path, mine)
-    assert storage_of(tmp_path) == mine
+def test_the_store_of_an_untrusted_run_is_not_opened(tmp_path: Path) -> None:
+    own_storage, usual = StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite"), storage_of(None)
+    own_storage.cache.mkdir()
+    own_storage.store.write_bytes(b"")
+    remember(tmp_path, own_storage)
+    assert storage_of(tmp_path) == own_storage
     foreign = tmp_path / "foreign.sqlite"
     foreign.write_bytes(b"")
-    change(tmp_path / "places.json", lambda found: found | {"store": str(foreign)})
+    change(tmp_path / "places.json", lambda content: content | {"store": str(foreign)})
     assert storage_of(tmp_path) == usual
     for damaged in ("[" * 100_000, "[]", "{}", '{"store": 3}', "NaN"):
         (tmp_path / "places.json").write_text(damaged)
@@ -140,12 +142,12 @@ def test_a_strangers_store_is_not_opened(tmp_path: Path) -> None:
         for present in (True, False):
             with pytest.raises(RunError, match=r"places.json is damaged(.|\n)*--store FILE"):
                 storage_of(tmp_path, present=present)
-        assert storage_of(tmp_path, store=mine.store).store == mine.store
+        assert storage_of(tmp_path, store=own_storage.store).store == own_storage.store
     (tmp_path / "places.json").unlink()
     assert storage_of(tmp_path) == usual
 
 
-def test_the_command_line_says_which_option_it_needs(tmp_path: Path) -> None:
+def test_the_command_line_names_the_missing_option(tmp_path: Path) -> None:
     folder = made_by("https://attacker.invalid/v1", tmp_path / "student")
     store = str(tmp_path / "s.sqlite")
     done = CliRunner().invoke(app, ["classes", "add", str(folder), "zebra", "--quote", "--json", "--store", store])

@@ -1,4 +1,4 @@
-"""Class names and file names of strangers in tables: no formula for a spreadsheet, no command for a terminal."""
+"""Untrusted class names and file names in tables contain no formula for a spreadsheet and no terminal command."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_formula_is_preceded_by_an_apostrophe(text: str, expected: str) -> Non
     assert cell(text) == expected
 
 
-def test_predictions(tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_contain_no_formula(tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = student_of().save(tmp_path / "student")
     change(folder / "student.json", lambda card: card | {"classes": NAMES})
     (label,) = labels(run_cli("predict", folder, picture, "--format", "csv").stdout)
@@ -68,13 +68,13 @@ def test_predictions(tmp_path: Path, picture: Path, capsys: pytest.CaptureFixtur
     assert label in [f"'{name}" for name in NAMES]
 
 
-def test_figures_of_a_report(tmp_path: Path) -> None:
+def test_figures_of_a_report_contain_no_formula(tmp_path: Path) -> None:
     Sheet("recall", ("class", "recall"), [(NAMES[0], -0.5)]).write(tmp_path)
     assert (tmp_path / "recall.csv").read_text() == f"class,recall\n'{NAMES[0]},-0.5\n"
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "table"])
-def test_no_file_name_reaches_a_terminal_as_it_is(
+def test_file_names_are_escaped_for_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     model = make_exported(tmp_path / "model.onnx")

@@ -1,4 +1,4 @@
-"""Commands on a run with relative paths, called from another folder: they open the files that the run was given."""
+"""Commands that are called from another folder open the files of a run with relative paths."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def student(**changes: Any) -> Student:
     return student_of(backbone=from_module(Small(), PREPROCESS), **made | changes)
 
 
-def test_weights_of_open_clip_and_files_that_stayed_when_the_images_moved(run: RunFolder) -> None:
+def test_weights_of_open_clip_and_unmoved_files_are_found(run: RunFolder) -> None:
     project = run.path.parent
     assert run.config().student.spec == f"open_clip:ViT-B-32/{project / 'student.pt'}"
     (project / "data").rename(project / "moved")
@@ -60,13 +60,13 @@ def test_weights_of_open_clip_and_files_that_stayed_when_the_images_moved(run: R
     assert run.config().teacher.spec == f"file:{project / 'teacher.npz'}"
 
 
-def test_a_tag_that_is_called_like_a_folder_stays_a_tag(run: RunFolder) -> None:
+def test_a_tag_with_the_name_of_a_folder_is_a_tag(run: RunFolder) -> None:
     (run.path.parent / "openai").mkdir()
     run.write_config(make_config(None, SETTINGS | {"teacher": {"spec": "open_clip:ViT-B-32/openai"}}))
     assert run.config().teacher.spec == "open_clip:ViT-B-32/openai"
 
 
-def test_the_teacher_of_new_classes_and_of_negative_texts(run: RunFolder) -> None:
+def test_the_teacher_of_new_classes_and_negative_texts_is_found(run: RunFolder) -> None:
     project = run.path.parent
     found = run_config(student(), None, run.path).teacher
     assert (found.spec, found.prompts) == (f"file:{project / 'teacher.npz'}", str(project / "prompts.txt"))
@@ -74,14 +74,14 @@ def test_the_teacher_of_new_classes_and_of_negative_texts(run: RunFolder) -> Non
         run_config(student(**{MARK: None}), None, run.path)
 
 
-def test_the_images_of_an_export(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_images_of_an_export_are_found(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[DataConfig] = []
     monkeypatch.setattr(export, "run_sample", lambda student, data, *_: seen.append(data))
     export._sample(run.path, student(), None, False, StoragePaths(), Silent())
     assert seen[0].root == run.path.parent / "data"
 
 
-def test_the_teacher_of_the_list_of_suspects(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_teacher_of_the_list_of_suspects_is_found(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
     def find(config: Any, *_: Any) -> Any:
@@ -102,12 +102,12 @@ def refusal(settings: Mapping[str, Any]) -> str:
     return str(caught.value)
 
 
-def test_a_repaired_run_says_that_the_earlier_one_is_gone(run: RunFolder) -> None:
+def test_a_repaired_run_reports_that_the_earlier_one_is_missing(run: RunFolder) -> None:
     text = refusal({"repair": {"run": "/gone", "images": "repair-trained.csv"}})
     assert "expected: the earlier run in /gone" in text
     assert "repair.run" in text
 
 
-def test_the_folder_of_the_student_names_that_of_the_run(run: RunFolder) -> None:
+def test_the_folder_of_the_student_leads_to_that_of_the_run(run: RunFolder) -> None:
     with pytest.raises(Vl2vError, match=f"pass the folder of the run: {run.path}"):
         RunFolder(run.path / "student").config()

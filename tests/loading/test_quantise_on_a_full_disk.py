@@ -1,4 +1,4 @@
-"""Quantisation on a full disk says so, and its temporary files do not stay for ever."""
+"""Quantisation reports a full disk and removes its temporary files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vl2v.onnx_export import quantise as module
     ("error", "raised"),
     [(OSError(errno.ENOSPC, "No space left on device"), OSError), (RuntimeError("no such operator"), StudentError)],
 )
-def test_a_full_disk_is_not_taken_for_a_graph_that_cannot_be_quantised(
+def test_a_full_disk_is_not_confused_with_a_graph_that_cannot_be_quantised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception]
 ) -> None:
     def failing(*_: object) -> None:
         raise error
 
     source = make_exported(tmp_path / "model.onnx")
-    left = tmp_path / module.WORK / "float.onnx"  # by a process that was killed
+    left = tmp_path / module.WORK / "float.onnx"  # left by a killed process
     left.parent.mkdir()
     left.write_bytes(b"half a file")
     monkeypatch.setattr(module, "_quantise", failing)

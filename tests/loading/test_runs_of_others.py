@@ -1,4 +1,4 @@
-"""A run's folder from a stranger: its JSON files, its state, its model card, and what is published of it."""
+"""Untrusted run folders: the JSON files, the state, the model card and the published files."""
 
 from __future__ import annotations
 
@@ -86,18 +86,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fuzz(document: Any, use: Callable[[str], object], count: int, *allowed: Path) -> None:
-    """Every mutation works or ends in an error of this project's."""
+    """Check that every mutation works or raises an error of vl2v."""
     worked = 0
     for what, text in mutations(document, count):
         refusal: Vl2vError | None = None
-        with watched(*allowed) as found:
+        with watched(*allowed) as events:
             try:
                 use(text)
             except Vl2vError as error:
                 refusal = error
             except Exception as error:
                 raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
-        assert found == [], what
+        assert events == [], what
         assert refusal is None or (refusal.problem and len(str(refusal)) < 5000), what
         worked += refusal is None
     assert 0 < worked < count
@@ -118,19 +118,19 @@ def card_of(run: Path) -> str:
 
 
 @pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.system)])
-def test_mutations_of_the_evaluation(tmp_path: Path, count: int) -> None:
+def test_a_mutated_evaluation_is_read_or_refused(tmp_path: Path, count: int) -> None:
     path = make_run(tmp_path)
     fuzz(EVALUATION, writing(path / "evaluation.json", lambda: (read_run(path), card_of(path))), count, tmp_path)
 
 
 @pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.system)])
-def test_mutations_of_the_export_report(tmp_path: Path, count: int) -> None:
+def test_a_mutated_export_report_is_read_or_refused(tmp_path: Path, count: int) -> None:
     path = tmp_path / "export.json"
     fuzz(EXPORT, writing(path, lambda: export_table(read_export(path))), count, tmp_path)
 
 
 @pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.system)])
-def test_mutations_of_the_provenance(tmp_path: Path, count: int) -> None:
+def test_mutated_provenance_is_read_or_refused(tmp_path: Path, count: int) -> None:
     path = make_run(tmp_path)
     card = json.loads((path / "student" / "student.json").read_text())
 
@@ -143,7 +143,7 @@ def test_mutations_of_the_provenance(tmp_path: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.system)])
-def test_mutations_of_the_classes_provenance(tmp_path: Path, count: int) -> None:
+def test_mutated_provenance_of_classes_is_read_or_refused(tmp_path: Path, count: int) -> None:
     student = student_of(backbone=from_module(Small(), PREPROCESS), **MADE)
 
     def use(text: str) -> None:
@@ -158,7 +158,7 @@ def test_mutations_of_the_classes_provenance(tmp_path: Path, count: int) -> None
 
 
 @pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.system)])
-def test_mutations_of_a_state(tmp_path: Path, count: int) -> None:
+def test_a_mutated_state_is_read_or_refused(tmp_path: Path, count: int) -> None:
     folder = RunFolder(tmp_path)
 
     def use(text: str) -> None:
@@ -171,16 +171,16 @@ def test_mutations_of_a_state(tmp_path: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.system)])
-def test_mutations_of_the_config(tmp_path: Path, count: int) -> None:
-    """YAML takes JSON."""
+def test_a_mutated_config_is_read_or_refused(tmp_path: Path, count: int) -> None:
+    """YAML includes JSON."""
     path = make_run(tmp_path)
     config = RunFolder(path).config().model_dump(mode="json")
     fuzz(config, writing(path / "config.yaml", lambda: RunFolder(path).config()), count, tmp_path)
 
 
 @pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.system)])
-def test_mutations_of_a_line_of_metrics(tmp_path: Path, count: int) -> None:
-    """The report goes on without its curves, and says why."""
+def test_a_mutated_line_of_metrics_is_read_or_refused(tmp_path: Path, count: int) -> None:
+    """The report omits its curves and states the reason."""
     path = make_run(tmp_path)
     line = json.loads((path / "metrics.jsonl").read_text())
     missing = 0
@@ -263,7 +263,7 @@ def test_a_link_out_of_the_run_is_not_published(tmp_path: Path) -> None:
         make_package(path, "me/pets")
 
 
-def test_what_a_report_needs_is_typed(run: Path, tmp_path: Path) -> None:
+def test_values_of_a_report_are_type_checked(run: Path, tmp_path: Path) -> None:
     assert read_evaluation(run / "evaluation.json") == EVALUATION
     for key, value in (("domains", {}), ("means", []), ("asked", {"cost": "1e999"}), ("domains", [{"domain": 1}])):
         (tmp_path / "evaluation.json").write_text(json.dumps(EVALUATION | {key: value}))
@@ -282,9 +282,7 @@ def test_what_a_report_needs_is_typed(run: Path, tmp_path: Path) -> None:
         ("config", []),
     ],
 )
-def test_a_provenance_that_vl2v_did_not_write_is_refused_where_it_is_needed(
-    tmp_path: Path, key: str, value: object
-) -> None:
+def test_provenance_of_another_form_is_refused_if_it_is_needed(tmp_path: Path, key: str, value: object) -> None:
     with pytest.raises(StudentError, match="provenance"):
         check_provenance(MADE | {key: value}, "it")
     path = student_of(**(MADE | {key: value})).save(tmp_path / "student")

@@ -1,4 +1,4 @@
-"""A stranger's run is not continued, repaired or retrained with the teacher, cache and store that it names."""
+"""An untrusted run is not continued, repaired or retrained with the teacher, cache and store that it names."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VL2V_API_KEY", "precious")
 
 
-def own(runs: Runs, bench: Bench) -> tuple[Path, ...]:
-    """Files of the user, which commands read."""
+def user_files(runs: Runs, bench: Bench) -> tuple[Path, ...]:
+    """Return files of the user that commands read."""
     return bench.root, runs.get().folder.parent, Path(platformdirs.user_data_dir("vl2v"))
 
 
 def edited(run: Path, **teacher: Any) -> Path:
-    """The run, with another teacher in its settings."""
+    """Change the teacher in the settings of a run."""
     path = run / "config.yaml"
     settings = yaml.safe_load(path.read_text())
     settings["teacher"] |= teacher
@@ -42,7 +42,7 @@ def edited(run: Path, **teacher: Any) -> Path:
 
 
 def started(command: str, run: Path, bench: Bench, *more: str) -> Done:
-    """What a command says about a run."""
+    """Return the message of a command on a run."""
     if command == "resume at once":  # before there is a student
         for name in ("student/student.json", "evaluation.json", "state.safetensors"):
             (run / name).unlink()
@@ -56,11 +56,11 @@ def started(command: str, run: Path, bench: Bench, *more: str) -> Done:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_an_address_is_not_contacted(runs: Runs, bench: Bench, tmp_path: Path, command: str) -> None:
+def test_a_url_of_an_untrusted_run_is_not_contacted(runs: Runs, bench: Bench, tmp_path: Path, command: str) -> None:
     run = edited(runs.get().copy(tmp_path / "run"), spec=ADDRESS, free=True)
-    with watched(tmp_path, *own(runs, bench)) as found:
+    with watched(tmp_path, *user_files(runs, bench)) as events:
         done = started(command, run, bench)
-    assert (done.returncode, found) == (TeacherError.exit_code, [])
+    assert (done.returncode, events) == (TeacherError.exit_code, [])
     assert f"--teacher '{ADDRESS}'" in done.stderr
     assert not (tmp_path / "new").exists()
 
@@ -72,13 +72,13 @@ def test_prompts_are_not_read_from_a_file_for_the_teacher_of_the_user(
     secret = tmp_path / "secret.txt"
     secret.write_text("password {}")
     run = edited(runs.get().copy(tmp_path / "run"), prompts=str(secret))
-    with watched(run, *own(runs, bench)) as found:
+    with watched(run, *user_files(runs, bench)) as events:
         done = started(command, run, bench, "--teacher", bench.teacher)
-    assert (done.returncode, found) == (TeacherError.exit_code, [])
+    assert (done.returncode, events) == (TeacherError.exit_code, [])
     assert "teacher.prompts" in done.stderr
 
 
-def test_a_named_teacher_is_opened_and_from_then_on_the_runs_own(runs: Runs, bench: Bench, tmp_path: Path) -> None:
+def test_a_stated_teacher_is_opened_and_then_the_run_is_trusted(runs: Runs, bench: Bench, tmp_path: Path) -> None:
     run = runs.get().copy(tmp_path / "run")
     for name in ("places.json", "student/student.json"):
         change(
@@ -101,7 +101,7 @@ def test_a_run_signed_by_its_student_alone_is_continued(runs: Runs, bench: Bench
     assert started("resume", run, bench).returncode == 0
 
 
-def test_nothing_is_written_to_paths_that_a_strangers_run_names(runs: Runs, bench: Bench, tmp_path: Path) -> None:
+def test_nothing_is_written_to_paths_of_an_untrusted_run(runs: Runs, bench: Bench, tmp_path: Path) -> None:
     run = runs.get().copy(tmp_path / "run")
     named = {"cache": str(tmp_path / "precious"), "store": str(tmp_path / "its.sqlite")}
     change(run / "places.json", lambda values: values | named)
@@ -110,5 +110,5 @@ def test_nothing_is_written_to_paths_that_a_strangers_run_names(runs: Runs, benc
     assert f"--cache {tmp_path / 'precious'} --store {tmp_path / 'its.sqlite'}" in done.stderr
     assert not (tmp_path / "precious").exists()
     assert not (tmp_path / "its.sqlite").exists()
-    mine = bench.flags()
-    assert started("resume", run, bench, *mine).returncode == 0
+    storage_options = bench.flags()
+    assert started("resume", run, bench, *storage_options).returncode == 0

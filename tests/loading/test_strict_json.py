@@ -1,4 +1,4 @@
-"""The one reader of JSON from others."""
+"""The reader of untrusted JSON."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PLAIN: st.SearchStrategy[Any] = st.recursive(SCALARS, lambda s: st.lists(s) | st
 
 
 @given(PLAIN, st.booleans())
-def test_what_vl2v_writes_is_read_as_it_was(value: Any, ascii_only: bool) -> None:
+def test_json_written_by_vl2v_is_read_unchanged(value: Any, ascii_only: bool) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only)
     assert parse(text) == parse(text.encode()) == value
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "invalid JSON"),
         ("{", "invalid JSON"),
@@ -47,12 +47,12 @@ def test_what_vl2v_writes_is_read_as_it_was(value: Any, ascii_only: bool) -> Non
         (b"\xff\xfe[\x00]\x00", "UTF-8"),
     ],
 )
-def test_everything_else_is_one_kind_of_error(text: str | bytes, said: str) -> None:
-    with pytest.raises(JsonError, match=said):
+def test_all_other_texts_raise_one_kind_of_error(text: str | bytes, message: str) -> None:
+    with pytest.raises(JsonError, match=message):
         parse(text)
 
 
-def test_what_is_at_a_limit_is_read() -> None:
+def test_values_at_the_limits_are_read() -> None:
     assert parse("[" * 32 + "]" * 32)
     assert parse('"\\ud83d\\ude00"') == "\U0001f600"
     assert parse("1" * 19) == int("1" * 19)

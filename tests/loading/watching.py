@@ -1,4 +1,4 @@
-"""What Python is asked to open, connect to and run while a stranger's folder is read."""
+"""Audit events of opening, connecting and running while an untrusted folder is read."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ sys.addaudithook(_hook)
 
 @contextmanager
 def watched(*allowed: Path) -> Iterator[list[str]]:
-    """What happens in the block that loading a folder must not do, filled in at its end.
+    """Record the forbidden events within the block; the list is filled at its end.
 
     Args:
         allowed: folders and files that may be opened, besides installed packages.
     """
-    found: list[str] = []
+    forbidden: list[str] = []
     events: list[tuple[str, tuple[Any, ...]]] = []
     _listeners.append(events)
     try:
-        yield found
+        yield forbidden
     finally:
         _listeners.remove(events)
-        places = [*OWN, *(path.resolve() for path in allowed)]
+        allowed_paths = [*OWN, *(path.resolve() for path in allowed)]
         for event, arguments in events:
             if event != "open":
-                found.append(f"{event} {arguments}"[:200])
+                forbidden.append(f"{event} {arguments}"[:200])
             elif isinstance(arguments[0], str | bytes | os.PathLike):
                 path = Path(os.fsdecode(arguments[0])).resolve()
-                if not any(path.is_relative_to(place) for place in places):
-                    found.append(f"open {path}")
+                if not any(path.is_relative_to(base) for base in allowed_paths):
+                    forbidden.append(f"open {path}")

@@ -1,4 +1,4 @@
-"""A finished run's folder, written file by file from numbers that a test can work out itself."""
+"""The folder of a finished run, written file by file from numbers that a test can compute."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from vl2v.student.preprocess import Preprocess
 
 CLASSES = ("cat", "dog", "owl")
 DOMAINS = {"ink": "in-domain", "neon": "in-domain", "rose": "out-of-domain"}
-EACH = 20  # images of a domain
+EACH = 20  # images per domain
 
 
 @dataclass(frozen=True)
 class Made:
-    """What was written."""
+    """The values that were written."""
 
     folder: Path
     classes: Sequence[str]
@@ -41,12 +41,12 @@ class Made:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        found: NDArray[np.bool_] = self.student.argmax(axis=1) == self.label
-        return found
+        correct: NDArray[np.bool_] = self.student.argmax(axis=1) == self.label
+        return correct
 
 
 def make_run(root: Path, classes: Sequence[str] = CLASSES, *, embeddings: bool = True, method: str = "adip") -> Made:
-    """Three domains, one of them held out; pictures of the first two domains, so that the third one's are gone."""
+    """Write a run on three domains, one of them held out. The images of the third domain are missing."""
     generator = np.random.default_rng(0)
     folder, count = RunFolder(root / "run"), len(classes)
     domain = np.repeat(list(DOMAINS), EACH)
@@ -81,19 +81,19 @@ def _config(data: Path, method: str) -> RunConfig:
 
 
 def _write_images(data: Path, paths: Sequence[str]) -> None:
-    for place in paths:
-        (data / place).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (20, 30), "teal").save(data / place)
+    for path in paths:
+        (data / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 30), "teal").save(data / path)
 
 
 def _write_evaluation(folder: RunFolder, made: Made) -> None:
     rows = []
     for name, role in DOMAINS.items():
-        here = made.domain == name
-        teacher = float((made.teacher.argmax(axis=1) == made.label)[here].mean())
-        rows.append(DomainScore(name, role, EACH, float(made.right[here].mean()), teacher, 0.1, 0.1))
-    asked = {"image_queries": 160, "text_queries": 3, "cost": "0.08", "currency": "USD"}
-    write_json(folder.evaluation_file, Evaluation(tuple(rows)).to_dict() | {"asked": asked})
+        of_domain = made.domain == name
+        teacher = float((made.teacher.argmax(axis=1) == made.label)[of_domain].mean())
+        rows.append(DomainScore(name, role, EACH, float(made.right[of_domain].mean()), teacher, 0.1, 0.1))
+    usage = {"image_queries": 160, "text_queries": 3, "cost": "0.08", "currency": "USD"}
+    write_json(folder.evaluation_file, Evaluation(tuple(rows)).to_dict() | {"asked": usage})
 
 
 def _write_student(folder: RunFolder, classes: Sequence[str], method: str) -> None:

@@ -1,4 +1,4 @@
-"""A benchmark's page, from finished jobs that are written by hand."""
+"""The page of a benchmark whose finished jobs are written by hand."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ SETTINGS: dict[str, Any] = {
 
 
 def make_grid(out: Path, seeds: tuple[int, ...] = (0, 1, 2), finished: int | None = None) -> dict[Any, float]:
-    """Write the grid, and its first so many jobs; returns the accuracy on the target by method, target and seed."""
+    """Write a grid with some finished jobs and return the target accuracy by method, target and seed."""
     variants = {"erm": {"title": "ERM", "settings": {"method": "erm"}}, "adip": {"title": "<b>ADiP</b>"}}
     values = {"settings": SETTINGS, "variants": variants, "domains": DOMAINS, "targets": DOMAINS, "seeds": seeds}
     grid, origin = parse(Grid, values, "the grid"), Origin("d", "t", "s")
     save_grid(out, grid, origin)
-    found = {}
+    accuracies = {}
     for job in list(jobs(grid, origin))[:finished]:
         accuracy = ACCURACY[job.method] + 0.05 * DOMAINS.index(job.target) + 0.01 * job.seed * (job.method == "adip")
-        found[job.method, job.target, job.seed] = accuracy
+        accuracies[job.method, job.target, job.seed] = accuracy
         folder = RunFolder(out / "jobs" / job.name)
         folder.create(job.config)
         rows = []
@@ -47,12 +47,12 @@ def make_grid(out: Path, seeds: tuple[int, ...] = (0, 1, 2), finished: int | Non
             role, right = (OUT_OF_DOMAIN, accuracy) if domain == job.target else (IN_DOMAIN, 0.9)
             rows.append(DomainScore(domain, role, 100, right, 0.8, 0.1, 0.1))
         queries = 80 if job.method == "adip" else 0
-        asked = {"image_queries": queries, "text_queries": 3, "cost": f"{queries / 1000}", "currency": "USD"}
-        write_json(folder.evaluation_file, Evaluation(tuple(rows)).to_dict() | {"asked": asked})
+        usage = {"image_queries": queries, "text_queries": 3, "cost": f"{queries / 1000}", "currency": "USD"}
+        write_json(folder.evaluation_file, Evaluation(tuple(rows)).to_dict() | {"asked": usage})
         facts = {"method": job.method, "title": job.title, "target": job.target, "seed": job.seed, "candidate": {}}
         write_json(folder.path / "job.json", facts | {"crossed": None, "key": job.key, "seconds": 90.0})
         _write_answers(folder, job.target, accuracy)
-    return found
+    return accuracies
 
 
 def _write_answers(folder: RunFolder, target: str, accuracy: float) -> None:
@@ -69,7 +69,7 @@ def values(out: Path, name: str) -> list[dict[str, str]]:
 
 
 def test_the_page_and_its_values_are_those_of_the_jobs(tmp_path: Path) -> None:
-    found = make_grid(tmp_path)
+    accuracies = make_grid(tmp_path)
     first = sorted((tmp_path / "jobs").iterdir())[0]
     (first / "report.html").write_text("a page")
     page = make_report(tmp_path, tmp_path / "none.sqlite")
@@ -82,14 +82,14 @@ def test_the_page_and_its_values_are_those_of_the_jobs(tmp_path: Path) -> None:
     table = {(r["method"], r["target"]): r for r in values(tmp_path, "table")}
     for method in ACCURACY:
         for target in DOMAINS:
-            seeds = [found[method, target, seed] for seed in (0, 1, 2)]
+            seeds = [accuracies[method, target, seed] for seed in (0, 1, 2)]
             row = table[method, target]
             assert float(row["accuracy"]) == pytest.approx(statistics.fmean(seeds))
             assert float(row["accuracy_se"]) == pytest.approx(statistics.stdev(seeds) / math.sqrt(3), abs=1e-12)
     runs = {(r["method"], r["target"], int(r["seed"])): r for r in values(tmp_path, "runs")}
     for target in DOMAINS:
         for seed in (0, 1, 2):
-            expected = found["adip", target, seed] - found["erm", target, seed]
+            expected = accuracies["adip", target, seed] - accuracies["erm", target, seed]
             assert float(runs["adip", target, seed]["against erm"]) == pytest.approx(expected)
     (pooled,) = [r for r in values(tmp_path, "reliability") if r["method"] == "erm"]
     assert int(pooled["images"]) == 600
@@ -108,7 +108,7 @@ def test_the_baseline_is_not_compared_with_itself(tmp_path: Path, monkeypatch: p
     assert "ompared with ERM" not in text
 
 
-def test_an_unfinished_grid_is_shown_as_far_as_it_is_whole(tmp_path: Path) -> None:
+def test_the_complete_parts_of_an_unfinished_grid_are_shown(tmp_path: Path) -> None:
     make_grid(tmp_path, finished=3)
     _, text = read(make_report(tmp_path, tmp_path / "none.sqlite"))
     assert "Unfinished grid" in text

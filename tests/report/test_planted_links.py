@@ -1,4 +1,4 @@
-"""A run's folder from a stranger who planted links in it: no command writes through one."""
+"""Untrusted run folders with planted links: no command writes through a link."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from vl2v.writing import check_alone, check_folder, in_place, replacing
 
 @pytest.fixture(autouse=True)
 def without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """W&B writes its files on any machine."""
+    """Make W&B write its files without a key."""
     monkeypatch.setenv("WANDB_MODE", "offline")
 
 
@@ -52,7 +52,7 @@ def remove(run: Path) -> None:
 
 
 def train(run: Path) -> None:
-    """What training writes as it goes on."""
+    """Write the files of a continued training."""
     folder = RunFolder(run)
     with owned(run, "vl2v distill"):
         folder.write_config(folder.config())
@@ -82,15 +82,15 @@ def gallery(run: Path) -> None:
 
 
 def track(name: str, run: Path) -> None:
-    """A tracker of a run that goes on; one that is refused is disabled, and training continues."""
+    """Track a continued run; a refused tracker is disabled and training continues."""
     folder = RunFolder(run)
     with owned(run, "vl2v distill"):
-        said: list[str] = []
+        notes: list[str] = []
         folder.add_metrics({"stage": "align", "step": 1, "losses": [0.5], "domains": {}})
-        tracking = Tracking([name], folder, said.append)
+        tracking = Tracking([name], folder, notes.append)
         tracking.follow()
         tracking.finish({"accuracy": 0.5})
-        assert not said or "not written to" in said[0]
+        assert not notes or "not written to" in notes[0]
 
 
 def tensorboard(run: Path) -> None:
@@ -125,7 +125,7 @@ def contents(folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 def written(action: Callable[[Path], None], run: Path) -> list[Path]:
-    """What an action makes or changes, and its locks, which it may take away again."""
+    """Return the files that an action creates or changes, and its locks."""
     before = contents(run)
     action(run)
     after = contents(run)
@@ -159,7 +159,7 @@ def plant(run: Path, names: list[Path], kind: str, victims: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["symlink", "hard link", "dangling"])
 @pytest.mark.parametrize("action", [*ACTIONS, pytest.param(export, marks=SLOW)])
-def test_no_planted_link_is_written_through(
+def test_nothing_is_written_through_a_planted_link(
     made: Path, tmp_path: Path, action: Callable[[Path], None], kind: str
 ) -> None:
     run, victims = tmp_path / "run", tmp_path / "victims"
@@ -168,7 +168,7 @@ def test_no_planted_link_is_written_through(
     shutil.copytree(made, run)
     victims.mkdir()
     plant(run, names, kind, victims)
-    if kind == "dangling":  # what has to be read stays
+    if kind == "dangling":  # files that are read are not replaced
         for name in names:
             if (made / name).exists():
                 (run / name).unlink()
@@ -179,17 +179,17 @@ def test_no_planted_link_is_written_through(
         try:
             action(run)
             break
-        except (AccessError, BudgetError) as error:  # of a file that is changed in place: without the link it goes on
+        except (AccessError, BudgetError) as error:  # of a file that is changed in place; without the link it continues
             path = Path(error.problem.partition(" is ")[0])
             assert path.is_relative_to(run)
             path.unlink()
             refused += 1
     assert {path.name: path.read_bytes() for path in victims.iterdir()} == before
-    assert refused <= (20 if action is wandb else 4)  # W&B makes many files in a folder of its own
+    assert refused <= (20 if action is wandb else 4)  # W&B creates many files in a separate folder
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_no_folder_in_it_leads_elsewhere(made: Path, tmp_path: Path, action: Callable[[Path], None]) -> None:
+def test_nothing_is_written_through_a_linked_folder(made: Path, tmp_path: Path, action: Callable[[Path], None]) -> None:
     shutil.copytree(made, tmp_path / "first")
     folders = {name.parts[0] for name in written(action, tmp_path / "first") if len(name.parts) > 1}
     for name in folders | ({"report"} if action is report else set()):
@@ -215,7 +215,7 @@ def test_links_within_the_folder_and_to_it_are_followed(made: Path, tmp_path: Pa
     assert list((tmp_path / "run" / "pages").glob("*.csv"))
 
 
-def test_locks_are_not_taken_through_a_link(tmp_path: Path) -> None:
+def test_locks_are_not_acquired_through_a_link(tmp_path: Path) -> None:
     victim, link = tmp_path / "victim", tmp_path / "run.lock"
     victim.write_bytes(SECRET)
     link.symlink_to(victim)
@@ -224,11 +224,11 @@ def test_locks_are_not_taken_through_a_link(tmp_path: Path) -> None:
             pass
     assert victim.read_bytes() == SECRET
     link.unlink()
-    with file_lock(link), try_file_lock(link) as mine:
-        assert not mine
+    with file_lock(link), try_file_lock(link) as second_lock:
+        assert not second_lock
 
 
-def test_a_file_in_place_is_made_and_changed(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_link_is_created_and_changed(tmp_path: Path) -> None:
     file = tmp_path / "x"
     for text in (b"one", b"two"):
         with in_place(file) as handle:
@@ -243,7 +243,7 @@ def test_a_file_in_place_is_made_and_changed(tmp_path: Path) -> None:
             check_alone(wrong)
 
 
-def test_a_benchmark_too(tmp_path: Path) -> None:
+def test_nothing_is_written_through_a_link_in_a_benchmark(tmp_path: Path) -> None:
     (tmp_path / "bench").mkdir()
     (tmp_path / "victims").mkdir()
     (tmp_path / "bench" / "jobs").symlink_to(tmp_path / "victims")
@@ -273,7 +273,7 @@ def test_in_a_folder_of_a_tracker_no_link_leads_outside(tmp_path: Path, name: st
 @pytest.mark.parametrize(
     "wrong", [{"run": "../../x"}, {"run": 3}, {"run": "x" * 65}, {"last": "0"}, {"last": -2}, {"finished": 1}]
 )
-def test_what_no_tracker_remembers_is_refused(made: Path, wrong: dict[str, object]) -> None:
+def test_files_that_no_tracker_wrote_are_refused(made: Path, wrong: dict[str, object]) -> None:
     folder = RunFolder(made)
     write_json(folder.path / "tracking.json", {"tensorboard": wrong})
     with pytest.raises(Vl2vError) as caught:
@@ -283,7 +283,7 @@ def test_what_no_tracker_remembers_is_refused(made: Path, wrong: dict[str, objec
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
-def test_no_file_of_mlflows_database_is_a_link(tmp_path: Path, suffix: str) -> None:
+def test_links_as_files_of_the_mlflow_database_are_refused(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"mlflow.db{suffix}").symlink_to(tmp_path / "victim")
     with pytest.raises(AccessError, match="not written to"):
         MlflowTracker(tmp_path, Memory()).start({})
@@ -291,7 +291,7 @@ def test_no_file_of_mlflows_database_is_a_link(tmp_path: Path, suffix: str) -> N
 
 @pytest.mark.parametrize("content", ["", "student/student.json"])
 def test_a_dry_run_of_a_push_does_not_follow_a_planted_link(tmp_path: Path, content: str) -> None:
-    """The link leads to an empty folder, or to one that looks like an earlier dry run."""
+    """The link leads to an empty folder or to one that resembles an earlier dry run."""
     run, victim = make_run(tmp_path).folder, tmp_path / "victim"
     victim.mkdir()
     if content:

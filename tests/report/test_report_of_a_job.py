@@ -1,4 +1,4 @@
-"""A real run's end: the embeddings that it saves, its report, and a fault that loses nothing."""
+"""The end of a real run: the saved embeddings, the report, and an error of the report that does not lose the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vl2v.progress import Silent
 
 
 @pytest.mark.slow
-def test_a_run_keeps_its_vectors_and_ends_with_a_report(bench: Bench, tmp_path: Path) -> None:
+def test_a_run_saves_its_embeddings_and_ends_with_a_report(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "run"
     store = str(tmp_path / "vectors.sqlite")
     priced = ["--price-per-1000-images", "0.10", "--budget", "1", "--store", store]
@@ -28,13 +28,13 @@ def test_a_run_keeps_its_vectors_and_ends_with_a_report(bench: Bench, tmp_path: 
     assert f"report: {out / 'report.html'}" in done.stdout
     html = (out / "report.html").read_text(encoding="utf-8")
     assert "this run paid 0.0090 USD" in html
-    asked = json.loads((out / "evaluation.json").read_text())["asked"]
-    assert asked["price_per_1000_images"] == "0.10"
+    usage = json.loads((out / "evaluation.json").read_text())["asked"]
+    assert usage["price_per_1000_images"] == "0.10"
 
-    kept, answers = np.load(out / "embeddings.npz"), np.load(out / "predictions.npz")
-    assert kept["path"].tolist() == answers["path"].tolist(), "fewer than a thousand images are all there"
+    embeddings, predictions = np.load(out / "embeddings.npz"), np.load(out / "predictions.npz")
+    assert embeddings["path"].tolist() == predictions["path"].tolist(), "fewer than a thousand images are all there"
     student = load(out)
-    images = [bench.data / path for path in kept["path"]]
+    images = [bench.data / path for path in embeddings["path"]]
     pixels = torch.stack([student.preprocess.pixels(path) for path in images])
     pretrained = timm.create_model("test_resnet", num_classes=0)
     pretrained.load_state_dict(
@@ -43,13 +43,13 @@ def test_a_run_keeps_its_vectors_and_ends_with_a_report(bench: Bench, tmp_path: 
     with torch.no_grad():
         features = pretrained.eval()(student.preprocess.normalise(pixels))
         aligned = F.normalize(student.projection(features), dim=-1)
-    assert np.abs(kept["features"] - features.numpy()).max() < 0.01, "the backbone before it was trained"
-    assert np.abs(kept["aligned"] - aligned.numpy()).max() < 0.01
-    assert np.abs(kept["distilled"] - student.embed(images)).max() < 0.01
-    assert np.abs(kept["distilled"] - kept["aligned"]).max() > 0.01, "Distill changed something"
+    assert np.abs(embeddings["features"] - features.numpy()).max() < 0.01, "the backbone before it was trained"
+    assert np.abs(embeddings["aligned"] - aligned.numpy()).max() < 0.01
+    assert np.abs(embeddings["distilled"] - student.embed(images)).max() < 0.01
+    assert np.abs(embeddings["distilled"] - embeddings["aligned"]).max() > 0.01, "Distill changed something"
     assert student.head is not None
-    assert np.abs(kept["texts"] - student.head.numpy()).max() < 0.01
-    assert kept["teacher"].shape == kept["distilled"].shape
+    assert np.abs(embeddings["texts"] - student.head.numpy()).max() < 0.01
+    assert embeddings["teacher"].shape == embeddings["distilled"].shape
 
     (out / "report.html").unlink()
     again = vl2v("report", str(out), "--store", store, "--hour-price", "0.40", "--json")
@@ -58,8 +58,8 @@ def test_a_run_keeps_its_vectors_and_ends_with_a_report(bench: Bench, tmp_path: 
     assert "assumes 0.40 USD per hour" in (out / "report.html").read_text(encoding="utf-8")
 
 
-class Heard(Silent):
-    """Keeps the notes."""
+class NoteRecorder(Silent):
+    """Records the notes."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -71,20 +71,22 @@ class Heard(Silent):
         self.notes.append(text)
 
 
-def test_a_fault_of_the_report_loses_no_run(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_report_does_not_lose_the_run(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: object) -> None:
         raise ZeroDivisionError("a fault")
 
     monkeypatch.setattr("vl2v.reports.run.write_run_report", fails)
-    heard, places = Heard(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
+    notes, storage = NoteRecorder(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     settings = {"align": {"steps": 4}, "distill": {"steps": 2, "checkpoint_every": 2}, "batch_per_domain": 4}
     done = distill(
-        bench.data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], storage=places,
-        progress=heard, settings=settings | {"student": {"size": 32}, "device": "cpu"},
+        bench.data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], storage=storage,
+        progress=notes, settings=settings | {"student": {"size": 32}, "device": "cpu"},
     )  # fmt: skip
     assert done is not None
     assert (tmp_path / "run" / "evaluation.json").exists()
     assert (tmp_path / "run" / "embeddings.npz").exists()
     assert not (tmp_path / "run" / "report.html").exists()
-    assert [note for note in heard.notes if "ZeroDivisionError: a fault" in note and "vl2v report" in note]
+    assert [note for note in notes.notes if "ZeroDivisionError: a fault" in note and "vl2v report" in note]
     assert not (tmp_path / "run" / "work").exists()

@@ -1,4 +1,4 @@
-"""The page itself: nothing from outside, nothing unescaped, and what is missing is told."""
+"""The page has no external content, everything is escaped, and missing parts are reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VOID = {"meta", "img", "br"}
 
 
 class Reader(HTMLParser):
-    """Notes what the page refers to, and whether every tag is closed."""
+    """Records the references of the page and whether every tag is closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_report(make_run(root).folder, root / "none.sqlite")
 
 
-def test_nothing_comes_from_outside(page: Path) -> None:
+def test_the_page_has_no_external_content(page: Path) -> None:
     reader, _ = read(page)
     assert reader.outside == []
     html = page.read_text(encoding="utf-8")
@@ -76,7 +76,7 @@ def test_nothing_comes_from_outside(page: Path) -> None:
         assert (page.parent / target).is_file()
 
 
-def test_the_top_says_it_all(page: Path) -> None:
+def test_the_top_of_the_page_has_the_main_figures(page: Path) -> None:
     _, text = read(page)
     assert "VL2V-ADiP trained a student" in text
     assert "the held-out domain rose" in text
@@ -84,7 +84,7 @@ def test_the_top_says_it_all(page: Path) -> None:
     assert re.search(r'<h1>[^<]+</h1>.*<h2 id="accuracy-title">', page.read_text(), re.DOTALL)
 
 
-def test_data_of_another_tool_have_the_name_that_the_user_gave(tmp_path: Path) -> None:
+def test_data_of_another_tool_have_the_name_stated_by_the_user(tmp_path: Path) -> None:
     folder = RunFolder(make_run(tmp_path).folder)
     table = tmp_path / "tables" / "0123456789abcdef.rows.jsonl"
     table.parent.mkdir()
@@ -99,7 +99,7 @@ def test_data_of_another_tool_have_the_name_that_the_user_gave(tmp_path: Path) -
     assert "0123456789abcdef" not in text
 
 
-def test_every_drawing_says_what_it_shows(page: Path) -> None:
+def test_every_drawing_has_a_description(page: Path) -> None:
     html = page.read_text(encoding="utf-8")
     labels = re.findall(r'<svg [^>]*role="img" aria-label="([^"]*)"', html)
     assert len(labels) >= 12
@@ -108,13 +108,13 @@ def test_every_drawing_says_what_it_shows(page: Path) -> None:
     assert '<th scope="row">' in html
 
 
-def test_pictures_are_shown_where_the_images_still_are(page: Path) -> None:
+def test_pictures_are_shown_if_the_images_still_exist(page: Path) -> None:
     html = page.read_text(encoding="utf-8")
     assert 1 <= html.count("data:image/jpeg;base64,") <= 8, "those of the held-out domain were never written"
     assert "are no longer in" in html
 
 
-def test_hostile_class_names_are_letters_only(tmp_path: Path) -> None:
+def test_hostile_class_names_are_escaped(tmp_path: Path) -> None:
     names = (
         "<script>alert(1)</script>",
         '"><img src=http://x.example/a.png>',
@@ -129,14 +129,14 @@ def test_hostile_class_names_are_letters_only(tmp_path: Path) -> None:
     assert "<script" not in page.read_text(encoding="utf-8").lower()
 
 
-def test_a_hundred_classes_are_told_by_their_most_frequent_mistakes(tmp_path: Path) -> None:
+def test_a_hundred_classes_are_summarised_by_their_most_frequent_mistakes(tmp_path: Path) -> None:
     made = make_run(tmp_path, [f"class {i}" for i in range(100)])
     _, text = read(make_report(made.folder, tmp_path / "none.sqlite"))
     assert "Most frequent mistakes, in-domain" in text
     assert "other classes" in text
 
 
-def test_an_old_run_says_what_it_lacks(tmp_path: Path) -> None:
+def test_the_page_of_an_old_run_reports_missing_parts(tmp_path: Path) -> None:
     made = make_run(tmp_path, embeddings=False)
     (made.folder / "predictions.npz").unlink()
     (made.folder / "metrics.jsonl").unlink()
@@ -150,7 +150,7 @@ def test_an_old_run_says_what_it_lacks(tmp_path: Path) -> None:
     assert not (made.folder / "report" / "confusion.csv").exists()
 
 
-def test_a_broken_part_is_told_and_the_rest_is_shown(tmp_path: Path) -> None:
+def test_a_broken_part_is_reported_and_the_rest_is_shown(tmp_path: Path) -> None:
     made = make_run(tmp_path)
     (made.folder / "predictions.npz").write_bytes(b"PK no archive")
     (made.folder / "student" / "trust.json").write_text("{}")
@@ -168,7 +168,7 @@ def test_a_link_to_nothing_is_not_a_missing_part(tmp_path: Path, part: str, name
     assert read_run(file.parent.parent).missing[part].startswith(f"{name} cannot be read: ")
 
 
-def test_a_linear_classifier_has_no_part_in_the_space(tmp_path: Path) -> None:
+def test_a_linear_classifier_has_no_embeddings_in_the_page(tmp_path: Path) -> None:
     made = make_run(tmp_path, method="erm")
     with np.load(made.folder / "embeddings.npz") as content:
         kept = {name: content[name] for name in content.files if name not in ("aligned", "distilled")}
@@ -178,7 +178,7 @@ def test_a_linear_classifier_has_no_part_in_the_space(tmp_path: Path) -> None:
     assert "Fine-tuning: training loss" in text
 
 
-def test_the_price_of_an_hour_becomes_money(tmp_path: Path) -> None:
+def test_the_price_per_hour_gives_the_cost(tmp_path: Path) -> None:
     made = make_run(tmp_path)
     _, text = read(make_report(made.folder, tmp_path / "none.sqlite", "0.40"))
     assert "assumes 0.40 USD per hour" in text
@@ -187,7 +187,7 @@ def test_the_price_of_an_hour_becomes_money(tmp_path: Path) -> None:
             make_report(made.folder, tmp_path / "none.sqlite", wrong)
 
 
-def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
+def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="contains no run"):
         make_report(tmp_path, tmp_path / "none.sqlite")
     made = make_run(tmp_path)
@@ -196,18 +196,18 @@ def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
         make_report(made.folder, tmp_path / "none.sqlite")
 
 
-def test_a_drawing_takes_the_pages_colours() -> None:
+def test_a_drawing_uses_the_colours_of_the_page() -> None:
     content = '<g id="a"><use xlink:href="#m" style="fill: #010200"/><text>#010200</text></g><g id="b"/>'
     svg = f'<?xml?><svg viewBox="0 0 1 1">{content}</svg>'
-    found = inline(svg, "n", 'says "this"')
-    assert 'href="#n-m" style="fill: var(--ink)"' in found
-    assert "<text>#010200</text>" in found
-    assert found.endswith("</g><g/></svg>")
-    assert 'aria-label="says &quot;this&quot;"' in found
+    drawing = inline(svg, "n", 'says "this"')
+    assert 'href="#n-m" style="fill: var(--ink)"' in drawing
+    assert "<text>#010200</text>" in drawing
+    assert drawing.endswith("</g><g/></svg>")
+    assert 'aria-label="says &quot;this&quot;"' in drawing
 
 
 @pytest.mark.slow
-def test_it_is_written_elsewhere(page: Path, tmp_path: Path) -> None:
+def test_the_page_can_be_written_to_another_folder(page: Path, tmp_path: Path) -> None:
     run, out = page.parent, tmp_path / "pages" / "new"
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     done = CliRunner().invoke(app, ["report", str(run), "--out", str(out), "--json"])

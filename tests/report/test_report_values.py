@@ -1,4 +1,4 @@
-"""The values behind a report's figures, against the same worked out by hand."""
+"""The values behind the figures of a report agree with a computation by hand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_wilson_interval_has_its_published_values() -> None:
     assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
 
 
-def test_accuracy_is_that_of_the_answers(made: Made) -> None:
+def test_accuracy_is_computed_from_the_predictions(made: Made) -> None:
     rows = {row["domain"]: row for row in values(made, "accuracy")}
     assert list(rows) == list(DOMAINS)
     for domain, row in rows.items():
@@ -53,17 +53,17 @@ def test_confusion_counts_every_image_once(made: Made) -> None:
     rows = values(made, "confusion")
     for role in ("in-domain", "out-of-domain"):
         chosen = made.role == role
-        found = {(r["true"], r["predicted"]): int(r["images"]) for r in rows if r["role"] == role}
+        counts = {(r["true"], r["predicted"]): int(r["images"]) for r in rows if r["role"] == role}
         expected: dict[tuple[str, str], int] = {}
         for true, answer in zip(made.label[chosen], made.student[chosen].argmax(axis=1), strict=True):
             key = made.classes[true], made.classes[answer]
             expected[key] = expected.get(key, 0) + 1
-        assert found == expected
+        assert counts == expected
         shares = [float(r["share_of_true"]) for r in rows if r["role"] == role and r["true"] == "cat"]
         assert sum(shares) == pytest.approx(1)
 
 
-def test_reliability_and_refusal_agree_with_the_answers(made: Made) -> None:
+def test_reliability_and_rejection_agree_with_the_predictions(made: Made) -> None:
     held_out = made.role == "out-of-domain"
     rows = [r for r in values(made, "reliability") if r["role"] == "out-of-domain" and float(r["temperature"]) == 1]
     assert sum(int(r["images"]) for r in rows) == held_out.sum()
@@ -78,7 +78,7 @@ def test_reliability_and_refusal_agree_with_the_answers(made: Made) -> None:
     assert {r["aimed_coverage"] for r in values(made, "thresholds")} >= {"0.99", "0.95", "0.9", "0.8"}
 
 
-def test_mistakes_are_wrong_and_the_surest_first(made: Made) -> None:
+def test_mistakes_are_sorted_by_confidence(made: Made) -> None:
     for role in ("in-domain", "out-of-domain"):
         rows = [r for r in values(made, "mistakes") if r["role"] == role]
         assert len(rows) == min(8, int((~made.right[made.role == role]).sum()))
@@ -87,7 +87,7 @@ def test_mistakes_are_wrong_and_the_surest_first(made: Made) -> None:
         assert sure == sorted(sure, reverse=True)
 
 
-def test_curves_carry_the_window_that_was_averaged(made: Made) -> None:
+def test_curves_mark_the_averaged_window(made: Made) -> None:
     rows = [r for r in values(made, "validation") if r["stage"] == "distill"]
     assert {int(r["step"]): int(r["in_swad_window"]) for r in rows} == {0: 0, 4: 1, 8: 1, 12: 1, 16: 0}
     assert float(rows[-1]["accuracy ink"]) == pytest.approx(0.66)
@@ -114,7 +114,7 @@ def test_axes_of_a_perfect_student_have_no_accuracy_above_one_and_no_repeated_la
     assert labels.count("1%") == labels.count("2%") == 1
 
 
-def test_map_lies_on_the_axes_of_greatest_variance(made: Made) -> None:
+def test_the_map_shows_the_axes_of_greatest_variance(made: Made) -> None:
     generator = np.random.default_rng(1)
     rows = generator.normal(size=(50, 6)) * (9, 4, 0.1, 0.1, 0.1, 0.1)
     _, axes, explained = principal_axes(rows)
@@ -133,7 +133,7 @@ def test_cost_per_million_images_is_the_stated_price(made: Made) -> None:
     assert float(rows["images per second, batch 32"]["student"]) > 0
 
 
-def test_numbers_as_people_read_them() -> None:
+def test_numbers_are_formatted_for_readers() -> None:
     assert [percent(share) for share in (0.8911, None, float("nan"))] == ["89.1%", "–", "–"]
     assert money(0, "USD") == "0.00 USD"
     assert money(1234.5, "EUR") == "1,234.50 EUR"
@@ -147,6 +147,6 @@ def test_an_estimated_duration_is_rounded() -> None:
     assert [duration(s, rounded=True) for s in seconds] == ["1 s", "45 s", "119 s", "2 min", "90 min", "2.5 h"]
 
 
-def test_sizes() -> None:
-    found = [size(n) for n in (0, 999, 1000, 174_167_459, 2.5e9, 3e13)]
-    assert found == ["0 B", "999 B", "1.0 kB", "174.2 MB", "2.5 GB", "30.0 TB"]
+def test_sizes_have_units() -> None:
+    texts = [size(n) for n in (0, 999, 1000, 174_167_459, 2.5e9, 3e13)]
+    assert texts == ["0 B", "999 B", "1.0 kB", "174.2 MB", "2.5 GB", "30.0 TB"]

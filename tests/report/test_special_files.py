@@ -1,4 +1,4 @@
-"""A named pipe in place of a file that a command reads or writes: refused, ignored or replaced, never waited for."""
+"""A named pipe instead of a file is refused, ignored or replaced, and never blocks a command."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from PIL import Image
 from command_line import run_cli
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no such files there")
-SAMPLE, SAMPLES = 0.05, 100  # seconds, and the samples without work after which a command counts as one that waits
+SAMPLE, SAMPLES = 0.05, 100  # seconds, and the number of idle samples after which a command counts as blocked
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset, a finished run, and a pipe."""
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a dataset, a finished run and a pipe."""
     folder = tmp_path_factory.mktemp("world")
     make_run(folder)
     shutil.rmtree(folder / "data")
@@ -40,7 +40,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def unblocked(*pipes: Path) -> Iterator[list[Path]]:
-    """Open the pipes from the other end once nothing happens, so that what waits goes on; the list then names them."""
+    """Open the other end of pipes on which the process is blocked, and list these pipes."""
     waited: list[Path] = []
     done = threading.Event()
 
@@ -122,11 +122,11 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("words", OPTIONS, ids=" ".join)
-def test_a_pipe_that_an_option_names(world: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(world)
+def test_a_pipe_as_an_option_does_not_block(workspace: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
     monkeypatch.setattr("vl2v.vendor_server.running.check_port", lambda *_: None)
     pipe = next(
-        world / word.rpartition("@")[2].rpartition("/")[2].rpartition(":")[2] for word in words if "pipe" in word
+        workspace / word.rpartition("@")[2].rpartition("/")[2].rpartition(":")[2] for word in words if "pipe" in word
     )
     code, text = attempt(pipe, *words)
     assert code in (2, 3, 4, 6, 8, 12, 13, 14), text
@@ -136,11 +136,11 @@ def test_a_pipe_that_an_option_names(world: Path, words: list[str], monkeypatch:
 @pytest.mark.parametrize(
     "name", ["classes.yaml", "classes.yml", "ink/classes.yaml", "ink/cat/p.png", "list.txt", "metadata.csv"]
 )
-def test_a_pipe_among_the_images(world: Path, tmp_path: Path, name: str) -> None:
-    shutil.copytree(world / "data", tmp_path / "data")
+def test_a_pipe_among_the_images_does_not_block(workspace: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(workspace / "data", tmp_path / "data")
     os.mkfifo(tmp_path / "data" / name)
-    places: list[str | Path] = ["--cache", tmp_path / "c", "--store", tmp_path / "s"]
-    attempt(tmp_path / "data" / name, "quote", tmp_path / "data", "--teacher", "offline:", *places)
+    storage_options: list[str | Path] = ["--cache", tmp_path / "c", "--store", tmp_path / "s"]
+    attempt(tmp_path / "data" / name, "quote", tmp_path / "data", "--teacher", "offline:", *storage_options)
 
 
 FILES = [
@@ -157,11 +157,11 @@ COMMANDS = [
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0] + words[1][:4])
-def test_a_pipe_in_a_run(world: Path, tmp_path: Path, name: str, words: list[str]) -> None:
+def test_a_pipe_in_a_run_does_not_block(workspace: Path, tmp_path: Path, name: str, words: list[str]) -> None:
     run = tmp_path / "run"
-    shutil.copytree(world / "run", run)
+    shutil.copytree(workspace / "run", run)
     (run / name).parent.mkdir(exist_ok=True)
     (run / name).unlink(missing_ok=True)
     os.mkfifo(run / name)
-    replaced: dict[str, str | Path] = {"RUN": run, "IMAGES": world / "data" / "ink" / "cat"}
+    replaced: dict[str, str | Path] = {"RUN": run, "IMAGES": workspace / "data" / "ink" / "cat"}
     attempt(run / name, *(replaced.get(word, word) for word in words))

@@ -1,4 +1,4 @@
-"""The purchases of a run that was copied, moved, or made elsewhere."""
+"""The purchases of a run that was copied, moved or made on another machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run that has paid 0.30 USD."""
+    """A run that cost 0.30 USD."""
     folder, paths = tmp_path / "run", StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite")
     folder.mkdir()
     remember(folder, paths)
@@ -47,21 +47,21 @@ def test_a_copy_has_the_purchases_of_the_original(run: Path) -> None:
     assert f"lists its purchases under {run}" in " ".join(done.stderr.split())
 
 
-def test_a_run_from_elsewhere_has_the_amount_that_it_records(run: Path) -> None:
+def test_a_run_of_another_machine_has_its_recorded_cost(run: Path) -> None:
     copy = Path(shutil.copytree(run, run.parent / "copy"))
-    places = json.loads((copy / FILE).read_text())
-    (copy / FILE).write_text(json.dumps({key: value for key, value in places.items() if "signature" not in key}))
-    found = paid(copy)
-    assert found.lines == ()
-    assert "on another machine" in found.note
-    assert "they cost 0.30" in found.note
+    locations = json.loads((copy / FILE).read_text())
+    (copy / FILE).write_text(json.dumps({key: value for key, value in locations.items() if "signature" not in key}))
+    usage = paid(copy)
+    assert usage.lines == ()
+    assert "on another machine" in usage.note
+    assert "they cost 0.30" in usage.note
     (copy / "spending.jsonl").unlink()
     assert "they cost" not in paid(copy).note
     (copy / "spending.jsonl").write_text("noise\n")
     assert "spending.jsonl is damaged" in paid(copy).note
 
 
-def test_a_run_without_a_ledger_is_told_where_it_may_be(run: Path) -> None:
+def test_a_run_without_a_ledger_names_where_it_could_be(run: Path) -> None:
     (run.parent / "s.sqlite").unlink()
     (run / FILE).unlink()
     (run / "config.yaml").touch()

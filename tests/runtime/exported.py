@@ -23,14 +23,14 @@ DIMENSION = 6
 
 @dataclass
 class Exported:
-    """A student and the file it was exported to."""
+    """A student and its exported file."""
 
     student: Student
     file: Path
 
 
 def picture(seed: int, size: tuple[int, int] = (41, 37)) -> Image.Image:
-    """Blocks of random colours: unlike noise, they stay different when they are made small."""
+    """Return blocks of random colours, which unlike noise stay distinct when they are resized."""
     blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST)
 
@@ -40,7 +40,7 @@ def student_of(head: bool) -> Student:
     network = timm.create_model("test_resnet", num_classes=0)
     backbone = from_module(network, PREPROCESS)
     projection = nn.Linear(backbone.features, DIMENSION if head else len(CLASSES))
-    with torch.no_grad():  # a network of random weights sees all images alike: look at what differs
+    with torch.no_grad():  # a network with random weights maps all images to similar features, so these are centred
         some = torch.stack([PREPROCESS(picture(seed)) for seed in range(100, 132)])
         projection.weight *= 30
         projection.bias.copy_(-(projection.weight @ network.eval()(some).mean(0)))
@@ -50,7 +50,7 @@ def student_of(head: bool) -> Student:
 
 
 def export(head: bool, once: Once) -> Exported:
-    """A student and its file; exporting is the slow part."""
+    """Return a student and its exported file, which is slow to write."""
     student, kind = student_of(head), "cosine" if head else "linear"
     folder = once(f"exported-{kind}", lambda folder: write(to_onnx(student), folder / "model.onnx"))
     return Exported(student, folder / "model.onnx")

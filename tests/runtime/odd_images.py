@@ -1,4 +1,4 @@
-"""Odd image files, each with the picture that a good reader sees in it."""
+"""Odd image files, each with its expected picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROTATED_6 = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
 
 
 def colours() -> Image.Image:
-    """Large areas of strong colours, so that JPEG changes little."""
+    """Return large areas of strong colours, which JPEG changes little."""
     values = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
     for i, colour in enumerate(
         [(240, 220, 190), (200, 40, 30), (20, 60, 170), (10, 120, 40), (0, 0, 0), (255, 255, 255)]
@@ -30,7 +30,7 @@ def colours() -> Image.Image:
 
 
 def greys() -> Image.Image:
-    """Every grey of a ramp that reaches from 0 to 255."""
+    """Return a ramp of all greys from 0 to 255."""
     count = SIZE[0] * SIZE[1]
     return Image.fromarray((np.arange(count) * 255 // (count - 1)).astype(np.uint8).reshape(SIZE[1], SIZE[0]))
 
@@ -111,17 +111,17 @@ def profile(space: bytes, curve: float, primaries: Sequence[Sequence[float]] = (
 
 
 def stored_in(image: Image.Image, icc: bytes, mode: str = "RGB") -> Image.Image:
-    """The pixels that show sRGB `image` under the profile."""
+    """Return the pixels that show the sRGB `image` under the profile."""
     source = ImageCms.createProfile("sRGB")
     made = ImageCms.profileToProfile(image, source, ImageCms.ImageCmsProfile(io.BytesIO(icc)), outputMode=mode)
     assert made is not None
-    made.info = {}  # a writer would add the profile by itself
+    made.info = {}  # a writer would add the profile itself
     return made
 
 
 def broken_exif() -> dict[str, bytes]:
-    """EXIF blocks that say nothing usable, without the head ``Exif\\0\\0``."""
-    whole = ROTATED_6
+    """Return unusable EXIF blocks, without the prefix ``Exif\\0\\0``."""
+    complete = ROTATED_6
     return {
         "text": b"This is not a TIFF header",
         "nothing": b"",
@@ -129,11 +129,11 @@ def broken_exif() -> dict[str, bytes]:
         "no order": b"XX*\0\x08\0\0\0\x01\0",
         "offset beyond the end": b"II*\0\xff\xff\xff\x7f",
         "offset onto itself": b"II*\0\0\0\0\0",
-        "cut entry": whole[:16],
-        "many entries": b"II*\0\x08\0\0\0\xff\xff\x13" + whole[11:],
-        "orientation as text": whole[:12] + b"\x02\0\x02\0\0\x006\0\0\0\0\0\0\0",
-        "orientation 9": whole[:18] + b"\x09\0\0\0\0\0\0\0",
-        "orientation as a fraction": whole[:12] + b"\x05\0\x01\0\0\0\x1a\0\0\0\0\0\0\0" + bytes(8),
-        "unknown type": whole[:12] + b"\xff\0" + whole[14:],
+        "cut entry": complete[:16],
+        "many entries": b"II*\0\x08\0\0\0\xff\xff\x13" + complete[11:],
+        "orientation as text": complete[:12] + b"\x02\0\x02\0\0\x006\0\0\0\0\0\0\0",
+        "orientation 9": complete[:18] + b"\x09\0\0\0\0\0\0\0",
+        "orientation as a fraction": complete[:12] + b"\x05\0\x01\0\0\0\x1a\0\0\0\0\0\0\0" + bytes(8),
+        "unknown type": complete[:12] + b"\xff\0" + complete[14:],
         "doubled head": b"Exif\0\0" + b"Exif\0\0" + b"XX",
     }

@@ -38,7 +38,9 @@ def test_both_commands_print_their_version(capsys: pytest.CaptureFixture[str]) -
     assert CliRunner().invoke(app, ["--version"]).output == f"vl2v {vl2v_runtime.__version__}\n"
 
 
-def test_it_prints_a_table_json_or_csv(cosine: Exported, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_are_printed_as_a_table_json_or_csv(
+    cosine: Exported, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     good = [photos / f"{i}.png" for i in range(3)]
     wanted = [answer.label for answer in vl2v_runtime.load(cosine.file).predict(good)]
     assert main([str(cosine.file), *map(str, good), "--format", "json"]) == 0
@@ -56,7 +58,7 @@ def test_it_prints_a_table_json_or_csv(cosine: Exported, photos: Path, capsys: p
     assert "not read: empty file" in table[2]
 
 
-def test_it_marks_what_is_unsure(
+def test_uncertain_images_are_marked(
     cosine: Exported, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(cosine.file, tmp_path / "model.onnx")
@@ -71,7 +73,7 @@ def test_it_marks_what_is_unsure(
     assert line["accepted"] == "", "nothing is refused unless --coverage asks for it, as vl2v predict"
 
 
-def test_wrong_arguments_say_what_is_wrong(
+def test_wrong_arguments_are_explained(
     cosine: Exported, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(tmp_path / "none.onnx"), str(photos)]) == 6
@@ -107,7 +109,7 @@ def test_both_commands_treat_options_alike(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """`vl2v predict` and `vl2v-predict` refuse the same with the same code, before they read an image."""
+    """`vl2v predict` and `vl2v-predict` refuse the same options with the same code before they read an image."""
     monkeypatch.setattr(cosine.student, "trust", TRUST)
     monkeypatch.setattr("vl2v.api.load", lambda _: cosine.student)
     shutil.copy(cosine.file, tmp_path / "model.onnx")
@@ -126,7 +128,7 @@ def test_both_commands_treat_options_alike(
 
 @pytest.mark.parametrize("number", ["0", "-1", "x", "", "3000000000", "9" * 20, "9" * 5000])
 @pytest.mark.parametrize("option", ["--threads", "--batch-size"])
-def test_numbers_are_in_their_range(
+def test_numbers_outside_their_range_are_refused(
     cosine: Exported, photos: Path, option: str, number: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):

@@ -1,4 +1,4 @@
-"""The table of formats: every one by its first bytes, missing decoders, and limits before anything is decoded."""
+"""The table of formats: detection by the first bytes, missing decoders, and limits before decoding."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLUGINS = [form for form in READ if form.module]
 
 @pytest.fixture
 def without_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which no package adds a format."""
+    """Simulate a machine on which no package adds a format."""
     for form in PLUGINS:
         monkeypatch.setitem(sys.modules, form.module, None)
     formats._registered.cache_clear()
@@ -38,7 +38,7 @@ def without_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("form", READ, ids=lambda form: form.name)
-def test_every_format_is_told_by_its_first_bytes_and_read(form: Format) -> None:
+def test_every_format_is_detected_by_its_first_bytes_and_read(form: Format) -> None:
     data = encoded(colours(), form.name)
     assert format_of(data) == form
     assert sum(other.matches(data[:64]) for other in READ) == 1
@@ -113,7 +113,7 @@ def test_an_image_that_states_a_gigantic_size_takes_no_memory() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kB"
 
 
-def test_the_index_forgets_nothing_of_files_that_are_broken(tmp_path: Path) -> None:
+def test_the_index_preserves_broken_files(tmp_path: Path) -> None:
     (tmp_path / "a.heic").write_bytes(encoded(colours(), "HEIF")[:60])
     index = FileIndex(tmp_path / "files.sqlite")
     for _ in range(2):
@@ -123,5 +123,5 @@ def test_the_index_forgets_nothing_of_files_that_are_broken(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("kind", "sent"), [("GIF", "PNG"), ("AVIF", "JPEG"), ("HEIF", "JPEG"), ("JXL", "PNG")])
-def test_a_vendor_gets_a_format_that_it_takes(kind: str, sent: str) -> None:
+def test_a_vendor_gets_a_format_that_it_accepts(kind: str, sent: str) -> None:
     assert header(fit_image(encoded(colours(), kind), Limits(1, 1)))[0] == sent

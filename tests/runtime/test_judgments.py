@@ -1,4 +1,4 @@
-"""What was said of a file by earlier rules is not believed, and rules do not change without a word."""
+"""Verdicts of earlier rules on a file are not reused, and a change of the rules must change their number."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from vl2v.data.scan import FileIndex, read_all
 from vl2v_runtime.imaging import DECODING, RULES, UnreadableImageError, decode
 
 KNOWN = {(3, 1): "5a73af748bb7624a"}
-"""Rules, and the digest of what they say of the files below."""
+"""The number of the rules and the digest of their verdicts on the files below."""
 
 
 def files() -> dict[str, bytes]:
-    """Files that are usable under some rules."""
-    found = {"png": encoded(colours(), "PNG"), "text": b"no image", "empty": b""}
+    """Return files that are usable under some rules."""
+    samples = {"png": encoded(colours(), "PNG"), "text": b"no image", "empty": b""}
     for kind in range(1, 7):
         for dtype in ("u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8"):
             for photometric in (0, 1):
                 values = np.arange(12).reshape(3, 4).astype(dtype)
-                found[f"tiff {kind} {dtype} {photometric}"] = tiff(values, kind=kind, photometric=photometric)
+                samples[f"tiff {kind} {dtype} {photometric}"] = tiff(values, kind=kind, photometric=photometric)
     for fault, block in broken_exif().items():
-        found[f"exif {fault}"] = encoded(colours(), "JPEG", exif=block)
-    return found
+        samples[f"exif {fault}"] = encoded(colours(), "JPEG", exif=block)
+    return samples
 
 
 def usable(data: bytes) -> bool:
@@ -39,13 +39,13 @@ def usable(data: bytes) -> bool:
     return True
 
 
-def test_a_change_of_the_rules_changes_their_number() -> None:
-    said = "\n".join(f"{name}: {usable(data)}" for name, data in files().items())
-    digest = hashlib.sha256(said.encode()).hexdigest()[:16]
+def test_a_change_of_the_rules_needs_a_new_number() -> None:
+    verdicts = "\n".join(f"{name}: {usable(data)}" for name, data in files().items())
+    digest = hashlib.sha256(verdicts.encode()).hexdigest()[:16]
     assert KNOWN.get((DECODING, RULES)) == digest, f"raise RULES in vl2v_runtime/imaging.py, then note {digest}"
 
 
-def test_what_earlier_rules_said_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdicts_of_earlier_rules_are_not_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signed = tiff(np.arange(12, dtype=np.int8).reshape(3, 4), kind=2)
     (tmp_path / "a.tif").write_bytes(signed)
     assert not usable(signed)

@@ -22,7 +22,7 @@ TRUST = Trust(2.5, {score: {0.95: 0.4, 0.5: 2.0} for score in ("confidence", "en
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Some images in a folder, one of them in a subfolder, and a file that is not an image."""
+    """A folder with images, one of them in a subfolder, and a file that is not an image."""
     for i, name in enumerate(("b.png", "a.jpg", "deep/c.webp")):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         picture(i).save(tmp_path / "photos" / name)
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear"])
-def test_the_file_says_what_the_student_says(kind: str, cosine: Exported, linear: Exported) -> None:
+def test_the_file_gives_the_predictions_of_the_student(kind: str, cosine: Exported, linear: Exported) -> None:
     exported = cosine if kind == "cosine" else linear
     model, images = vl2v_runtime.load(exported.file), [picture(i) for i in range(5)]
     assert model.classes == CLASSES
@@ -66,7 +66,7 @@ def test_batches_of_any_size_agree(cosine: Exported) -> None:
     assert model.predict([]) == []
 
 
-def test_images_come_as_files_folders_bytes_streams_or_open(cosine: Exported, folder: Path) -> None:
+def test_images_can_be_files_folders_bytes_streams_or_objects(cosine: Exported, folder: Path) -> None:
     model, files = vl2v_runtime.load(cosine.file), [folder / name for name in ("a.jpg", "b.png", "deep/c.webp")]
     wanted = model.logits(files)
     assert len(np.unique(wanted[:, 0])) == 3
@@ -89,7 +89,7 @@ def test_images_come_as_files_folders_bytes_streams_or_open(cosine: Exported, fo
         model.logits([3])  # type: ignore[list-item]
 
 
-def test_unreadable_images_are_raised_or_reported_in_their_place(cosine: Exported, folder: Path) -> None:
+def test_unreadable_images_are_raised_or_reported_at_their_position(cosine: Exported, folder: Path) -> None:
     model = vl2v_runtime.load(cosine.file)
     (folder / "broken.png").write_bytes((folder / "b.png").read_bytes()[:60])
     mixed = [folder / "a.jpg", folder / "broken.png", folder / "gone.png", folder / "b.png"]
@@ -106,7 +106,7 @@ def test_unreadable_images_are_raised_or_reported_in_their_place(cosine: Exporte
         assert [a.label for a in answers if a] == [a.label for a in model.predict([mixed[0], mixed[3]])]
 
 
-def test_trust_in_the_file_calibrates_and_refuses(cosine: Exported, tmp_path: Path) -> None:
+def test_trust_data_in_the_file_calibrate_and_reject(cosine: Exported, tmp_path: Path) -> None:
     file, images = tmp_path / "model.onnx", [picture(i) for i in range(8)]
     shutil.copy(cosine.file, file)
     rewrite_trust(file, TRUST.to_dict())
@@ -132,7 +132,7 @@ def test_a_linear_classifier_has_no_embedding(linear: Exported) -> None:
     assert [attempt.embedding for attempt in model.attempts(picture(0))] == [None]
 
 
-def test_metadata_come_back_as_they_were(cosine: Exported) -> None:
+def test_metadata_are_read_unchanged(cosine: Exported) -> None:
     metadata = vl2v_runtime.load(cosine.file).metadata
     assert metadata.classes == tuple(CLASSES)
     assert (metadata.size, metadata.mean, metadata.std) == (32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -143,7 +143,7 @@ def test_metadata_come_back_as_they_were(cosine: Exported) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda text: None, "not exported by vl2v"),
         (lambda text: text[:50], "broken metadata"),
@@ -152,10 +152,10 @@ def test_metadata_come_back_as_they_were(cosine: Exported) -> None:
         (lambda text: text.replace("square, bi", "crop, bi"), "broken metadata"),
     ],
 )
-def test_other_metadata_are_refused(cosine: Exported, change: object, said: str) -> None:
+def test_other_metadata_are_refused(cosine: Exported, change: object, message: str) -> None:
     assert callable(change)
     text = vl2v_runtime.load(cosine.file).metadata.to_json()
-    with pytest.raises(ModelError, match=said) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         Metadata.from_json(change(text), "it.onnx")
     assert "next: " in str(caught.value)
 
@@ -178,17 +178,17 @@ def test_wrong_files_are_refused(cosine: Exported, tmp_path: Path) -> None:
         vl2v_runtime.load(tmp_path)
 
 
-def test_a_folder_holds_both_files(cosine: Exported, linear: Exported, tmp_path: Path) -> None:
+def test_a_folder_can_contain_both_files(cosine: Exported, linear: Exported, tmp_path: Path) -> None:
     out = tmp_path / "run" / "export"
     out.mkdir(parents=True)
     shutil.copy(cosine.file, out / "model.onnx")
-    shutil.copy(linear.file, out / "model.int8.onnx")  # any other, to tell them apart
+    shutil.copy(linear.file, out / "model.int8.onnx")  # an arbitrary distinct value
     for folder in (out, out.parent):
         assert vl2v_runtime.load(folder).metadata.classifier == "cosine"
         assert vl2v_runtime.load(str(folder), int8=True, threads=1).metadata.classifier == "linear"
 
 
-def test_one_thread_says_the_same(cosine: Exported) -> None:
+def test_one_thread_gives_the_same_predictions(cosine: Exported) -> None:
     image = picture(1)
     one, every = (vl2v_runtime.load(cosine.file, threads=threads).logits(image) for threads in (1, None))
     np.testing.assert_allclose(one, every, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Odd image files: read as a good reader reads them, or refused with a reason; never silently wrong."""
+"""Odd image files are read correctly or refused with a reason, and never silently wrong."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ G16 = GREY.astype(np.uint16) * 257
 
 
 def off(data: bytes, wanted: Image.Image) -> float:
-    """The largest difference of a channel between what is read and what is right, 0 to 255."""
+    """Return the largest difference of a channel between decoded and expected pixels, 0 to 255."""
     read = np.asarray(decode(data), np.int64)
     right = np.asarray(wanted.convert("RGB"), np.int64)
     assert read.shape == right.shape
@@ -68,16 +68,16 @@ def test_broken_exif_changes_nothing_and_is_not_warned_about(kind: str, fault: s
 
 
 @pytest.mark.parametrize("kind", EXIF_FORMATS)
-def test_good_exif_still_turns_the_picture(kind: str) -> None:
+def test_valid_exif_rotates_the_picture(kind: str) -> None:
     assert off(with_exif(kind, ROTATED_6), colours().transpose(Image.Transpose.ROTATE_270)) <= 12
 
 
-def test_exif_that_was_changed_at_random_never_costs_the_picture() -> None:
+def test_a_picture_with_random_exif_is_still_read() -> None:
     generator = np.random.default_rng(0)
     for i in range(120):
         block = bytearray(ROTATED_6 + b"II*\0" * 4)
-        for place in generator.integers(0, len(block), 4):
-            block[place] = generator.integers(256)
+        for position in generator.integers(0, len(block), 4):
+            block[position] = generator.integers(256)
         size = decode(with_exif(EXIF_FORMATS[i % 3], bytes(block))).size
         assert sorted(size) == sorted(SIZE)
 
@@ -91,7 +91,7 @@ def test_a_tiff_with_a_broken_pointer_to_its_metadata_is_read(tag: int, pointer:
         assert off(data, greys()) == 0
 
 
-def test_a_tiff_with_broken_metadata_is_still_turned() -> None:
+def test_a_tiff_with_broken_metadata_is_still_rotated() -> None:
     data = tiff(GREY, extra=struct.pack("<HHIHHHHII", 274, 3, 1, 6, 0, 34665, 13, 1, 0x7FFFFFFF))
     assert off(data, greys().transpose(Image.Transpose.ROTATE_270)) == 0
 
@@ -109,14 +109,14 @@ def test_a_tiff_with_broken_metadata_is_still_turned() -> None:
     ],
     ids=lambda data: data[4:8].decode(),
 )
-def test_a_png_with_a_broken_chunk_beside_its_pixels_is_read(bad: bytes) -> None:
+def test_a_png_with_a_broken_chunk_other_than_pixels_is_read(bad: bytes) -> None:
     data = encoded(colours(), "PNG")
     assert off(data[:33] + bad + data[33:], colours()) == 0
 
 
-def test_a_broken_picture_stays_refused() -> None:
-    whole = encoded(colours().resize((200, 200)), "JPEG", exif=b"Exif\0\0broken")
-    for data in (whole[: len(whole) // 2], encoded(colours(), "PNG")[:-30], tiff(GREY)[:200]):
+def test_a_broken_picture_is_refused() -> None:
+    complete = encoded(colours().resize((200, 200)), "JPEG", exif=b"Exif\0\0broken")
+    for data in (complete[: len(complete) // 2], encoded(colours(), "PNG")[:-30], tiff(GREY)[:200]):
         with pytest.raises(UnreadableImageError):
             decode(data)
 
@@ -162,7 +162,7 @@ def test_deep_greys_and_floats_have_the_brightness_of_their_8_bit_twin(
         (GREY.astype(np.int16) * 16, 2),
     ],
 )
-def test_values_that_do_not_say_what_is_white_are_refused(values: np.ndarray, kind: int) -> None:
+def test_values_without_a_defined_white_are_refused(values: np.ndarray, kind: int) -> None:
     with pytest.raises(UnreadableImageError, match="the white level is unclear"):
         decode(tiff(values, kind=kind))
 
@@ -183,7 +183,7 @@ def off_image(image: Image.Image) -> int:
     return int(np.abs(np.asarray(decode(image), np.int64) - np.asarray(greys().convert("RGB"), np.int64)).max())
 
 
-def test_packed_12_bits_are_scaled_and_12_bits_in_16_are_noted() -> None:
+def test_packed_12_bits_are_scaled_and_12_bits_in_16_are_reported() -> None:
     deep = (GREY.astype(np.uint32) * 4095 // 255).reshape(-1, 2)
     packed = np.stack([deep[:, 0] >> 4, (deep[:, 0] & 15) << 4 | deep[:, 1] >> 8, deep[:, 1] & 255], -1)
     rows = packed.astype(np.uint8).reshape(SIZE[1], -1)
@@ -192,7 +192,7 @@ def test_packed_12_bits_are_scaled_and_12_bits_in_16_are_noted() -> None:
     assert decode(tiff(G16)).info == {}
 
 
-def test_kinds_of_tiff_that_are_not_read_say_so() -> None:
+def test_unsupported_kinds_of_tiff_are_reported() -> None:
     rgb = np.stack([GREY] * 3, -1)
     for data in (
         tiff((rgb / 255).astype(np.float32), photometric=2, kind=3),
@@ -221,7 +221,9 @@ def test_transparent_values_of_every_depth_are_white() -> None:
 
 @pytest.mark.parametrize(("primaries", "gamma", "most"), [(P3, 2.2, 2), (PROPHOTO, 1.8, 6)])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
-def test_wide_gamuts_become_srgb(kind: str, primaries: tuple[tuple[float, ...]], gamma: float, most: int) -> None:
+def test_wide_gamuts_are_converted_to_srgb(
+    kind: str, primaries: tuple[tuple[float, ...]], gamma: float, most: int
+) -> None:
     icc = profile(b"RGB ", gamma, primaries)
     options = {"lossless": True} if kind == "WEBP" else {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
     data = encoded(stored_in(colours(), icc), kind, icc_profile=icc, **options)
@@ -230,7 +232,7 @@ def test_wide_gamuts_become_srgb(kind: str, primaries: tuple[tuple[float, ...]],
     assert off(plain, colours()) > 20  # without its profile it is another picture
 
 
-def test_profiles_of_greys_palettes_and_transparent_images_count() -> None:
+def test_profiles_of_greys_palettes_and_transparent_images_are_applied() -> None:
     grey, wide = profile(b"GRAY", 1.0), profile(b"RGB ", 2.2, P3)
     stored = stored_in(greys().convert("RGB"), grey, "L")
     assert off(encoded(stored, "PNG", icc_profile=grey), greys()) <= 14  # linear light has few dark levels
@@ -259,7 +261,7 @@ def test_a_profile_that_is_srgb_broken_or_of_another_kind_changes_no_pixel() -> 
     assert off(cmyk, colours()) == 0
 
 
-def test_what_was_decoded_decodes_to_itself() -> None:
+def test_decoded_images_decode_to_themselves() -> None:
     icc = profile(b"RGB ", 2.2, P3)
     for data in (
         encoded(stored_in(colours(), icc), "PNG", icc_profile=icc),
@@ -273,7 +275,7 @@ def test_what_was_decoded_decodes_to_itself() -> None:
         assert decode(Image.open(io.BytesIO(data))).tobytes() == once.tobytes()
 
 
-def test_other_formats_are_named() -> None:
+def test_unsupported_formats_are_named() -> None:
     for data, name in (
         (b"8BPS" + bytes(60), "a Photoshop file"),
         (b"<!DOCTYPE html><html>", "an HTML page"),
@@ -283,7 +285,7 @@ def test_other_formats_are_named() -> None:
             decode(data)
 
 
-def test_silence_ends_with_the_last_thread() -> None:
+def test_warnings_are_restored_after_the_last_thread() -> None:
     before = list(warnings.filters)
     data = with_exif("JPEG", broken_exif()["cut entry"])
     threads = [threading.Thread(target=lambda: [decode(data) for _ in range(20)]) for _ in range(6)]
@@ -304,9 +306,7 @@ def special(folder: Path) -> dict[str, Callable[[Path], None]]:
 
 
 @pytest.mark.parametrize("name", ["pipe.png", "socket.png", "zero.png"])
-def test_what_is_no_regular_file_is_refused_and_not_waited_for(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_special_files_are_refused_without_blocking(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     special(tmp_path)[name](tmp_path / name)
     with pytest.raises(OSError):  # noqa: PT011 - the system words it

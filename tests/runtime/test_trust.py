@@ -30,7 +30,7 @@ def reference_of() -> Reference:
     )  # fmt: skip
 
 
-def test_probabilities_and_scores_by_hand() -> None:
+def test_probabilities_and_scores_agree_with_a_computation_by_hand() -> None:
     logits = [[2 * np.log(3), 0.0]]  # at temperature 2: log 3 and 0
     assert np.allclose(probabilities(logits, 2.0), [[0.75, 0.25]])
     assert scores(logits, "confidence", 2.0) == pytest.approx([0.75])
@@ -49,10 +49,10 @@ def test_temperature_keeps_the_order_of_the_classes(logits: np.ndarray, temperat
     assert np.allclose(scores(logits, "confidence", temperature), found.max(axis=1), rtol=1e-5)
 
 
-def test_the_softmax_of_scores_with_minus_infinity() -> None:
-    found = softmax(np.array([[0.0, -np.inf, np.log(3)]]))
-    assert found.dtype == np.float64
-    assert found == pytest.approx(np.array([[0.25, 0, 0.75]]))
+def test_softmax_accepts_minus_infinity() -> None:
+    probability = softmax(np.array([[0.0, -np.inf, np.log(3)]]))
+    assert probability.dtype == np.float64
+    assert probability == pytest.approx(np.array([[0.25, 0, 0.75]]))
     assert np.array_equal(probabilities([[1.0, 2.0]]), softmax([[1.0, 2.0]]).astype(np.float32))
 
 
@@ -62,7 +62,7 @@ def test_extreme_logits_do_not_overflow() -> None:
     assert np.isfinite(scores(logits, "energy", 0.01)).all()
 
 
-def test_accepting_by_threshold() -> None:
+def test_scores_above_the_threshold_are_accepted() -> None:
     trust, sure = trust_of(temperature=1.0), np.log(3)
     logits = [[0.0, 0.0], [sure, 0.0], [10.0, 0.0], [np.nan, 0.0]]
     assert trust.accepts(logits, coverage=0.8).tolist() == [False, False, True, False]  # 0.75 lies below 0.8
@@ -73,7 +73,7 @@ def test_accepting_by_threshold() -> None:
     assert trust.coverages == (0.95, 0.8)
 
 
-def test_one_class_and_no_image() -> None:
+def test_one_class_and_no_image_are_valid() -> None:
     trust = trust_of()
     assert trust.probabilities([[3.0], [-3.0]]).tolist() == [[1.0], [1.0]]
     assert trust.probabilities(np.zeros((0, 4))).shape == (0, 4)
@@ -99,38 +99,38 @@ def test_wrong_inputs_are_named(call: Any, words: str) -> None:
         call()
 
 
-def test_drift_by_hand() -> None:
+def test_drift_agrees_with_a_computation_by_hand() -> None:
     reference = reference_of()
-    found = reference.of([E1, E1 + 0.1 * E3])  # residuals 0 and 0.1: mean 0.05
-    assert (found.nearest, found.images, found.unusual) == ("ink", 2, False)
-    assert found.distance == pytest.approx(0.05)
-    assert found.expected == pytest.approx(0.1 / np.sqrt(2))
-    assert found.limit == pytest.approx(2.5 * 0.1 / np.sqrt(2))  # size 2 lies in the middle of log 1 and log 4
+    drift = reference.of([E1, E1 + 0.1 * E3])  # residuals 0 and 0.1: mean 0.05
+    assert (drift.nearest, drift.images, drift.unusual) == ("ink", 2, False)
+    assert drift.distance == pytest.approx(0.05)
+    assert drift.expected == pytest.approx(0.1 / np.sqrt(2))
+    assert drift.limit == pytest.approx(2.5 * 0.1 / np.sqrt(2))  # size 2 is halfway between log 1 and log 4
     single = reference.of([E3 + 0.7 * E2])
     assert (single.nearest, single.unusual) == ("neon", True)  # 0.7 above 2 times 0.3
     assert "unlike the training domains: 1 image" in single.text
-    assert "2 images" in found.text
+    assert "2 images" in drift.text
 
 
-def test_a_mixture_of_domains_and_classes_is_no_drift() -> None:
-    found = reference_of().of([E1, E2, E3, E1])
-    assert found.distance == 0
-    assert not found.unusual
+def test_a_mixture_of_domains_and_classes_is_not_drift() -> None:
+    drift = reference_of().of([E1, E2, E3, E1])
+    assert drift.distance == 0
+    assert not drift.unusual
 
 
-def test_a_large_batch_counts_as_the_largest_measured() -> None:
+def test_a_large_batch_is_judged_like_the_largest_measured_one() -> None:
     reference = reference_of()
     assert reference.of([E1] * 400).limit == pytest.approx(reference.of([E1] * 4).limit)
 
 
-def test_no_image_and_no_reference() -> None:
-    found = reference_of().of(np.zeros((0, 3)))
-    assert (found.unusual, found.images) == (False, 0)
-    assert "no image" in found.text
+def test_without_images_or_reference_there_is_no_drift() -> None:
+    drift = reference_of().of(np.zeros((0, 3)))
+    assert (drift.unusual, drift.images) == (False, 0)
+    assert "no image" in drift.text
     assert trust_of().drift([E1]) is None
 
 
-def test_plain_values_there_and_back() -> None:
+def test_trust_data_survive_conversion_to_plain_values() -> None:
     trust = trust_of(reference_of())
     content = trust.to_dict()
     again = Trust.from_dict(content)
@@ -160,7 +160,7 @@ def _without(content: dict[str, Any], key: str) -> dict[str, Any]:
         | {"drift": {"level": 0.01, "sizes": [1], "expected": [1, 1], "limit": [1, 1]}},
     ],
 )  # fmt: skip
-def test_broken_content_is_refused(broken: Any) -> None:
+def test_broken_trust_data_are_refused(broken: Any) -> None:
     with pytest.raises(ValueError, match=r"trust|drift|temperature"):
         Trust.from_dict(broken)
 

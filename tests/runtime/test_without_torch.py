@@ -1,4 +1,4 @@
-"""The runtime where there is no torch: in its own process, and from its own wheel."""
+"""The runtime without torch: in a child process, and from its wheel."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ def test_its_wheel_classifies_without_torch(cosine: Exported, tmp_path: Path) ->
     done = subprocess.run(build, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("vl2v_runtime-*.whl")
-    place = tmp_path / "place"
-    install = [*pip, "install", "--no-deps", "--no-index", "--target", str(place), str(wheel)]
+    environment = tmp_path / "environment"
+    install = [*pip, "install", "--no-deps", "--no-index", "--target", str(environment), str(wheel)]
     done = subprocess.run(install, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    assert (place / "bin" / "vl2v-predict").is_file()
-    assert not (place / "vl2v").exists()
+    assert (environment / "bin" / "vl2v-predict").is_file()
+    assert not (environment / "vl2v").exists()
     picture(0).save(tmp_path / "a.png")
-    done = python(FORBID + USE, str(cosine.file), str(tmp_path / "a.png"), path=place)
+    done = python(FORBID + USE, str(cosine.file), str(tmp_path / "a.png"), path=environment)
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert Path(said["file"]).is_relative_to(place)
-    assert said["labels"] == cosine.student.predict(tmp_path / "a.png")
-    assert not {"torch", "vl2v"} & set(said["loaded"])
+    report = json.loads(done.stdout)
+    assert Path(report["file"]).is_relative_to(environment)
+    assert report["labels"] == cosine.student.predict(tmp_path / "a.png")
+    assert not {"torch", "vl2v"} & set(report["loaded"])
 
 
 def test_both_wheels_carry_the_same_version() -> None:

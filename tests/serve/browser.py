@@ -1,4 +1,4 @@
-"""A real Chromium, and what is measured in it."""
+"""A real Chromium and measurements in it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ FAULTS = (HERE / "faults.js").read_text()
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
         pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
     expect.set_options(timeout=20_000)  # the first price loads a teacher
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS.split())
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS.split())
         yield browser
         browser.close()
 
 
 class Visit:
-    """One page of a server, watched: nothing may be asked of another host, and nothing may go wrong unseen.
+    """A page of a server; requests to other hosts and errors fail the test.
 
     Args:
         browser: Chromium.
@@ -49,7 +49,7 @@ class Visit:
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(15_000)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("console", self._heard)
+        self.page.on("console", self._on_console)
         self.page.goto(url)
         expect(self.page.locator(".chip").first).to_be_visible()
 
@@ -60,28 +60,28 @@ class Visit:
             self.foreign.append(route.request.url)
             route.abort()
 
-    def _heard(self, message: ConsoleMessage) -> None:
-        refused = "the server responded with a status of" in message.text  # Chromium's remark on every 4xx
+    def _on_console(self, message: ConsoleMessage) -> None:
+        refused = "the server responded with a status of" in message.text  # Chromium logs this for every 4xx
         if message.type in ("error", "warning") and not (refused or self.away):
             self.faults.append(message.text)
 
     def drop(self, *paths: Path) -> None:
-        """Drop files where a mouse would, by the browser's own drag and drop."""
+        """Drop files on the page with the drag and drop of the browser."""
         box = self.page.locator("#drop").bounding_box()
         assert box is not None
         session = self.context.new_cdp_session(self.page)
         data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
-        place = {"x": box["x"] + 50, "y": box["y"] + 30, "data": data}
+        target = {"x": box["x"] + 50, "y": box["y"] + 30, "data": data}
         for kind in ("dragEnter", "dragOver", "drop"):
-            session.send("Input.dispatchDragEvent", {"type": kind, **place})
+            session.send("Input.dispatchDragEvent", {"type": kind, **target})
         session.detach()
 
     def settled(self) -> None:
-        """Wait until nothing is being looked at."""
+        """Wait until no image is being classified."""
         expect(self.page.locator("[aria-busy=true]")).to_have_count(0)
 
     def says(self, text: str) -> None:
-        """Wait until this is read out."""
+        """Wait until this text is announced."""
         expect(self.page.locator("#live")).to_contain_text(text)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of serving share: a small distilled run, pictures, and servers around it."""
+"""A small distilled run, pictures and servers that the tests of serving share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NEW, LATER = "checker_board", "dotted_paper"  # classes that the teacher knows a
 
 
 def make_served(bench: Bench) -> None:
-    """A distilled and exported run, with a teacher that charges for texts and knows two classes more."""
+    """Make a distilled and exported run whose teacher charges for texts and knows two additional classes."""
     with np.load(bench.root / "teacher.npz") as file:
         known = dict(file)
     rows = np.random.default_rng(7).normal(size=(2, 16)).astype(np.float32)
@@ -46,17 +46,17 @@ def make_served(bench: Bench) -> None:
     assert done.returncode == 0, done.stderr
     exported = vl2v("export", str(out), "--cache", str(bench.root / "cache"))
     assert exported.returncode == 0, exported.stderr
-    opened(out, bench).stop()  # makes the gallery
+    opened(out, bench).stop()  # writes the gallery
 
 
 def served(once: Once) -> Bench:
-    """A copy of the small dataset with the run that is served, not to be changed."""
+    """A copy of the small dataset with the served run, which tests must not change."""
     return Bench.at(once("served", lambda folder: make_served(shared_bench(once).copy(folder))))
 
 
 @pytest.fixture(scope="module")
 def bench(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """The dataset of the run that is served, with a store of the module's own."""
+    """The dataset of the served run, with a separate store for each module."""
     dataset, root = served(once), tmp_path_factory.mktemp("serve")
     shutil.copy(dataset.root / "vectors.sqlite", root)
     return dataset.apart(root)
@@ -64,22 +64,22 @@ def bench(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 @pytest.fixture(scope="session")
 def run(once: Once) -> Path:
-    """The run that is served, not to be changed."""
+    """The served run, which tests must not change."""
     return served(once).root / "run"
 
 
 @pytest.fixture
-def own(run: Path, tmp_path: Path) -> Path:
-    """A copy of the run, to be changed."""
+def run_copy(run: Path, tmp_path: Path) -> Path:
+    """A copy of the run that can be changed."""
     return Path(shutil.copytree(run, tmp_path / "run"))
 
 
-def places(bench: Bench) -> StoragePaths:
+def storage(bench: Bench) -> StoragePaths:
     return StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
 
 
 def opened(path: Path, bench: Bench, **settings: Any) -> Service:
-    return open_service(ServeSettings(path, **settings), places(bench), Silent())
+    return open_service(ServeSettings(path, **settings), storage(bench), Silent())
 
 
 def drawing(bench: Bench, kind: str = "bar", number: int = 0, domain: str = "ink") -> Path:
@@ -87,16 +87,16 @@ def drawing(bench: Bench, kind: str = "bar", number: int = 0, domain: str = "ink
 
 
 def bomb() -> bytes:
-    """A PNG of a few bytes whose header claims 900 million pixels."""
+    """Return a PNG of a few bytes whose header states 900 million pixels."""
     buffer = io.BytesIO()
     Image.new("1", (1, 1)).save(buffer, "PNG")
-    whole = buffer.getvalue()
-    header = b"IHDR" + struct.pack(">II", 30_000, 30_000) + whole[24:29]
-    return whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:]
+    content = buffer.getvalue()
+    header = b"IHDR" + struct.pack(">II", 30_000, 30_000) + content[24:29]
+    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
 
 
 def noise(side: int) -> bytes:
-    """A PNG that does not compress."""
+    """Return a PNG of incompressible pixels."""
     buffer = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=0)
@@ -110,7 +110,7 @@ def free_port() -> int:
 
 
 class Server:
-    """A real server in a thread of this process, that can be stopped and started again at its address."""
+    """A real server in a thread of this process, which can be stopped and restarted at its URL."""
 
     def __init__(self, service: Service) -> None:
         self.service, self.port = service, free_port()
@@ -132,7 +132,7 @@ class Server:
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self._server.force_exit = True  # browsers keep connections open
+        self._server.force_exit = True  # browsers do not close connections
         self._thread.join(20)
 
 

@@ -1,4 +1,4 @@
-"""The API: answers, faults, limits, who may ask, and changing the classes."""
+"""The API: answers, faults, limits, access, and changes of classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from serving import NEW, bench, bomb, drawing, noise, opened, own, run  # noqa: F401 - fixtures
+from serving import NEW, bench, bomb, drawing, noise, opened, run, run_copy  # noqa: F401 - fixtures
 from starlette.testclient import TestClient
 from tiny_dataset import CLASSES, Bench
 
@@ -33,9 +33,9 @@ NAMES = [name.replace("_", " ") for name in sorted(CLASSES)]
 
 @pytest.fixture(scope="module")
 def service(run: Path, bench: Bench) -> Iterator[Service]:
-    found = opened(run, bench, limits=LIMITS)
-    yield found
-    found.stop()
+    running = opened(run, bench, limits=LIMITS)
+    yield running
+    running.stop()
 
 
 @pytest.fixture
@@ -54,11 +54,11 @@ def files(*contents: bytes | Path) -> list[tuple[str, tuple[str, bytes, str]]]:
 
 def answers(reply: Any) -> list[dict[str, Any]]:
     assert reply.status_code == 200, reply.text
-    found: list[dict[str, Any]] = reply.json()["answers"]
-    return found
+    listed: list[dict[str, Any]] = reply.json()["answers"]
+    return listed
 
 
-def test_three_ways_to_send_images_give_the_models_answers(client: TestClient, run: Path, bench: Bench) -> None:
+def test_three_ways_to_send_images_give_the_answers_of_the_model(client: TestClient, run: Path, bench: Bench) -> None:
     paths = [drawing(bench, kind, 3, domain) for kind in sorted(CLASSES) for domain in ("ink", "rose")]
     expected = vl2v_runtime.load(run).probabilities(paths)
     packed = [base64.b64encode(path.read_bytes()).decode() for path in paths]
@@ -72,9 +72,9 @@ def test_three_ways_to_send_images_give_the_models_answers(client: TestClient, r
     ]
     assert [answer["name"] for answer in formed] == [path.name for path in paths]
     assert sent[0]["name"] == "first.png"
-    for found in (formed, sent, raw):
-        assert [answer["label"] for answer in found] == [NAMES[k] for k in expected.argmax(axis=1)]
-        for one, right in zip(found, expected, strict=True):
+    for by_form in (formed, sent, raw):
+        assert [answer["label"] for answer in by_form] == [NAMES[k] for k in expected.argmax(axis=1)]
+        for one, right in zip(by_form, expected, strict=True):
             chances = {entry["name"]: entry["probability"] for entry in one["classes"]}
             assert [chances[name] for name in NAMES] == pytest.approx(list(right), abs=1e-4)
             assert one["confidence"] == max(chances.values())
@@ -82,20 +82,20 @@ def test_three_ways_to_send_images_give_the_models_answers(client: TestClient, r
     assert len(answers(client.post("/v1/predict?top_k=1", files=files(paths[0])))[0]["classes"]) == 1
 
 
-def test_a_bad_image_has_its_fault_in_its_place(client: TestClient, bench: Bench) -> None:
+def test_a_bad_image_has_its_fault_at_its_position(client: TestClient, bench: Bench) -> None:
     good = drawing(bench)
-    whole = good.read_bytes()
-    bad = [b"hello", b"", whole[:60], bomb(), noise(270)]
-    found = answers(client.post("/v1/predict", files=files(good, *bad, good)))
-    codes = [answer["error"] and answer["error"]["code"] for answer in found]
+    content = good.read_bytes()
+    bad = [b"hello", b"", content[:60], bomb(), noise(270)]
+    answered = answers(client.post("/v1/predict", files=files(good, *bad, good)))
+    codes = [answer["error"] and answer["error"]["code"] for answer in answered]
     wrong = ["invalid_image", "invalid_image", "invalid_image", "image_too_many_pixels", "image_too_large"]
     assert codes == [None, *wrong, None]
-    assert found[0]["label"] == found[-1]["label"] is not None
-    assert all(answer["label"] is None and answer["classes"] == [] for answer in found[1:-1])
-    assert "200000 bytes" in found[5]["error"]["message"]
-    broken = answers(client.post("/v1/predict", json={"images": ["%%%", base64.b64encode(whole).decode()]}))
+    assert answered[0]["label"] == answered[-1]["label"] is not None
+    assert all(answer["label"] is None and answer["classes"] == [] for answer in answered[1:-1])
+    assert "200000 bytes" in answered[5]["error"]["message"]
+    broken = answers(client.post("/v1/predict", json={"images": ["%%%", base64.b64encode(content).decode()]}))
     assert broken[0]["error"]["code"] == "bad_base64"
-    assert broken[1]["label"] == found[0]["label"]
+    assert broken[1]["label"] == answered[0]["label"]
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,7 @@ def test_a_bad_image_has_its_fault_in_its_place(client: TestClient, bench: Bench
         ({"params": {"coverage": "0.123"}, "files": files(b"x")}, 422, "invalid_request"),
     ],
 )
-def test_what_cannot_be_answered_is_refused_in_one_shape(
-    client: TestClient, request_: dict[str, Any], status: int, code: str
-) -> None:
+def test_all_refusals_have_one_format(client: TestClient, request_: dict[str, Any], status: int, code: str) -> None:
     reply = client.post("/v1/predict", **request_)
     assert (reply.status_code, reply.json()["error"]["code"]) == (status, code), reply.text
     assert "secret-words" not in reply.text
@@ -129,15 +127,15 @@ def test_what_cannot_be_answered_is_refused_in_one_shape(
     assert client.get("/v1/nothing").json()["error"]["code"] == "not_found"
 
 
-def test_sure_is_what_the_runs_trust_says(client: TestClient, run: Path, bench: Bench) -> None:
+def test_acceptance_follows_the_trust_data_of_the_run(client: TestClient, run: Path, bench: Bench) -> None:
     model = vl2v_runtime.load(run)
     trust = model.trust
     assert trust is not None
     pictures = [drawing(bench, kind, i) for kind in CLASSES for i in range(2)]
     for coverage in trust.coverages:
         right = trust.accepts(model.logits(pictures), coverage=coverage)
-        found = answers(client.post(f"/v1/predict?coverage={coverage:g}", files=files(*pictures)))
-        assert [answer["accepted"] for answer in found] == list(right)
+        answered = answers(client.post(f"/v1/predict?coverage={coverage:g}", files=files(*pictures)))
+        assert [answer["accepted"] for answer in answered] == list(right)
     assert answers(client.post("/v1/predict", files=files(pictures[0])))[0]["accepted"] is None
     assert client.post("/v1/predict", files=files(*pictures)).json()["drift"] is None  # too few images to fit it on
     assert client.get("/v1/model").json()["coverages"] == list(trust.coverages)
@@ -161,23 +159,23 @@ def test_a_drift_hint_comes_with_the_batch(service: Service, bench: Bench) -> No
         service.engine.model = model
 
 
-def test_the_nearest_training_images(client: TestClient, service: Service, bench: Bench) -> None:
+def test_the_nearest_training_images_are_returned(client: TestClient, service: Service, bench: Bench) -> None:
     gallery = service.gallery
     assert gallery is not None
-    assert set(gallery.domains) == {"ink", "neon"}  # nothing of the held-out domain
+    assert set(gallery.domains) == {"ink", "neon"}  # no image of the held-out domain
     path = bench.data / gallery.paths[5]
-    found = answers(client.post("/v1/predict?neighbours=4", files=files(path)))[0]["neighbours"]
-    assert found[0]["path"] == gallery.paths[5]
-    assert found[0]["label"] == gallery.labels[5]
-    assert found[0]["similarity"] == pytest.approx(1, abs=2e-3)  # kept in half precision
-    assert [near["similarity"] for near in found] == sorted((n["similarity"] for n in found), reverse=True)
-    picture = client.get(found[0]["picture"])
+    answered = answers(client.post("/v1/predict?neighbours=4", files=files(path)))[0]["neighbours"]
+    assert answered[0]["path"] == gallery.paths[5]
+    assert answered[0]["label"] == gallery.labels[5]
+    assert answered[0]["similarity"] == pytest.approx(1, abs=2e-3)  # stored in half precision
+    assert [near["similarity"] for near in answered] == sorted((n["similarity"] for n in answered), reverse=True)
+    picture = client.get(answered[0]["picture"])
     assert Image.open(io.BytesIO(picture.content)).format == "JPEG"
     assert client.get(f"/v1/gallery/{len(gallery)}").status_code == 404
     assert client.get("/v1/gallery/-1").status_code == 404
 
 
-def test_pages_of_other_sites_may_not_ask(client: TestClient, service: Service, bench: Bench) -> None:
+def test_requests_from_other_sites_are_refused(client: TestClient, service: Service, bench: Bench) -> None:
     sent: dict[str, Any] = {"files": files(drawing(bench))}
     for headers in ({"origin": "http://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
         for reply in (
@@ -195,14 +193,14 @@ def test_pages_of_other_sites_may_not_ask(client: TestClient, service: Service, 
 
 
 def spent(bench: Bench, path: Path) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(bench.root / "vectors.sqlite") as books:
+    with sqlite3.connect(bench.root / "vectors.sqlite") as database:
         query = "SELECT purpose, queries, cost FROM ledger WHERE run = ?"
-        return books.execute(query, (str(path.resolve()),)).fetchall()
+        return database.execute(query, (str(path.resolve()),)).fetchall()
 
 
-def test_a_class_is_added_after_its_price_is_stated(own: Path, bench: Bench) -> None:
-    service = opened(own, bench, limits=LIMITS)
-    client, file = asking(service), own / "export" / "model.onnx"
+def test_a_class_is_added_after_its_price_is_stated(run_copy: Path, bench: Bench) -> None:
+    service = opened(run_copy, bench, limits=LIMITS)
+    client, file = asking(service), run_copy / "export" / "model.onnx"
     before = hashlib.sha256(file.read_bytes()).digest()
     priced = client.post("/v1/classes", json={"names": [NEW]}).json()
     assert priced["price"]["prompts"] == ["a photo of a checker board"]
@@ -212,14 +210,14 @@ def test_a_class_is_added_after_its_price_is_stated(own: Path, bench: Bench) -> 
     assert hashlib.sha256(file.read_bytes()).digest() == before
     refused = client.post("/v1/classes", json={"names": [NEW], "budget": "0.00001"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (402, "over_budget")
-    assert spent(bench, own) == []
+    assert spent(bench, run_copy) == []
 
     added = client.post("/v1/classes", json={"names": [NEW], "budget": priced["price"]["cost"]}).json()
     assert (added["added"], added["classes"]) == (["checker board"], [*NAMES, "checker board"])
-    assert len(spent(bench, own)) == 1
-    found = answers(client.post("/v1/predict?top_k=9", files=files(drawing(bench))))[0]
-    assert {entry["name"] for entry in found["classes"]} == {*NAMES, "checker board"}
-    assert vl2v_runtime.load(own).classes == [*NAMES, "checker board"]
+    assert len(spent(bench, run_copy)) == 1
+    answered = answers(client.post("/v1/predict?top_k=9", files=files(drawing(bench))))[0]
+    assert {entry["name"] for entry in answered["classes"]} == {*NAMES, "checker board"}
+    assert vl2v_runtime.load(run_copy).classes == [*NAMES, "checker board"]
     again = client.post("/v1/classes", json={"names": ["Checker  Board"]})
     assert again.status_code == 409
 
@@ -228,7 +226,7 @@ def test_a_class_is_added_after_its_price_is_stated(own: Path, bench: Bench) -> 
     back = client.post("/v1/classes", json={"names": [NEW], "budget": 0}).json()
     assert (back["price"]["known"], float(back["price"]["cost"])) == (1, 0)
     assert back["classes"] == [*NAMES, "checker board"]
-    assert len(spent(bench, own)) == 1
+    assert len(spent(bench, run_copy)) == 1
     assert "vl2v_serve_classes 4.0" in client.get("/metrics").text
     service.stop()
 
@@ -237,7 +235,7 @@ def test_a_class_is_added_after_its_price_is_stated(own: Path, bench: Bench) -> 
     "body",
     [b"[", b"{}", b'{"names": []}', b'{"names": ["x"], "budget": -1}', b'{"names": ["x"], "confirm": true}'],
 )
-def test_what_names_no_class_is_refused(client: TestClient, body: bytes) -> None:
+def test_wrong_class_names_are_refused(client: TestClient, body: bytes) -> None:
     reply = client.post("/v1/classes", content=body, headers={"content-type": "application/json"})
     assert (reply.status_code, reply.json()["error"]["code"]) == (422, "invalid_request")
     assert client.post("/v1/classes", content=b'{"names": ["x"]}').status_code == 415  # what a form could send
@@ -249,20 +247,20 @@ def test_what_names_no_class_is_refused(client: TestClient, body: bytes) -> None
     assert client.get("/v1/classes").json()["classes"] == NAMES
 
 
-def test_edits_can_be_off_and_have_a_budget_of_their_own(own: Path, bench: Bench) -> None:
+def test_edits_can_be_disabled_and_have_a_separate_budget(run_copy: Path, bench: Bench) -> None:
     for settings, why in (({"edits": False}, "--no-edits"), ({"host": "0.0.0.0"}, "this machine only")):
-        service = opened(own, bench, **settings)
+        service = opened(run_copy, bench, **settings)
         reply = asking(service).delete("/v1/classes/bar")
         assert reply.status_code == 403
         assert why in reply.json()["error"]["message"]
         service.stop()
-    service = opened(own, bench, budget=0)
+    service = opened(run_copy, bench, budget=0)
     reply = asking(service).post("/v1/classes", json={"names": [NEW], "budget": 1})
     assert (reply.status_code, reply.json()["error"]["code"]) == (402, "over_budget")
     service.stop()
 
 
-def test_health_figures_and_documents(client: TestClient, bench: Bench) -> None:
+def test_health_metrics_and_documentation_are_served(client: TestClient, bench: Bench) -> None:
     assert client.get("/health").json() == {"status": "ok"}
     client.post("/v1/predict", files=files(drawing(bench), b"x"))
     figures = client.get("/metrics").text
@@ -285,7 +283,7 @@ def test_health_figures_and_documents(client: TestClient, bench: Bench) -> None:
         assert not re.findall(r"\son\w+=|\sstyle=|url\(", page.text)
 
 
-def test_too_many_at_once_are_told_to_come_again(client: TestClient, service: Service, bench: Bench) -> None:
+def test_too_many_requests_at_once_are_asked_to_retry(client: TestClient, service: Service, bench: Bench) -> None:
     service.waiting = LIMITS.queue
     try:
         reply = client.post("/v1/predict", files=files(drawing(bench)))

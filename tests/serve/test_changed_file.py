@@ -1,4 +1,4 @@
-"""A running server takes over what others change in its file, such as the classes that `vl2v classes add` adds."""
+"""A running server uses changes of its file, such as classes that `vl2v classes add` adds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 from exported import Exported, cosine  # noqa: F401 - a fixture
-from serving import NEW, opened, own, places, run  # noqa: F401 - fixtures
+from serving import NEW, opened, run, run_copy, storage  # noqa: F401 - fixtures
 from starlette.testclient import TestClient
 from tiny_dataset import Bench, bench  # noqa: F401 - a fixture
 
@@ -28,7 +28,7 @@ def client_of(path: Path, folder: Path) -> TestClient:
 
 
 def renamed(path: Path, out: Path) -> list[str]:
-    """Write the file with other class names; returns them."""
+    """Write the file with other class names and return them."""
     model = onnx.load(path)
     (entry,) = (entry for entry in model.metadata_props if entry.key == "vl2v")
     metadata = json.loads(entry.value)
@@ -61,9 +61,9 @@ def test_a_replaced_file_is_served_from_the_next_request_on(
 
 
 @pytest.mark.slow
-def test_classes_added_by_another_program_are_known_and_can_be_removed(own: Path, bench: Bench) -> None:
-    client = TestClient(create_app(opened(own, bench)), base_url="http://localhost:8000")
+def test_classes_added_by_another_program_are_known_and_can_be_removed(run_copy: Path, bench: Bench) -> None:
+    client = TestClient(create_app(opened(run_copy, bench)), base_url="http://localhost:8000")
     before = client.get("/v1/classes").json()["classes"]
-    add_classes(own, [NEW], budget=Decimal(1), storage=places(bench))
+    add_classes(run_copy, [NEW], budget=Decimal(1), storage=storage(bench))
     assert client.get("/v1/classes").json()["classes"] == [*before, "checker board"]
     assert client.delete("/v1/classes/checker board").json()["classes"] == before

@@ -1,4 +1,4 @@
-"""One network for many threads: everybody gets their own rows, and what waits goes through together."""
+"""One network serves many threads: each gets its own rows, and waiting requests share a batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vl2v_runtime import Model
 
 
 class Slow:
-    """Stands where a model would, and takes its time; its logits are the pixels' mean."""
+    """A slow stand-in for a model. Its logits are the mean of the pixels."""
 
     def __init__(self, gate: threading.Event) -> None:
         self.gate, self.batches = gate, list[int]()
@@ -31,7 +31,7 @@ class Slow:
         return pixels.mean(axis=(1, 2, 3))[:, None], None
 
 
-def test_what_waits_goes_through_in_one_batch_and_comes_back_to_whom_it_belongs() -> None:
+def test_waiting_requests_share_a_batch_and_get_their_own_answers() -> None:
     gate = threading.Event()
     model = Slow(gate)
     engine = Engine(cast(Model, model))
@@ -55,7 +55,7 @@ def test_what_waits_goes_through_in_one_batch_and_comes_back_to_whom_it_belongs(
     assert sum(model.batches) == 1 + sum(1 + value % 3 for value in range(1, 20))
 
 
-def test_a_request_larger_than_a_batch_and_a_failing_network() -> None:
+def test_a_large_request_is_split_and_an_error_of_the_network_is_raised() -> None:
     gate = threading.Event()
     gate.set()
     model = Slow(gate)

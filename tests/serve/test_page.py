@@ -1,4 +1,4 @@
-"""The page in a real Chromium: drop, read, add, remove, refuse; by keyboard, in both themes, at phone width."""
+"""The page in a real Chromium: drop images, add and remove classes, by keyboard, in both themes, at phone width."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ NAMES = [name.replace("_", " ") for name in sorted(CLASSES)]
 @pytest.fixture(scope="module")
 def server(run: Path, bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     copy = Path(shutil.copytree(run, tmp_path_factory.mktemp("page") / "stripes"))
-    with serving(opened(copy, bench, limits=LIMITS)) as found:
-        yield found
+    with serving(opened(copy, bench, limits=LIMITS)) as running:
+        yield running
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def unsure(server: Server, bench: Bench) -> tuple[Path, str]:
-    """A drawing that is not accepted at the least coverage, and that coverage as the page's list has it."""
+    """A drawing that is not accepted at the lowest coverage, and this coverage as listed on the page."""
     model = server.service.engine.model
     trust = model.trust
     assert trust is not None
@@ -67,7 +67,7 @@ def unsure(server: Server, bench: Bench) -> tuple[Path, str]:
     return paths[int(accepted.argmin())], f"{least:g}"
 
 
-def test_drop_files_and_read_the_answers(server: Server, visit: Open, bench: Bench, wrong: Path, huge: Path) -> None:
+def test_dropped_files_are_classified(server: Server, visit: Open, bench: Bench, wrong: Path, huge: Path) -> None:
     one = visit()
     page, path = one.page, drawing(bench, "bar", 2)
     expect(page.get_by_role("heading", name="stripes", level=1)).to_be_visible()
@@ -135,12 +135,10 @@ def test_a_class_is_added_at_a_price_and_removed(server: Server, visit: Open, be
     assert server.service.engine.model.classes == NAMES
 
 
-def test_everything_by_keyboard(visit: Open, bench: Bench) -> None:
+def test_the_page_can_be_used_by_keyboard(visit: Open, bench: Bench) -> None:
     one = visit()
     page = one.page
-    page.on(
-        "filechooser", lambda _: None
-    )  # now: asked for at the key press, Chromium may open its own before it is told
+    page.on("filechooser", lambda _: None)  # now, because on the key press Chromium may open its own dialog first
 
     def tab_to(what: str) -> None:
         for _ in range(30):
@@ -174,7 +172,7 @@ def test_everything_by_keyboard(visit: Open, bench: Bench) -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_every_state_is_legible_and_fits(
+def test_every_state_has_contrast_and_fits(
     server: Server, visit: Open, bench: Bench, wrong: Path, theme: str, width: int
 ) -> None:
     one = visit(theme=theme, width=width, reduced_motion="reduce")
@@ -204,7 +202,7 @@ def test_every_state_is_legible_and_fits(
     assert page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
 
 
-def test_the_page_goes_on_when_the_server_is_back(server: Server, visit: Open, bench: Bench) -> None:
+def test_the_page_continues_when_the_server_is_back(server: Server, visit: Open, bench: Bench) -> None:
     one = visit()
     page = one.page
     one.away = True
@@ -219,7 +217,7 @@ def test_the_page_goes_on_when_the_server_is_back(server: Server, visit: Open, b
     expect(page.get_by_role("article", name="5.png").locator(".prediction strong")).to_be_visible()
 
 
-def test_a_folder_is_refused_and_a_pasted_image_is_taken(visit: Open, bench: Bench) -> None:
+def test_a_folder_is_refused_and_a_pasted_image_is_accepted(visit: Open, bench: Bench) -> None:
     one = visit()
     page = one.page
     one.drop(bench.data / "ink")

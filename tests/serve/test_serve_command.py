@@ -1,4 +1,4 @@
-"""`vl2v serve` as a user starts it."""
+"""`vl2v serve` from the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import bench, drawing, free_port, opened, own, run  # noqa: F401 - fixtures
+from serving import bench, drawing, free_port, opened, run, run_copy  # noqa: F401 - fixtures
 from tiny_dataset import Bench, vl2v
 
 from fork_server import fork_vl2v
@@ -20,11 +20,11 @@ from vl2v.web.running import check_port
 
 
 @pytest.mark.system
-def test_a_run_is_exported_and_served_until_it_is_stopped(own: Path, bench: Bench) -> None:
-    shutil.rmtree(own / "export")
+def test_a_run_is_exported_and_served_until_it_is_stopped(run_copy: Path, bench: Bench) -> None:
+    shutil.rmtree(run_copy / "export")
     port = free_port()
     flags = ["--port", str(port), "--threads", "1", *bench.flags()]
-    process = fork_vl2v("serve", str(own), *flags)
+    process = fork_vl2v("serve", str(run_copy), *flags)
     try:
         end = time.monotonic() + 240
         while True:
@@ -42,22 +42,22 @@ def test_a_run_is_exported_and_served_until_it_is_stopped(own: Path, bench: Benc
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
-    said = process.stderr
-    assert process.returncode in (0, 130), said
-    assert "not exported yet" in said
-    assert f"http://127.0.0.1:{port}" in said
-    assert (own / "export" / "model.onnx").is_file()
-    assert (own / "export" / "gallery.npz").is_file()
+    log = process.stderr
+    assert process.returncode in (0, 130), log
+    assert "not exported yet" in log
+    assert f"http://127.0.0.1:{port}" in log
+    assert (run_copy / "export" / "model.onnx").is_file()
+    assert (run_copy / "export" / "gallery.npz").is_file()
 
 
-def test_a_taken_port_and_an_unfinished_run_are_said_plainly(run: Path, tmp_path: Path) -> None:
+def test_a_used_port_and_an_unfinished_run_are_reported(run: Path, tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(ConfigError, match="cannot listen on"):
             check_port("127.0.0.1", other.getsockname()[1])
     with pytest.raises(ConfigError, match="cannot listen on"):
-        check_port("192.0.2.1", 8000)  # no address of this machine
+        check_port("192.0.2.1", 8000)  # not an address of this machine
     shutil.copy(run / "config.yaml", tmp_path / "config.yaml")
     done = vl2v("serve", str(tmp_path), "--port", str(free_port()))
     assert done.returncode == 8, done.stderr
@@ -80,29 +80,29 @@ def test_an_exported_file_is_enough(run: Path, bench: Bench, tmp_path: Path) -> 
     service.stop()
 
 
-def test_a_gallery_outlives_its_images_and_is_not_mistaken(own: Path, bench: Bench, tmp_path: Path) -> None:
-    service = opened(own, bench, gallery=False)
+def test_a_gallery_works_without_its_images_and_only_with_its_student(
+    run_copy: Path, bench: Bench, tmp_path: Path
+) -> None:
+    service = opened(run_copy, bench, gallery=False)
     assert service.about().no_gallery == "--no-gallery"
     service.stop()
-    config = own / "config.yaml"
+    config = run_copy / "config.yaml"
     config.write_text(config.read_text().replace(str(bench.data), str(tmp_path / "gone")))
-    service = opened(own, bench)
+    service = opened(run_copy, bench)
     assert service.about().gallery > 0
     service.stop()
-    (own / "export" / "gallery.npz").unlink()
-    service = opened(own, bench)
+    (run_copy / "export" / "gallery.npz").unlink()
+    service = opened(run_copy, bench)
     assert "have moved" in str(service.about().no_gallery)
     service.stop()
 
 
-def test_clients_read_nothing_of_a_file_to_which_the_settings_of_a_stranger_lead(
-    own: Path, bench: Bench, tmp_path: Path
-) -> None:
+def test_clients_cannot_read_files_that_untrusted_settings_name(run_copy: Path, bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("password: hunter2")
-    (own / "config.yaml").unlink()
-    (own / "config.yaml").symlink_to(tmp_path / "secret.txt")
-    (own / "export" / "gallery.npz").unlink(missing_ok=True)
-    service = opened(own, bench)
+    (run_copy / "config.yaml").unlink()
+    (run_copy / "config.yaml").symlink_to(tmp_path / "secret.txt")
+    (run_copy / "export" / "gallery.npz").unlink(missing_ok=True)
+    service = opened(run_copy, bench)
     assert service.about().no_gallery == "the settings of the run cannot be read; the log of the server says why."
     assert "hunter2" not in service.about().model_dump_json()
     assert "password" not in service.about().model_dump_json()
