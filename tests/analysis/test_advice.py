@@ -14,35 +14,35 @@ def right(share: float, count: int) -> np.ndarray:
 
 
 def blobs(classes: int, each: int, domains: int, noise: float = 0.5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features of separable classes that move from domain to domain, labels and domains."""
+    """Return features of separable classes that shift between domains, labels and domains."""
     generator = np.random.default_rng(0)
     labels, domain = np.repeat(np.arange(classes), each), np.tile(np.arange(domains), classes * each // domains)
     centres, moves = generator.normal(size=(classes, 48)), generator.normal(size=(domains, 48))
     return centres[labels] + moves[domain] + noise * generator.normal(size=(len(labels), 48)), labels, domain
 
 
-def given(teacher: float, probe: float, answers: int = 100, images: int = 400) -> Advice:
-    found = advise(right(teacher, answers), right(probe, images), True, 4, 4)
-    assert found is not None
-    return found
+def advice_for(teacher: float, probe: float, answers: int = 100, images: int = 400) -> Advice:
+    advice = advise(right(teacher, answers), right(probe, images), True, 4, 4)
+    assert advice is not None
+    return advice
 
 
 def test_a_teacher_right_on_half_the_images_against_separable_features() -> None:
     features, labels, domain = blobs(4, 99, 3)
     scores = cross_validated(features, labels, domain_folds(domain), 4)
-    found = advise(right(0.5, 100), scores.argmax(axis=1) == labels, True, 4, 4)
-    assert found is not None
-    assert found.action == LABELS_ALONE
-    assert "train on the labels alone (vl2v distill --method erm)" in found.line
-    assert "\n" not in found.line
-    assert "each source domain left out in turn" in found.line
+    advice = advise(right(0.5, 100), scores.argmax(axis=1) == labels, True, 4, 4)
+    assert advice is not None
+    assert advice.action == LABELS_ALONE
+    assert "train on the labels alone (vl2v distill --method erm)" in advice.line
+    assert "\n" not in advice.line
+    assert "each source domain left out in turn" in advice.line
 
 
-def test_what_is_advised_depends_on_both_accuracies() -> None:
-    assert given(0.95, 0.6).action == DISTIL
-    assert given(0.3, 0.6).action == OTHER_TEACHER
-    assert given(0.8, 0.8).action == UNDECIDED
-    assert given(0.5, 0.95).action == LABELS_ALONE
+def test_the_advice_depends_on_both_accuracies() -> None:
+    assert advice_for(0.95, 0.6).action == DISTIL
+    assert advice_for(0.3, 0.6).action == OTHER_TEACHER
+    assert advice_for(0.8, 0.8).action == UNDECIDED
+    assert advice_for(0.5, 0.95).action == LABELS_ALONE
 
 
 def test_too_few_images_or_answers_give_no_advice() -> None:
@@ -51,15 +51,15 @@ def test_too_few_images_or_answers_give_no_advice() -> None:
     assert advise(right(0.5, 100), right(1.0, 120), True, 30, 30) is None  # 4 images per class
 
 
-def test_one_domain_and_a_part_of_the_classes_are_stated() -> None:
-    found = advise(right(0.9, 100), right(0.5, 400), False, 50, 345)
-    assert found is not None
-    assert "5 random folds of the one source domain" in found.line
-    assert "50 of 345 classes" in found.line
-    assert found.to_dict()["teacher"]["low"] < 0.9 < found.to_dict()["teacher"]["high"]
+def test_one_domain_and_missing_classes_are_reported() -> None:
+    advice = advise(right(0.9, 100), right(0.5, 400), False, 50, 345)
+    assert advice is not None
+    assert "5 random folds of the one source domain" in advice.line
+    assert "50 of 345 classes" in advice.line
+    assert advice.to_dict()["teacher"]["low"] < 0.9 < advice.to_dict()["teacher"]["high"]
 
 
-def test_the_interval_of_a_difference_is_newcombes() -> None:
+def test_the_interval_of_a_difference_is_that_of_newcombe() -> None:
     low, high = difference(share_of(56 / 70, 70), share_of(48 / 80, 80))  # example (a) of the paper, method 10
     assert (round(low, 4), round(high, 4)) == (0.0524, 0.3339)
 

@@ -1,4 +1,4 @@
-"""Diverse images: shared evenly by groups, one per cluster, away from those that are chosen already."""
+"""Diverse images: shared evenly by groups, one per cluster, distant from images that are already selected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vl2v.analysis.selection import diverse, k_centre, shares_of
 
 
 def clustered(clusters: int = 6, each: int = 20) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Features around well separated centres, and the number of the centre of each."""
+    """Return features around well separated centres, and the index of the centre of each."""
     generator = np.random.default_rng(0)
     centres = np.linalg.qr(generator.normal(size=(300, clusters)))[0].T * 10
     where = np.repeat(np.arange(clusters), each)
@@ -26,17 +26,17 @@ def test_every_cluster_is_represented_once() -> None:
         assert sorted(where[chosen]) == list(range(6))
 
 
-def test_k_centre_takes_one_row_of_every_cluster_before_a_second() -> None:
+def test_k_centre_selects_one_row_of_every_cluster_before_a_second() -> None:
     features, where = clustered()
     for seed in range(5):
         assert sorted(where[k_centre(features, 6, seed=seed)]) == list(range(6))
         assert len(set(k_centre(features, len(where), seed=seed).tolist())) == len(where)
 
 
-def test_clusters_with_a_taken_image_are_represented_already() -> None:
+def test_clusters_with_a_selected_image_are_already_represented() -> None:
     features, where = clustered()
-    taken = (where < 4) & (np.arange(len(where)) % 20 == 0)
-    chosen = diverse(features, np.zeros(len(where), np.int64), 2, taken=taken)
+    selected = (where < 4) & (np.arange(len(where)) % 20 == 0)
+    chosen = diverse(features, np.zeros(len(where), np.int64), 2, taken=selected)
     assert sorted(where[chosen]) == [4, 5]
 
 
@@ -63,12 +63,12 @@ def test_the_choice_is_the_same_every_time_and_depends_on_the_seed() -> None:
     copies=st.integers(1, 30),
     groups=st.integers(1, 4),
 )
-def test_the_images_are_distinct_and_not_taken_whatever_the_features(
-    count: int, taken: list[bool], copies: int, groups: int
+def test_the_images_are_distinct_and_new_for_any_features(
+    count: int, selected: list[bool], copies: int, groups: int
 ) -> None:
     """With copies, there are fewer clusters than images to choose."""
     features = np.repeat(np.random.default_rng(0).normal(size=(30, 5)), copies, axis=0)[:30]
-    out = np.array(taken)
+    out = np.array(selected)
     count = min(count, int((~out).sum()))
     chosen = diverse(features, np.arange(30) % groups, count, taken=out)
     assert len(set(chosen.tolist())) == count == len(chosen)
@@ -76,5 +76,5 @@ def test_the_images_are_distinct_and_not_taken_whatever_the_features(
 
 
 @pytest.mark.parametrize("features", [np.zeros((10, 3)), np.ones((10, 200))])
-def test_features_that_are_all_equal_are_no_reason_to_fail(features: NDArray[np.float64]) -> None:
+def test_equal_features_are_accepted(features: NDArray[np.float64]) -> None:
     assert len(set(diverse(features, np.zeros(10, np.int64), 7).tolist())) == 7

@@ -26,7 +26,7 @@ LOGIT = np.log(4.0)  # of 80%
 
 
 def domain(generator: np.random.Generator, images: int, number: int, spread: float = 0.5) -> Images:
-    """A domain whose classes are displaced; the student's features are those of the frozen backbone, but cleaner."""
+    """Return a domain with shifted classes; features of the student are those of the backbone with less noise."""
     centres = np.random.default_rng(0).normal(size=(CLASSES, SIZE)) + generator.normal(size=(CLASSES, SIZE)) * spread
     labels = generator.integers(CLASSES, size=images)
     frozen = (centres[labels] + generator.normal(size=(images, SIZE))).astype(np.float32)
@@ -62,7 +62,7 @@ def test_most_intervals_contain_the_accuracy_on_a_domain_that_was_not_seen() -> 
     assert np.mean(errors) < 0.12
 
 
-def test_estimates_are_the_known_accuracy_where_no_signal_changes() -> None:
+def test_estimates_are_the_known_accuracy_if_no_signal_changes() -> None:
     known = Known(Signals(1.0, 2.0), LOGIT)
     for value in known.estimates(Signals(1.0, 2.0)).values():
         assert inverse_logit(value) == pytest.approx(0.8)
@@ -72,11 +72,11 @@ def test_estimates_are_the_known_accuracy_where_no_signal_changes() -> None:
 
 def test_the_estimator_with_the_smallest_error_is_used() -> None:
     errors = {CONFIDENCE: {0: [-0.2, -0.4], 1: [-0.6]}, AGREEMENT: {0: [1.0, -1.0], 1: [1.0]}}
-    found = Calibration.of(errors)
-    assert (found.estimator, found.sites, found.groups) == (CONFIDENCE, 3, 2)
-    assert found.shift == pytest.approx(-0.45)
-    assert found.between == pytest.approx(0.045)
-    assert found.within == pytest.approx(0.02)
+    calibration = Calibration.of(errors)
+    assert (calibration.estimator, calibration.sites, calibration.groups) == (CONFIDENCE, 3, 2)
+    assert calibration.shift == pytest.approx(-0.45)
+    assert calibration.between == pytest.approx(0.045)
+    assert calibration.within == pytest.approx(0.02)
 
 
 def test_an_interval_narrows_with_images_and_with_nearness() -> None:
@@ -110,7 +110,7 @@ def test_a_few_images_are_not_far_by_chance() -> None:
 
 
 @pytest.mark.parametrize("view", range(1, len(VIEWS) + 1), ids=[change.name for change in VIEWS])
-def test_each_change_is_repeatable_and_changes_images(view: int) -> None:
+def test_each_augmentation_is_repeatable_and_changes_images(view: int) -> None:
     pixels = torch.randint(0, 256, (6, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     first, second = (changed(pixels, view, np.random.default_rng(0)) for _ in range(2))
     assert torch.equal(first, second)

@@ -33,7 +33,7 @@ WRONG = ("day/red/wrong <b>&.png", "dusk/blue/wrong.png")
 
 
 def separable(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Probabilities of a teacher, its embeddings, features, labels of which 12 are flipped, and which these are."""
+    """Return teacher probabilities, embeddings, features, labels of which 12 are flipped, and their indices."""
     generator = np.random.default_rng(seed)
     true = np.repeat(np.arange(4), 60)
     embeddings = 2 * np.eye(4)[true] + 0.4 * generator.normal(size=(240, 4))
@@ -45,21 +45,21 @@ def separable(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 
 def test_flipped_labels_are_rejected_and_others_are_not() -> None:
     teacher, embeddings, features, labels, wrong = separable()
-    found = judge(teacher, embeddings, features, labels)
-    assert found.rejected[wrong].mean() >= 0.9
-    assert found.rejected[~wrong].mean() <= 0.01
-    assert (found.suggested[wrong] == (labels[wrong] - 1) % 4).mean() >= 0.9
-    assert found.doubt[wrong].min() > np.median(found.doubt[~wrong])
+    suspects = judge(teacher, embeddings, features, labels)
+    assert suspects.rejected[wrong].mean() >= 0.9
+    assert suspects.rejected[~wrong].mean() <= 0.01
+    assert (suspects.suggested[wrong] == (labels[wrong] - 1) % 4).mean() >= 0.9
+    assert suspects.doubt[wrong].min() > np.median(suspects.doubt[~wrong])
 
 
-def test_a_label_that_only_one_of_them_rejects_is_no_suspect() -> None:
+def test_a_label_that_only_one_classifier_rejects_is_not_a_suspect() -> None:
     teacher, embeddings, features, labels, wrong = separable()
     indifferent = np.full_like(teacher, 0.25)
     assert not judge(indifferent, embeddings, features, labels).rejected.any()
     assert not judge(teacher, embeddings, np.zeros_like(features), labels).rejected[~wrong].any()
 
 
-def test_thresholds_are_those_of_each_class() -> None:
+def test_every_class_has_its_threshold() -> None:
     labels = np.array([0, 0, 1, 1, 1])
     probability = np.array([[0.9, 0.1], [0.55, 0.45], [0.6, 0.4], [0.7, 0.3], [0.75, 0.25]])
     # means of self-confidence: 0.725 for class 0, about 0.317 for class 1, for which the classifier is underconfident
@@ -69,15 +69,15 @@ def test_thresholds_are_those_of_each_class() -> None:
 def test_the_image_unlike_any_class_is_found() -> None:
     teacher, embeddings, features, labels, _ = separable()
     embeddings[7] = -embeddings[7]
-    found = judge(teacher, embeddings, features, labels)
-    assert int(found.similarity.argmin()) == 7
-    assert found.unlike[7] or found.rejected[7]
-    assert found.unlike.sum() <= 2
+    suspects = judge(teacher, embeddings, features, labels)
+    assert int(suspects.similarity.argmin()) == 7
+    assert suspects.unlike[7] or suspects.rejected[7]
+    assert suspects.unlike.sum() <= 2
 
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
-    """Two source domains and a third, three colours, 12 images each; two labels are wrong."""
+    """A dataset of two source domains and a third, three colours, 12 images each; two labels are wrong."""
     generator = np.random.default_rng(0)
 
     def draw(path: Path, colour: tuple[int, int, int], less: int) -> None:
@@ -105,8 +105,17 @@ def scene(tmp_path: Path) -> Path:
 
 def options(scene: Path) -> list[str]:
     student = f"timm:test_resnet@{scene / 'student.safetensors'}"
-    given = ["--teacher", f"file:{scene / 'teacher.npz'}", "--student", student, "--size", "32", "--held-out", "night"]
-    return [*given, "--cache", str(scene / "cache"), "--store", str(scene / "store.sqlite"), "--set", "device=cpu"]
+    options = [
+        "--teacher",
+        f"file:{scene / 'teacher.npz'}",
+        "--student",
+        student,
+        "--size",
+        "32",
+        "--held-out",
+        "night",
+    ]
+    return [*options, "--cache", str(scene / "cache"), "--store", str(scene / "store.sqlite"), "--set", "device=cpu"]
 
 
 def planned(scene: Path, **data: Any) -> RunPlan:
@@ -150,7 +159,7 @@ def test_a_teacher_that_charges_is_never_queried(scene: Path) -> None:
         assert store.entries() == []
 
 
-def test_what_a_list_of_images_to_drop_may_say(tmp_path: Path) -> None:
+def test_wrong_lists_of_images_to_drop_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "list.csv"
     file.write_text("path,drop\na.png,yes\nb.png,no\nc.png,\n")
     assert read_dropped(file) == {"a.png"}

@@ -41,7 +41,7 @@ DARKER = {"day": 0, "dusk": 10, "night": 20}
 
 @dataclass
 class Eye:
-    """A teacher that sees an image's mean colour, and is wrong about a share of the images."""
+    """A teacher whose embedding is the mean colour, and which is wrong about a share of the images."""
 
     wrong: float = 0.0
     price: Price = field(default_factory=lambda: Price(Decimal(10), Decimal(1)))
@@ -62,7 +62,7 @@ class Eye:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three domains of four colours, 12 images each, and a small student."""
+    """A dataset of three domains and four colours, 12 images each, and a small student."""
     root, generator = tmp_path_factory.mktemp("scene"), np.random.default_rng(0)
     for domain, less in DARKER.items():
         for name, colour in COLOURS.items():
@@ -86,7 +86,7 @@ def settings(scene: Path) -> dict[str, Any]:
     return {"teacher": {"spec": "test:eye"}, "student": student, "budget": "5", "device": "cpu"}
 
 
-def bought(plan: RunPlan, store: EmbeddingStore, folder: Path, pilot: Pilot | None = None) -> None:
+def buy_all(plan: RunPlan, store: EmbeddingStore, folder: Path, pilot: Pilot | None = None) -> None:
     budget = open_budget(plan, BudgetAccount.of_run(str(folder)), store)
     purchase(plan, budget, store, str(folder), Silent(), pilot)
 
@@ -102,12 +102,12 @@ def test_a_teacher_that_is_right_on_half_the_images_is_not_worth_it(
 ) -> None:
     plan = planned(scene, tmp_path, Eye(wrong=0.3), held_out=["night"])
     assert worth_of(plan, store, Silent()) is None  # nothing was bought
-    bought(plan, store, tmp_path)
+    buy_all(plan, store, tmp_path)
     recorder = Recorder(Silent())
     advice = worth_of(plan, store, recorder)
     assert advice is None  # 96 images of two source domains are too few
     plan = planned(scene, tmp_path, Eye(wrong=0.3))
-    bought(plan, store, tmp_path)
+    buy_all(plan, store, tmp_path)
     advice = worth_of(plan, store, recorder)
     assert advice is not None
     assert advice.action == LABELS_ALONE
@@ -120,36 +120,36 @@ def test_a_teacher_that_is_right_on_half_the_images_is_not_worth_it(
     assert read.advice.line == advice.line
 
 
-def test_held_out_domains_take_no_part(scene: Path, tmp_path: Path) -> None:
+def test_held_out_domains_are_not_used(scene: Path, tmp_path: Path) -> None:
     plan = planned(scene, tmp_path, Eye(), held_out=["night"])
     rows = set(source_rows(plan))
     assert rows == set(range(len(plan.dataset))) - set(plan.dataset.rows_of("night"))
 
 
-def test_the_pilot_is_bought_first_and_nothing_twice(
+def test_the_pilot_is_bought_first_and_no_image_twice(
     scene: Path, tmp_path: Path, store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = Eye()
     plan = planned(scene, tmp_path, teacher)
-    assert pilot_of(plan, store) is None  # too few images to begin with some
+    assert pilot_of(plan, store) is None  # too few images for a pilot
     monkeypatch.setattr("vl2v.analysis.worth.PILOT", 24)
     chosen = pilot_of(plan, store)
     assert chosen is not None
     counts: list[int] = []
-    bought(plan, store, tmp_path, Pilot(chosen, lambda: counts.append(len(teacher.seen))))
+    buy_all(plan, store, tmp_path, Pilot(chosen, lambda: counts.append(len(teacher.seen))))
     assert counts == [24]
     assert len(teacher.seen) == len(set(teacher.seen)) == 144
     assert pilot_of(planned(scene, tmp_path, teacher), store) is None
 
 
-def test_a_check_and_a_quote_give_advice_where_the_student_is_named(scene: Path, tmp_path: Path) -> None:
+def test_a_check_and_a_quote_give_advice_if_a_student_is_stated(scene: Path, tmp_path: Path) -> None:
     paths = StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite")
-    given = {"student": settings(scene)["student"]}
+    check_settings = {"student": settings(scene)["student"]}
     teacher, budget = Eye(wrong=0.3), Decimal(5)
-    found = check_teacher(teacher, scene / "data", budget=budget, images=60, storage=paths, settings=given)
-    assert found.advice is not None
-    assert found.advice.action == LABELS_ALONE
-    assert found.advice.answers == 60
+    result = check_teacher(teacher, scene / "data", budget=budget, images=60, storage=paths, settings=check_settings)
+    assert result.advice is not None
+    assert result.advice.action == LABELS_ALONE
+    assert result.advice.answers == 60
     assert check_teacher(teacher, scene / "data", budget=budget, images=60, storage=paths).advice is None
     config = make_config(None, {"data": {"root": str(scene / "data")}, **settings(scene)})
     assert "train on the labels alone" in quote_run(config, paths, teacher=teacher).advice
@@ -182,20 +182,20 @@ def test_features_are_those_of_the_cache(scene: Path, tmp_path: Path) -> None:
     fresh = frozen_features(plan, digests, Silent(), "")
     slots = plan.pixels.slots(digests)
     cache = FeatureCache(plan.pixels.features_folder(), plan.student_backbone, plan.pixels.map())
-    assert cache.cached(slots) is None  # those of a sample are not kept
-    kept = frozen_features(plan, digests, Silent(), "", keep=Accelerator(cpu=True))
-    found = cache.cached(slots)
-    assert found is not None
-    assert np.array_equal(kept, found)
-    assert np.allclose(found, fresh, atol=1e-4)
-    assert np.array_equal(frozen_features(plan, digests, Silent(), ""), found)
+    assert cache.cached(slots) is None  # features of a sample are not cached
+    features = frozen_features(plan, digests, Silent(), "", keep=Accelerator(cpu=True))
+    cached = cache.cached(slots)
+    assert cached is not None
+    assert np.array_equal(features, cached)
+    assert np.allclose(cached, fresh, atol=1e-4)
+    assert np.array_equal(frozen_features(plan, digests, Silent(), ""), cached)
 
 
 def test_a_strong_teacher_is_worth_it(scene: Path, tmp_path: Path, store: EmbeddingStore) -> None:
     plan = planned(scene, tmp_path, Eye())
-    bought(plan, store, tmp_path)
+    buy_all(plan, store, tmp_path)
     for parameter in plan.student_backbone.module.parameters():
-        parameter.data.zero_()  # features that say nothing
+        parameter.data.zero_()  # uninformative features
     advice = worth_of(plan, store, Silent())
     assert advice is not None
     assert advice.action == DISTIL

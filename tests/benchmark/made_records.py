@@ -1,4 +1,4 @@
-"""Records of grids that were never run, with figures of the test's choice."""
+"""Records of grids that were never run, with figures chosen by the tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def record(
     weights: str = "swad",
     **others: Any,
 ) -> Record:
-    """One record; its validation accuracies differ by domain and have the mean asked for."""
+    """Return a record whose validation accuracies differ by domain and have the stated mean."""
     teacher = method == ZERO_SHOT
     crossed = others.get("crossed")
     sources = [domain for domain in DOMAINS if domain not in (target, crossed)]
@@ -51,12 +51,12 @@ BASES: Mapping[str, Mapping[str, float]] = {
 
 
 def accuracy_of(method: str, target: str, seed: int) -> float:
-    """What `grid` puts in: a base for method and target, moved by the seed."""
+    """Return the accuracy in `grid`: a base for method and target plus a difference for the seed."""
     wobble = (0.0, 0.012, -0.009)[seed] * (1 + DOMAINS.index(target) / 4)
     return BASES[method][target] + (0.0 if method == ZERO_SHOT else wobble * (1 if method == "adip" else -1))
 
 
 def grid() -> list[Record]:
-    """Three methods on four targets with three seeds, one candidate each."""
-    places = [(m, t, s) for m in BASES for t in DOMAINS for s in SEEDS]
-    return [record(m, t, s, accuracy_of(m, t, s), validation=0.9 + 0.001 * s) for m, t, s in places]
+    """Return records of three methods on four targets with three seeds and one candidate each."""
+    keys = [(m, t, s) for m in BASES for t in DOMAINS for s in SEEDS]
+    return [record(m, t, s, accuracy_of(m, t, s), validation=0.9 + 0.001 * s) for m, t, s in keys]

@@ -26,13 +26,13 @@ def entries(sweep: Sweep) -> list[tuple[str, int]]:
 
 def test_everything_is_bought_once_within_one_budget(bench: Bench, tmp_path: Path) -> None:
     sweep = opened(bench, tmp_path / "grid", tiny_grid(bench, seeds=(0, 1), change=PRICED), WHOLE)
-    bought = buy_ahead(sweep, Silent())
+    purchase = buy_ahead(sweep, Silent())
     assert sweep.spent() == Decimal(WHOLE)
     assert sum(count for kind, count in entries(sweep) if kind == "image") == 90
-    assert (len(bought.images[0]), len(bought.texts)) == (90, 3)
-    assert len(bought.covers) == 2 * 2 * 3  # by seed, by whether the method asks, by target
+    assert (len(purchase.images[0]), len(purchase.texts)) == (90, 3)
+    assert len(purchase.covers) == 2 * 2 * 3  # by seed, by whether the method queries the teacher, by target
     before = entries(sweep)
-    assert buy_ahead(sweep, Silent()).key == bought.key
+    assert buy_ahead(sweep, Silent()).key == purchase.key
     assert entries(sweep) == before
 
 
@@ -44,7 +44,7 @@ def test_a_budget_below_the_whole_grid_buys_nothing(bench: Bench, tmp_path: Path
     assert entries(sweep) == []
 
 
-def test_what_was_spent_before_counts(bench: Bench, tmp_path: Path) -> None:
+def test_earlier_spending_counts(bench: Bench, tmp_path: Path) -> None:
     grid = tiny_grid(bench, change=PRICED)
     narrow = grid.model_copy(
         update={"targets": ("rose",), "settings": grid.settings | {"teacher": _without_zero(grid)}}
@@ -54,29 +54,29 @@ def test_what_was_spent_before_counts(bench: Bench, tmp_path: Path) -> None:
     assert first.spent() == Decimal("0.0051")
     with pytest.raises(BudgetError, match=r"0\.0051 of 0\.0092 spent"):
         buy_ahead(opened(bench, tmp_path / "grid", grid, "0.0092"), Silent())
-    whole = opened(bench, tmp_path / "grid", grid, WHOLE)
-    buy_ahead(whole, Silent())
-    assert whole.spent() == Decimal(WHOLE)
+    sweep = opened(bench, tmp_path / "grid", grid, WHOLE)
+    buy_ahead(sweep, Silent())
+    assert sweep.spent() == Decimal(WHOLE)
 
 
 def _without_zero(grid: object) -> dict[str, object]:
     return {**grid.settings["teacher"], "zero_shot": False}  # type: ignore[attr-defined]
 
 
-def test_a_copy_of_the_vectors_is_a_store_of_its_own(bench: Bench, tmp_path: Path) -> None:
+def test_a_copy_of_the_embeddings_is_a_separate_store(bench: Bench, tmp_path: Path) -> None:
     sweep = opened(bench, tmp_path / "grid")
-    bought = buy_ahead(sweep, Silent())
+    purchase = buy_ahead(sweep, Silent())
     file = tmp_path / "copy" / "a.sqlite"
-    bought.write(sweep.storage.store, file)
+    purchase.write(sweep.storage.store, file)
     assert [p.name for p in file.parent.iterdir()] == ["a.sqlite"], "one file, which can be copied"
     copy_once(file, tmp_path / "there" / "a.sqlite")
     with closing(EmbeddingStore(sweep.storage.store)) as a, closing(EmbeddingStore(tmp_path / "there/a.sqlite")) as b:
-        pairs = [(s.images(bought.card, bought.images[0]), s.texts(bought.card, bought.texts)) for s in (a, b)]
+        pairs = [(s.images(purchase.card, purchase.images[0]), s.texts(purchase.card, purchase.texts)) for s in (a, b)]
     np.testing.assert_array_equal(pairs[0][0], pairs[1][0])
     np.testing.assert_array_equal(pairs[0][1], pairs[1][1])
 
 
-def test_a_teacher_that_was_asked_everything_answers_nothing_new(bench: Bench, tmp_path: Path) -> None:
+def test_a_teacher_whose_answers_are_all_stored_is_not_queried(bench: Bench, tmp_path: Path) -> None:
     teacher = opened(bench, tmp_path / "grid").teacher
     assert teacher is not None
     answered = AnsweredTeacher(teacher.describe())

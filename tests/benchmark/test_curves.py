@@ -24,15 +24,15 @@ VIEWS = (1, 4, 16)
 
 
 def records() -> list[Record]:
-    """ADiP with three numbers of views, fixed or fresh; fresh ones are three points better."""
-    found = [r for r in grid() if r.method != "adip"]
+    """Return a curve of ADiP with three numbers of views, fixed or fresh; fresh views are three points better."""
+    curve_built = [r for r in grid() if r.method != "adip"]
     for r in (r for r in grid() if r.method == "adip"):
         for kind, above in (("fixed", 0.0), ("fresh", 0.03)):
             for k in VIEWS:
                 test = replace(r.test, accuracy=r.test.accuracy + above + 0.001 * k)
                 more: dict[str, Any] = {"title": f"{kind} {k}", "image_queries": 9991 * k, "test": test}
-                found.append(replace(r, method=f"{kind}-{k}", **more))
-    return found
+                curve_built.append(replace(r, method=f"{kind}-{k}", **more))
+    return curve_built
 
 
 def curve(table: Table | None = None) -> Curve:
@@ -41,26 +41,30 @@ def curve(table: Table | None = None) -> Curve:
     return Curve.of(table, line=line, references=(ZERO_SHOT, "erm"))
 
 
-def test_points_stand_at_the_queries_bought() -> None:
-    found = curve()
-    assert list(found.lines) == ["fixed", "fresh"]
-    assert [p.x for p in found.lines["fixed"]] == [9991, 4 * 9991, 16 * 9991]
+def test_points_are_at_the_number_of_bought_queries() -> None:
+    curve_built = curve()
+    assert list(curve_built.lines) == ["fixed", "fresh"]
+    assert [p.x for p in curve_built.lines["fixed"]] == [9991, 4 * 9991, 16 * 9991]
     averages = [np.mean([accuracy_of("adip", target, seed) for target in DOMAINS]) for seed in SEEDS]
-    first = found.lines["fixed"][0].accuracy
+    first = curve_built.lines["fixed"][0].accuracy
     assert first.mean == pytest.approx(np.mean(averages) + 0.001)
     assert first.error == pytest.approx(np.std(averages, ddof=1) / np.sqrt(3))
-    assert list(found.references) == ["zero-shot teacher", "ERM"]
+    assert list(curve_built.references) == ["zero-shot teacher", "ERM"]
 
 
-def test_x_may_be_given_by_label() -> None:
+def test_x_can_be_stated_by_label() -> None:
     table = tabulate(records(), "PACS")
     labels = {"fixed-1": 1.0, "fixed-4": 2.0, "fresh-1": 4.0}
-    found = Curve.of(table, "labels per class", x=labels)
-    assert [(p.x, p.method) for p in found.lines["student"]] == [(1.0, "fixed-1"), (2.0, "fixed-4"), (4.0, "fresh-1")]
-    assert found.references == {}
+    curve_built = Curve.of(table, "labels per class", x=labels)
+    assert [(p.x, p.method) for p in curve_built.lines["student"]] == [
+        (1.0, "fixed-1"),
+        (2.0, "fixed-4"),
+        (4.0, "fresh-1"),
+    ]
+    assert curve_built.references == {}
 
 
-def test_rows_that_differ_in_more_than_what_they_took_stand_apart() -> None:
+def test_rows_that_differ_in_more_than_their_queries_are_separate_curves() -> None:
     names = line_names(
         {
             "adip": {},
@@ -74,10 +78,10 @@ def test_rows_that_differ_in_more_than_what_they_took_stand_apart() -> None:
     assert names["kd"] == "naive distillation, unlabelled too"
 
 
-def test_csv_keeps_every_figure() -> None:
-    found = curve()
-    lines = list(csv.DictReader(io.StringIO(found.csv())))
-    points = [(name, p) for name, points in found.lines.items() for p in points]
+def test_csv_has_every_figure() -> None:
+    curve_built = curve()
+    lines = list(csv.DictReader(io.StringIO(curve_built.csv())))
+    points = [(name, p) for name, points in curve_built.lines.items() for p in points]
     assert len(lines) == len(points) + 2
     for line, (name, point) in zip(lines, points, strict=False):
         assert (line["line"], line["method"], float(line["x"])) == (name, point.method, point.x)
@@ -96,12 +100,12 @@ def test_the_figure_shows_the_points_with_their_errors() -> None:
         assert heights == pytest.approx([100 * p.accuracy.error for p in points])
     beside = {f"{kind}-{k}": k * (1.0 if kind == "fixed" else 1.05) for kind in ("fixed", "fresh") for k in VIEWS}
     (axes,) = Curve.of(tabulate(records(), "PACS"), x=beside).figure().axes
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "4", "16"]  # no room for 1.05 next to 1
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "4", "16"]  # no space for 1.05 next to 1
     near = curve(tabulate([r for r in records() if not r.method.endswith("16")], "PACS"))
     assert near.figure().axes[0].get_xscale() == "linear"
 
 
-def test_names_stand_apart() -> None:
+def test_names_do_not_overlap() -> None:
     table = tabulate([replace(r, test=replace(r.test, accuracy=0.7)) for r in records()], "PACS")
     figure = curve(table).figure()
     figure.draw_without_rendering()
@@ -111,7 +115,7 @@ def test_names_stand_apart() -> None:
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
-def test_files_are_what_their_endings_say(tmp_path: Path) -> None:
+def test_files_have_the_format_of_their_suffix(tmp_path: Path) -> None:
     curve().save(tmp_path / "curve.png")
     with Image.open(tmp_path / "curve.png") as image:
         assert image.format == "PNG"
@@ -125,7 +129,7 @@ def test_files_are_what_their_endings_say(tmp_path: Path) -> None:
         curve().save(tmp_path / "curve.docx")
 
 
-def test_unfinished_averages_are_no_points_and_the_oracle_is_marked() -> None:
+def test_unfinished_averages_are_omitted_and_the_oracle_is_marked() -> None:
     gone = [r for r in records() if (r.method, r.target) != ("fixed-4", "art")]
     assert [p.method for p in curve(tabulate(gone, "PACS")).lines["fixed"]] == ["fixed-1", "fixed-16"]
     oracle = curve(tabulate(records(), "PACS", rule=ORACLE))
@@ -134,7 +138,7 @@ def test_unfinished_averages_are_no_points_and_the_oracle_is_marked() -> None:
     assert "(oracle)" not in curve().figure().axes[0].get_title(loc="left")
 
 
-def test_what_cannot_be_drawn_is_told() -> None:
+def test_curves_that_cannot_be_drawn_are_refused() -> None:
     with pytest.raises(ConfigError, match="no point"):
         Curve.of(tabulate(grid(), "PACS"), x={})
     without = [replace(r, weights="best", saved=False) for r in grid() if r.method != ZERO_SHOT]

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 
 
 @pytest.mark.slow
-def test_both_sides_are_timed() -> None:
+def test_cpu_and_gpu_are_timed() -> None:
     command = [sys.executable, str(SCRIPT), "--device", "cpu", "--smoke"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The experiment bench trains as the product does: the same losses, batches, optimiser and averages."""
+"""The experiment bench trains like vl2v: with the same losses, batches, optimiser and averages."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def loss_of(variant: Variant, goals: Goals, out: Tensor, rows: Tensor) -> Tensor
     return objective(out, features, features, torch.tensor(0.0), step, Tables.of(goals, variant), shape)
 
 
-def test_the_dual_loss_is_the_products_with_and_without_labels() -> None:
+def test_the_dual_loss_is_that_of_vl2v_with_and_without_labels() -> None:
     rows = torch.tensor([0, 7, 25, 31, 44, 55])
     out = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
     for few in (-1, 1):
@@ -93,25 +93,25 @@ def test_mixed_images_have_mixed_targets() -> None:
     assert loss == pytest.approx(float(dual_loss(out, images, texts)), abs=1e-6)
 
 
-def test_batches_are_those_of_the_products_streams() -> None:
+def test_batches_are_those_of_vl2v() -> None:
     streams = Streams((np.arange(10, 17), np.arange(40, 43)), (4, 5), 11)
-    whole = rows_of(streams, 9)
-    assert all(np.array_equal(whole[step], streams.draw(step).rows) for step in range(9))
+    all_rows = rows_of(streams, 9)
+    assert all(np.array_equal(all_rows[step], streams.draw(step).rows) for step in range(9))
 
 
-def test_the_split_is_the_products_and_removed_domains_are_not_trained_on() -> None:
+def test_the_split_is_that_of_vl2v_and_removed_domains_are_not_trained_on() -> None:
     variant, goals = goals_of()
     trained = np.concatenate(goals.groups)
     assert not np.isin(trained, goals.test["d"]).any()
-    kept, held = domainbed_holdout(20, 0, 1)
-    assert np.array_equal(goals.groups[1], 20 + kept)
-    assert np.array_equal(goals.validation["b"], 20 + held)
+    training, validation = domainbed_holdout(20, 0, 1)
+    assert np.array_equal(goals.groups[1], 20 + training)
+    assert np.array_equal(goals.validation["b"], 20 + validation)
     pair = make_goals(Job(variant, "tiny", "t", (0, 2), 0), dataset())
     assert set(pair.test) == {"a", "c"}
     assert set(pair.validation) == {"b", "d"}
 
 
-def test_steps_are_adams_and_the_average_is_the_mean() -> None:
+def test_steps_are_those_of_adam_and_the_average_is_the_mean() -> None:
     variant, goals = goals_of()
     features = torch.randn(80, 5, generator=torch.Generator().manual_seed(2))
     slot = Slot(None, features, goals, variant, Engine(CPU, chunk=7), 0)
@@ -122,7 +122,7 @@ def test_steps_are_adams_and_the_average_is_the_mean() -> None:
     flat = torch.arange(6).expand(7, 6)
     ones, styles = torch.ones(7, 6), torch.zeros_like(rows)
     schedule = Schedule(rows, flat, ones, styles, adam_rates([1e-2] * 7), mean_from(7, 4))
-    for _ in range(2):  # the second job in a slot meets nothing of the first
+    for _ in range(2):  # the second job in a slot is independent of the first
         slot.begin(goals, variant, start, (1.0, 0.0))
         slot.load(schedule, 0, 7)
         slot.run(7)
@@ -140,7 +140,7 @@ def test_steps_are_adams_and_the_average_is_the_mean() -> None:
 
 
 class Tiny(nn.Module):
-    """A backbone with batch norm whose statistics must stand still."""
+    """A backbone with batch norm whose statistics must not change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class Tiny(nn.Module):
 
 
 class TinyBench:
-    """Stands for `Bench`, with a tiny network."""
+    """Replaces `Bench` with a tiny network."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -221,13 +221,13 @@ def test_two_runs_of_a_job_agree_and_do_not_depend_on_their_neighbours(tmp_path:
     assert first["train_loss"] == second["train_loss"]
 
 
-def test_a_line_cut_short_is_done_again(tmp_path: Path) -> None:
+def test_the_job_of_an_incomplete_line_is_repeated(tmp_path: Path) -> None:
     out = tmp_path / "results.jsonl"
     out.write_text('{"key": "a/b/c/0/1", "x": 1}\n{"key": "a/b/c/0/2"')
     assert {line["key"] for line in read_lines([out])} == {"a/b/c/0/1"}
 
 
-def test_learning_rates_and_averages() -> None:
+def test_learning_rates_and_averages_follow_their_schedules() -> None:
     variant = Variant(name="v", lr=1.0, steps=100, warmup=9, schedule="cosine")
     assert learning_rate(variant, 0) == pytest.approx(0.1)
     assert learning_rate(variant, 9) == pytest.approx(1.0)
@@ -236,7 +236,7 @@ def test_learning_rates_and_averages() -> None:
     assert averaging(replace(variant, average="last"))[-1] == 1
 
 
-def test_a_variant_takes_over_its_base_and_pairs_serve_both_orders(tmp_path: Path) -> None:
+def test_a_variant_inherits_its_base_and_pairs_are_found_in_both_orders(tmp_path: Path) -> None:
     file = tmp_path / "v.json"
     file.write_text('{"one": {"lr": 0.1, "wise_ft": [0.5]}, "two": {"base": "one", "steps": 7}}')
     two = read_variants(file)["two"]

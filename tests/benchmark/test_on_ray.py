@@ -1,4 +1,4 @@
-"""The whole file starts two clusters; each worker process has to import torch, which is most of the time it takes."""
+"""Grids on Ray. This file starts two clusters, and each worker has to import torch, which takes most of the time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_dataset import Bench, environment
-from tiny_grid import Heard, opened, tiny_grid
+from tiny_grid import NoteRecorder, opened, tiny_grid
 
 from vl2v.benchmark.on_ray import run_on_ray
 from vl2v.benchmark.protocol import Variant
@@ -31,7 +31,7 @@ TESTS = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def in_process(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
-    """The grid done in this process, with the number of threads that a job gets on Ray."""
+    """The grid, run in this process with the number of threads of a job on Ray."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     sweep = opened(bench, tmp_path_factory.mktemp("grid") / "in-process")
@@ -42,7 +42,7 @@ def in_process(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def two_workers(bench: Bench) -> Iterator[None]:
-    """A cluster that the tests share: `run_on_ray` uses one that is connected already."""
+    """A cluster that the tests share; `run_on_ray` uses an existing connection."""
     with connected("local", 2):
         yield
 
@@ -53,18 +53,16 @@ def weights(sweep: Sweep) -> dict[str, bytes]:
     }
 
 
-def processes(heard: Heard, title: str) -> list[int]:
-    """The processes in which a job ran, in order."""
-    return [int(line.rsplit("process ", 1)[1]) for line in heard.lines if line.startswith(f"{title}: runs")]
+def processes(notes: NoteRecorder, title: str) -> list[int]:
+    """Return the processes in which a job ran, in order."""
+    return [int(line.rsplit("process ", 1)[1]) for line in notes.lines if line.startswith(f"{title}: runs")]
 
 
 def finished_at(out: Path) -> dict[str, int]:
     return {file.parent.name: file.stat().st_mtime_ns for file in out.glob("jobs/*/job.json")}
 
 
-def test_an_address_where_nobody_listens_is_refused_at_once(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_without_a_cluster_is_refused(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = opened(bench, tmp_path / "nowhere")
     for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"):
         with pytest.raises(ConfigError, match="no Ray cluster at"):
@@ -76,16 +74,16 @@ def test_an_address_where_nobody_listens_is_refused_at_once(
 
 @pytest.mark.usefixtures("two_workers")
 def test_students_and_accuracies_are_those_of_one_process(bench: Bench, in_process: Sweep, tmp_path: Path) -> None:
-    sweep, heard = opened(bench, tmp_path / "on-ray"), Heard()
-    done = run_on_ray(sweep, "local", heard)
+    sweep, notes = opened(bench, tmp_path / "on-ray"), NoteRecorder()
+    done = run_on_ray(sweep, "local", notes)
     assert (len(done.finished), done.failed) == (6, {})
     assert weights(sweep) == weights(in_process)
-    found, expected = ({(r.method, r.target, r.weights): r.test for r in s.records()} for s in (sweep, in_process))
-    assert found == expected
-    assert len(found) == 9
-    places = [pid for job in sweep.jobs() for pid in processes(heard, job.describe())]
-    assert len(places) == 6
-    assert len(set(places)) == 2, "two jobs at a time"
+    actual, expected = ({(r.method, r.target, r.weights): r.test for r in s.records()} for s in (sweep, in_process))
+    assert actual == expected
+    assert len(actual) == 9
+    pids = [pid for job in sweep.jobs() for pid in processes(notes, job.describe())]
+    assert len(pids) == 6
+    assert len(set(pids)) == 2, "two jobs at a time"
     assert list((sweep.out / "running").iterdir()) == []
 
     before = finished_at(sweep.out)
@@ -95,19 +93,19 @@ def test_students_and_accuracies_are_those_of_one_process(bench: Bench, in_proce
 
 @pytest.mark.usefixtures("two_workers")
 def test_a_killed_worker_costs_only_what_its_job_had_not_saved(bench: Bench, in_process: Sweep, tmp_path: Path) -> None:
-    sweep, heard = opened(bench, tmp_path / "killed"), Heard()
+    sweep, notes = opened(bench, tmp_path / "killed"), NoteRecorder()
     killed: list[tuple[str, int, dict[str, int], int]] = []
     titles = {job.name: job.describe() for job in sweep.jobs()}
 
     def kill() -> None:
-        """A worker in the middle of a job, once another job is done."""
+        """Return a worker in the middle of a job once another job is done."""
         while not killed:
             time.sleep(0.005)
             done = finished_at(sweep.out)
             for state in sweep.out.glob("jobs/*/state.safetensors") if done else ():
                 name = state.parent.name
-                if name not in done and (places := processes(heard, titles[name])):
-                    pid = places[-1]
+                if name not in done and (pids := processes(notes, titles[name])):
+                    pid = pids[-1]
                     os.kill(pid, signal.SIGKILL)
                     began = (state.parent / "config.yaml").stat().st_mtime_ns
                     killed.append((name, pid, done, began))
@@ -115,11 +113,11 @@ def test_a_killed_worker_costs_only_what_its_job_had_not_saved(bench: Bench, in_
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    done = run_on_ray(sweep, "local", heard)
+    done = run_on_ray(sweep, "local", notes)
     killer.join(1)
     assert (len(done.finished), done.failed) == (6, {})
     name, pid, before, began = killed[0]
-    first, again = processes(heard, titles[name])
+    first, again = processes(notes, titles[name])
     assert first == pid != again
     assert (sweep.out / "jobs" / name / "config.yaml").stat().st_mtime_ns == began, "the job went on, in its folder"
     after = finished_at(sweep.out)
@@ -144,7 +142,7 @@ def test_a_job_that_cannot_be_trained_is_reported_and_later_seeds_follow_the_cho
 
 
 @pytest.mark.usefixtures("two_workers")
-def test_a_machine_without_room_for_one_job_is_refused(bench: Bench, tmp_path: Path) -> None:
+def test_a_machine_that_is_too_small_for_one_job_is_refused(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="64 CPUs and 0 GPUs"):
         run_on_ray(opened(bench, tmp_path / "roomless"), "local", Silent(), cpus_per_job=64)
 
@@ -167,7 +165,7 @@ except Interrupted as stopped:
 """
 
 
-def test_ctrl_c_saves_the_state_of_what_runs(bench: Bench, tmp_path: Path) -> None:
+def test_ctrl_c_saves_the_state_of_running_jobs(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "stopped"
     arguments = [bench.root, bench.data, bench.teacher, bench.student, out]
     command = [sys.executable, "-c", STOPPABLE, *map(str, arguments)]
@@ -178,8 +176,8 @@ def test_ctrl_c_saves_the_state_of_what_runs(bench: Bench, tmp_path: Path) -> No
             assert process.poll() is None, process.stderr and process.stderr.read()
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=120)
-    assert "STOPPED Stopped with 0 of 1 jobs done" in said
+        _, errors = process.communicate(timeout=120)
+    assert "STOPPED Stopped with 0 of 1 jobs done" in errors
     assert 1 < json.loads(states[0].read_text())["step"] < 1000, "saved when told to stop, between two checkpoints"
 
 

@@ -29,10 +29,10 @@ def grid(**changes: Any) -> Grid:
 
 
 def test_every_domain_is_the_target_once_for_every_method_and_seed() -> None:
-    found = list(jobs(grid(), ORIGIN))
-    assert len(found) == len({job.name for job in found}) == 2 * 3 * 2
-    assert all(job.config.data.held_out == (job.target,) and job.config.seed == job.seed for job in found)
-    assert [job.seed for job in found] == [0] * 6 + [1] * 6, "a grid cut short has whole tables of fewer seeds"
+    grid_jobs = list(jobs(grid(), ORIGIN))
+    assert len(grid_jobs) == len({job.name for job in grid_jobs}) == 2 * 3 * 2
+    assert all(job.config.data.held_out == (job.target,) and job.config.seed == job.seed for job in grid_jobs)
+    assert [job.seed for job in grid_jobs] == [0] * 6 + [1] * 6, "a grid cut short has whole tables of fewer seeds"
 
 
 def test_candidates_are_every_combination_of_what_varies() -> None:
@@ -47,7 +47,7 @@ def test_two_domains_left_out_together_are_one_job() -> None:
     assert all(set(job.config.data.held_out) == {job.target, job.crossed} for job in crossed)
 
 
-def test_a_source_outside_the_targets_is_crossed_too() -> None:
+def test_a_source_outside_the_targets_is_also_crossed() -> None:
     crossed = [job for job in jobs(grid(crossed=True, targets=("art",), seeds=(0,)), ORIGIN) if job.crossed]
     assert {job.crossed for job in crossed} == {"cartoon", "photo"}
 
@@ -66,7 +66,7 @@ def keys(settings: dict[str, Any], origin: Origin = ORIGIN) -> list[str]:
         ("distill", {"steps": 5001}),
     ],
 )
-def test_places_and_defaults_do_not_change_a_job(part: str, value: Any) -> None:
+def test_paths_and_defaults_do_not_change_a_job(part: str, value: Any) -> None:
     assert keys(SETTINGS | {part: value}) == keys(SETTINGS)
 
 
@@ -85,28 +85,28 @@ def test_content_changes_a_job(other: Origin) -> None:
     assert not set(keys(SETTINGS, other)) & set(keys(SETTINGS))
 
 
-def test_a_variant_lays_its_settings_over_the_grids() -> None:
-    mine = Variant(title="image only", settings={"method": "adip", "image_weight": 1.0})
-    found = list(jobs(grid(variants=make_variants((), {"image-only": mine})), ORIGIN))
-    assert {job.config.image_weight for job in found} == {1.0}
-    assert found[0].title == "image only"
+def test_a_variant_overrides_the_settings_of_the_grid() -> None:
+    variant = Variant(title="image only", settings={"method": "adip", "image_weight": 1.0})
+    grid_jobs = list(jobs(grid(variants=make_variants((), {"image-only": variant})), ORIGIN))
+    assert {job.config.image_weight for job in grid_jobs} == {1.0}
+    assert grid_jobs[0].title == "image only"
 
 
-def test_the_white_box_is_a_row_with_a_student_of_its_own() -> None:
+def test_the_white_box_is_a_row_with_a_separate_student() -> None:
     settings = SETTINGS | {"teacher": {"spec": "open_clip:ViT-B-32/openai"}}
-    found = list(jobs(grid(settings=settings, variants=make_variants(("adip", "sd"), {})), ORIGIN))
-    assert {job.config.student.spec for job in found} == {"timm:resnet18", "teacher"}
-    keys = {(job.target, job.seed): set[str]() for job in found}
-    for job in found:
+    grid_jobs = list(jobs(grid(settings=settings, variants=make_variants(("adip", "sd"), {})), ORIGIN))
+    assert {job.config.student.spec for job in grid_jobs} == {"timm:resnet18", "teacher"}
+    keys = {(job.target, job.seed): set[str]() for job in grid_jobs}
+    for job in grid_jobs:
         keys[job.target, job.seed].add(job.key)
     assert all(len(both) == 2 for both in keys.values())
 
 
-@pytest.mark.parametrize("own", [{"teacher": {"spec": "offline:"}}, {"data": {"root": "/elsewhere"}}])
-def test_a_row_with_a_teacher_or_data_of_its_own_is_refused(own: dict[str, Any]) -> None:
-    mine = make_variants((), {"mine": Variant(title="mine", settings=own)})
+@pytest.mark.parametrize("settings", [{"teacher": {"spec": "offline:"}}, {"data": {"root": "/elsewhere"}}])
+def test_a_row_with_a_different_teacher_or_dataset_is_refused(settings: dict[str, Any]) -> None:
+    variant = make_variants((), {"mine": Variant(title="mine", settings=settings)})
     with pytest.raises(ConfigError, match=r"mine(.|\n)*same dataset and teacher"):
-        list(jobs(grid(variants=mine), ORIGIN))
+        list(jobs(grid(variants=variant), ORIGIN))
 
 
 def test_an_unknown_method_is_refused() -> None:
@@ -114,10 +114,10 @@ def test_an_unknown_method_is_refused() -> None:
         make_variants(("magic",), {})
 
 
-def test_faults_of_settings_are_all_told() -> None:
+def test_all_faults_of_settings_are_reported() -> None:
     with pytest.raises(ConfigError, match=r"2 faults(.|\n)*steps(.|\n)*image_weight"):
         list(jobs(grid(settings=SETTINGS | {"image_weight": 2, "distill": {"steps": 0}}), ORIGIN))
 
 
-def test_dotted_keys() -> None:
+def test_dotted_keys_are_read() -> None:
     assert nested({"a.b": 1, "a.c": 2, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}

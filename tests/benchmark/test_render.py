@@ -29,7 +29,7 @@ from vl2v.errors import ConfigError
 READ_BY_PEOPLE = ("text", "md", "latex", "html")
 
 
-def whole() -> Table:
+def full_table() -> Table:
     return tabulate(grid(), "PACS", against="erm", published=True)
 
 
@@ -44,8 +44,8 @@ def named(table: Table, title: str) -> Table:
 
 
 @pytest.mark.parametrize("format", READ_BY_PEOPLE)
-def test_what_people_read_says_how_it_was_made(format: str) -> None:
-    text = " ".join(render(whole(), format).split())
+def test_readable_formats_state_the_protocol(format: str) -> None:
+    text = " ".join(render(full_table(), format).split())
     for part in ("3 seeds (0, 1, 2)", "training-domain validation", "saved by each run", "standard error"):
         assert part in text
     for part in ("VL2V-ADiP", "against ERM", "published", "94.9", "quoted, not measured", "ViT-B/16", "1,000"):
@@ -57,49 +57,49 @@ def test_what_people_read_says_how_it_was_made(format: str) -> None:
     assert "Weights: swad" in marked
 
 
-def test_figures_stand_in_their_rows() -> None:
-    line = next(line for line in render(whole(), "md").splitlines() if line.startswith("| VL2V-ADiP |"))
+def test_figures_are_in_their_rows() -> None:
+    line = next(line for line in render(full_table(), "md").splitlines() if line.startswith("| VL2V-ADiP |"))
     expected = ["**78.1 ± 0.6**", "75.1 ± 0.8", "96.2 ± 0.9", "65.2 ± 1.1", "78.6 ± 0.8", "65.2 ± 1.1 (sketch)"]
     assert [cell.strip() for cell in line.split("|")[2:8]] == expected
 
 
-def test_the_best_and_those_near_it_are_marked_among_measured_rows() -> None:
+def test_the_best_measured_rows_are_marked() -> None:
     records = [replace(r, test=replace(r.test, accuracy=r.test.accuracy + 0.007)) for r in grid() if r.method == "adip"]
     records = [replace(r, method="near", title="near") for r in records] + grid()
     layout = lay_out(tabulate(records, "PACS", published=True), "bold", "underlined")
     average = next(i for i, column in enumerate(layout.columns) if column.name == "average")
-    found = {line.title: line.cells[average].emphasis for line in layout.lines if "published" not in line.marks}
-    assert found == {"zero-shot teacher": NEAR, "near": BEST, "VL2V-ADiP": NEAR, "ERM": ""}
+    emphasis = {line.title: line.cells[average].emphasis for line in layout.lines if "published" not in line.marks}
+    assert emphasis == {"zero-shot teacher": NEAR, "near": BEST, "VL2V-ADiP": NEAR, "ERM": ""}
     assert all(line.cells[average].emphasis == "" for line in layout.lines if "published" in line.marks)
     ece = next(i for i, column in enumerate(layout.columns) if column.name == "ECE")
-    assert {line.cells[ece].emphasis for line in layout.lines} == {""}  # all the same: none is best
+    assert {line.cells[ece].emphasis for line in layout.lines} == {""}  # all equal, so none is best
     better = [replace(r, test=replace(r.test, ece=0.02)) if r.method == "erm" else r for r in grid()]
     layout = lay_out(tabulate(better, "PACS"), "bold", "underlined")
-    assert [line.cells[ece].emphasis for line in layout.lines] == ["", "", BEST]  # the least is the best
+    assert [line.cells[ece].emphasis for line in layout.lines] == ["", "", BEST]  # the lowest is the best
 
 
 @pytest.mark.parametrize("format", READ_BY_PEOPLE)
-def test_an_unfinished_grid_is_never_shown_as_if_whole(format: str) -> None:
+def test_an_unfinished_grid_is_marked_as_unfinished(format: str) -> None:
     text = render(unfinished(), format)
     for part in ("(n=2)", "(3 of 4 targets)", "(8 pairs)", "Unfinished grid"):
         assert part in text
     lines = csv.DictReader(io.StringIO(render(unfinished(), "csv")))
     average = next(line for line in lines if (line["method"], line["scope"]) == ("adip", "average"))
     assert (average["seeds"], average["accuracy"], average["pairs"]) == ("0", "", "8")
-    assert "Unfinished" not in render(whole(), format)
+    assert "Unfinished" not in render(full_table(), format)
 
 
-def test_csv_keeps_every_figure() -> None:
-    table = whole()
+def test_csv_has_every_figure() -> None:
+    table = full_table()
     lines = list(csv.DictReader(io.StringIO(render(table, "csv"))))
     assert len(lines) == 3 * (len(DOMAINS) + 1) + 6
     for row in table.rows:
-        own = [line for line in lines if (line["method"], line["marks"]) == (row.method, " ".join(row.marks))]
-        by_target = {line["target"]: line for line in own if line["scope"] == "target"}
+        lines_of_row = [line for line in lines if (line["method"], line["marks"]) == (row.method, " ".join(row.marks))]
+        by_target = {line["target"]: line for line in lines_of_row if line["scope"] == "target"}
         for target, measures in row.targets.items():
             assert float(by_target[target]["accuracy"]) == measures.accuracy.mean
             assert float(by_target[target]["accuracy_se"]) == measures.accuracy.error
-        average = next(line for line in own if line["scope"] == "average")
+        average = next(line for line in lines_of_row if line["scope"] == "average")
         assert row.average is not None
         assert float(average["accuracy"]) == row.average.accuracy.mean
         if row.against:
@@ -107,10 +107,10 @@ def test_csv_keeps_every_figure() -> None:
             assert float(average["p"]) == row.against.p
 
 
-def test_json_is_strict_and_keeps_every_figure() -> None:
-    content = json.loads(render(whole(), "json"), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+def test_json_is_strict_and_has_every_figure() -> None:
+    content = json.loads(render(full_table(), "json"), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     adip = next(row for row in content["rows"] if row["method"] == "adip")
-    row = next(row for row in whole().rows if row.method == "adip")
+    row = next(row for row in full_table().rows if row.method == "adip")
     assert row.average is not None
     assert adip["average"]["accuracy"]["mean"] == row.average.accuracy.mean
     assert adip["expense"]["cost"] == "1.25"
@@ -119,7 +119,7 @@ def test_json_is_strict_and_keeps_every_figure() -> None:
 
 
 class Cells(HTMLParser):
-    """The text of a page's table cells, and every element's name and address."""
+    """Collects the text of table cells, and the name and URL of every element."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,8 +143,8 @@ class Cells(HTMLParser):
             self.cells[-1] += data
 
 
-def test_the_page_needs_nothing_else_and_shows_titles_as_they_are() -> None:
-    page = render(named(whole(), "<script>alert(1)</script> & Søn"), "html")
+def test_the_page_is_self_contained_and_escapes_titles() -> None:
+    page = render(named(full_table(), "<script>alert(1)</script> & Søn"), "html")
     parsed = Cells()
     parsed.feed(page)
     assert "<script>alert(1)</script> & Søn" in parsed.cells
@@ -159,28 +159,30 @@ AWKWARD = r"50% of A&B_{x} #1 $5 ~a^b \textbf{λ=1} | <b> *stars* `code`"
 
 
 def test_markdown_escapes_what_would_be_markup() -> None:
-    text = render(named(whole(), AWKWARD), "md")
+    text = render(named(full_table(), AWKWARD), "md")
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) == 1  # the bar in the title opens no cell
+    assert (
+        len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) == 1
+    )  # the bar in the title does not start a cell
     assert r"&lt;b&gt; \*stars\* \`code\`" in text
 
 
 @pytest.mark.slow
 @given(st.text())
-def test_nothing_active_is_left_in_escaped_latex(text: str) -> None:
+def test_escaped_latex_has_no_commands(text: str) -> None:
     escaped = latex.escape(text)
     commands = r"\\(textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]|\$\\?[a-z<>]+\$|\$\^2\$"
     assert not set(re.sub(commands, "", escaped)) & set(r"\~^&%$#_{}<>")
 
 
 @given(st.text(alphabet=st.characters(codec="ascii")))
-def test_nothing_active_is_left_in_escaped_markdown(text: str) -> None:
+def test_escaped_markdown_has_no_markup(text: str) -> None:
     left = re.sub(r"\\[\\`*_{}\[\]|#~]|&(?:amp|lt|gt);", "", markdown.escape(text))
     assert not set(left) & set(markdown.SPECIAL + "&<>\n")
 
 
-def test_latex_is_laid_out_by_booktabs() -> None:
-    text = render(named(whole(), AWKWARD), "latex")
+def test_latex_uses_booktabs() -> None:
+    text = render(named(full_table(), AWKWARD), "latex")
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
     assert r"\textbf{78.1}" in text
     assert r"50\% of A\&B\_\{x\} \#1 \$5 \textasciitilde{}a\textasciicircum{}b" in text
@@ -203,14 +205,14 @@ def test_latex_compiles(tmp_path: Path) -> None:
 def test_a_terminal_shows_styles_and_signs() -> None:
     console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system="standard")
     with console.capture() as capture:
-        console.print(renderable(whole()))
+        console.print(renderable(full_table()))
     assert "\x1b[1m*78.1 ± 0.6" in capture.get()
-    assert "*78.1 ± 0.6" in render(whole(), "text")
-    assert "\x1b" not in render(whole(), "text")
+    assert "*78.1 ± 0.6" in render(full_table(), "text")
+    assert "\x1b" not in render(full_table(), "text")
 
 
 @pytest.mark.parametrize("format", READ_BY_PEOPLE)
-def test_rows_of_several_weights_are_told_apart(format: str) -> None:
+def test_rows_of_several_weights_have_distinct_titles(format: str) -> None:
     without = [replace(r, weights="best", saved=False) for r in grid() if r.method != ZERO_SHOT]
     text = render(tabulate([*grid(), *without], "PACS", weights=(None, "best")), format)
     assert "VL2V-ADiP, saved weights" in text
@@ -233,6 +235,6 @@ def test_a_single_seed_has_no_error(format: str) -> None:
         assert "A single seed" in text
 
 
-def test_unknown_formats_are_told() -> None:
+def test_unknown_formats_are_refused() -> None:
     with pytest.raises(ConfigError, match="text, md, latex, csv, html, json"):
-        render(whole(), "docx")
+        render(full_table(), "docx")

@@ -1,4 +1,4 @@
-"""The weights that a run saved are called saved, not kept."""
+"""The weights that a run saved are called saved; the former name still works."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ few = st.integers(0, 4).map(lambda value: value / 4)  # so that ties happen
 
 @st.composite
 def grids(draw: st.DrawFn) -> list[Record]:
-    """Two targets, two seeds, three candidates, each with two sets of weights and all crossed jobs."""
+    """Return records of two targets, two seeds and three candidates, with two sets of weights and all crossed jobs."""
     found = []
     for target in ("photo", "sketch"):
         for seed in (0, 1):
@@ -37,11 +37,13 @@ def by_brute_force(records: list[Record], rule: str, weights: str) -> list[Recor
     chosen = []
     for target in ("photo", "sketch"):
         for seed in (0, 1):
-            here = [r for r in fitting if (r.target, r.seed) == (target, seed)]
-            mains = sorted((r for r in here if r.crossed is None), key=lambda r: str(r.candidate["train.lr"]))
+            of_target_and_seed = [r for r in fitting if (r.target, r.seed) == (target, seed)]
+            mains = sorted(
+                (r for r in of_target_and_seed if r.crossed is None), key=lambda r: str(r.candidate["train.lr"])
+            )
             scores = []
             for main in mains:
-                crossed = [r.test.accuracy for r in here if r.crossed and r.candidate == main.candidate]
+                crossed = [r.test.accuracy for r in of_target_and_seed if r.crossed and r.candidate == main.candidate]
                 by_rule = {VALIDATION: main.validation_accuracy, LAST: main.validation_accuracy, LODO: fmean(crossed)}
                 scores.append({**by_rule, ORACLE: main.test.accuracy}[rule])
             chosen.append(mains[scores.index(max(scores))])
@@ -59,7 +61,7 @@ def test_selection_is_that_of_brute_force_in_any_order(records: list[Record], ru
 
 @settings(max_examples=25)  # a grid is many draws
 @given(grids())
-def test_the_targets_accuracy_moves_no_rule_but_the_oracle(records: list[Record]) -> None:
+def test_only_the_oracle_depends_on_the_accuracy_on_the_target(records: list[Record]) -> None:
     def blind(one: Record) -> Record:
         fresh = record("adip", one.target, one.seed, 0.5, one.validation_accuracy, weights=one.weights)
         return Record(**{**vars(one), "test": fresh.test}) if one.crossed is None else one
@@ -85,12 +87,12 @@ def test_weights_are_chosen_by_name_and_by_their_own_score() -> None:
 
 
 def lacking(selection: Selection) -> str:
-    with pytest.raises(RunError, match="vl2v benchmark run") as told:
+    with pytest.raises(RunError, match="vl2v benchmark run") as caught:
         selection.whole()
-    return str(told.value)
+    return str(caught.value)
 
 
-def test_what_is_missing_is_told() -> None:
+def test_missing_jobs_are_reported() -> None:
     one, two = (record(candidate={"lr": rate}) for rate in (1, 2))
     assert "adip, target sketch, seed 0: no wise-ft 0.5 weights, there are swad" in lacking(
         select([one], weights="wise-ft 0.5")
@@ -105,7 +107,7 @@ def test_what_is_missing_is_told() -> None:
     assert [r.target for r in found.records] == ["photo"]
 
 
-def test_a_grid_that_has_just_begun_is_told_in_short() -> None:
+def test_a_grid_that_has_just_started_is_summarised() -> None:
     message = lacking(select([record(seed=seed) for seed in range(40)], weights="best"))
     assert "and 34 more" in message
     assert message.count("seed ") == 6
@@ -115,7 +117,7 @@ def test_a_single_candidate_needs_no_crossed_runs() -> None:
     assert select([record()], LODO).whole() == (record(),)
 
 
-def test_contradictions_and_doubles_are_refused() -> None:
+def test_contradictions_and_duplicates_are_refused() -> None:
     with pytest.raises(ConfigError, match="validation, last, lodo, oracle"):
         select([record()], "test")
     with pytest.raises(ConfigError, match="contradict"):

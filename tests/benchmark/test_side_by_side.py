@@ -1,4 +1,4 @@
-"""A grid's jobs in several processes: how many, with how many threads, and that the students are the same."""
+"""Jobs of a grid in several processes: the number of processes and threads, and equal students."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 from tiny_dataset import Bench, bench, environment, vl2v  # noqa: F401 - a fixture
-from tiny_grid import Heard, opened, tiny_grid
+from tiny_grid import NoteRecorder, opened, tiny_grid
 from typer.testing import CliRunner
 
 from vl2v.benchmark import side_by_side
@@ -34,24 +34,24 @@ def weights(sweep: Sweep) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_jobs_side_by_side_stop_and_go_on_and_give_the_same_students(bench: Bench, tmp_path: Path) -> None:
+def test_parallel_jobs_stop_continue_and_give_the_same_students(bench: Bench, tmp_path: Path) -> None:
     grid = tiny_grid(bench, targets=("rose", "ink"), change={"threads": 1})
     one, two = opened(bench, tmp_path / "one", grid), opened(bench, tmp_path / "two", grid)
     run_here(one, 1, Silent())
-    heard = Heard()
+    notes = NoteRecorder()
     with pytest.raises(Interrupted, match="states"), stopped_by(lambda: bool(weights(two))):
-        run_here(two, 2, heard)
-    begun = heard.lines
+        run_here(two, 2, notes)
+    begun = notes.lines
     assert len(begun) == len(set(begun)) >= 2
     done = run_here(two, 2, Silent())
     assert (len(done.finished), done.failed) == (4, {})
     assert weights(two) == weights(one)
-    found, expected = ({(r.method, r.target): r.test for r in sweep.records()} for sweep in (two, one))
-    assert found == expected
+    actual, expected = ({(r.method, r.target): r.test for r in sweep.records()} for sweep in (two, one))
+    assert actual == expected
 
 
 @pytest.mark.system
-def test_a_killed_command_leaves_no_process_and_the_next_goes_on(bench: Bench, tmp_path: Path) -> None:
+def test_a_killed_command_leaves_no_process_and_can_be_continued(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     settings = [part for item in SETTINGS for part in ("--set", item)]
     base = ["benchmark", "run", "--data", str(bench.data), "--teacher", bench.teacher, "--student", bench.student]
@@ -75,7 +75,7 @@ def test_a_killed_command_leaves_no_process_and_the_next_goes_on(bench: Bench, t
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A machine of the test's own."""
+    """A simulated machine."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
     def make(cores: int, free: float, step: float = 1.0, memory: float = 1.0) -> None:
@@ -109,7 +109,7 @@ def test_jobs_of_several_threads_share_the_cores(bench: Bench, tmp_path: Path, m
     assert jobs_at_once(opened(bench, tmp_path / "grid", tiny_grid(bench, steps=100, change={"threads": 4}))) == 2
 
 
-def test_a_grid_keeps_the_number_of_threads_that_it_was_begun_with(
+def test_a_grid_continues_with_its_number_of_threads(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -132,7 +132,7 @@ def test_a_grid_keeps_the_number_of_threads_that_it_was_begun_with(
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5"])
-def test_a_number_of_jobs_that_is_none(bench: Bench, tmp_path: Path, text: str) -> None:
+def test_a_wrong_number_of_jobs_is_refused(bench: Bench, tmp_path: Path, text: str) -> None:
     flags = ["--data", str(bench.data), "--teacher", bench.teacher, "--student", bench.student, "--jobs", text]
     done = CliRunner().invoke(app, bench.flags("benchmark", "run", "--out", str(tmp_path / "out"), *flags))
     assert done.exit_code == 2

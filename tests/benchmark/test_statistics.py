@@ -35,23 +35,23 @@ def test_mean_and_error_are_those_of_numpy_and_scipy(values: list[float]) -> Non
 
 @given(pairs)
 def test_the_paired_tests_are_those_of_scipy(values: list[tuple[float, float]]) -> None:
-    ours, theirs = [a for a, _ in values], [b for _, b in values]
-    found = Difference.of(ours, theirs)
-    assert found.spread.mean == pytest.approx(float(np.mean(ours) - np.mean(theirs)), abs=1e-12)
-    differences = np.subtract(ours, theirs)
+    first, second = [a for a, _ in values], [b for _, b in values]
+    difference = Difference.of(first, second)
+    assert difference.spread.mean == pytest.approx(float(np.mean(first) - np.mean(second)), abs=1e-12)
+    differences = np.subtract(first, second)
     if np.ptp(differences) <= 1e-9:
-        assert math.isnan(found.p)
+        assert math.isnan(difference.p)
     else:
-        assert found.p == pytest.approx(float(stats.ttest_rel(ours, theirs).pvalue), rel=1e-6)
+        assert difference.p == pytest.approx(float(stats.ttest_rel(first, second).pvalue), rel=1e-6)
     thousandths = np.round(1000 * differences)  # scipy counts patterns by equality, which rounding would spoil
     exact = stats.permutation_test((thousandths,), np.sum, permutation_type="samples", n_resamples=np.inf)
-    assert found.p_exact == pytest.approx(float(exact.pvalue))
+    assert difference.p_exact == pytest.approx(float(exact.pvalue))
 
 
-def test_three_pairs_never_prove_anything_by_the_exact_test() -> None:
-    found = Difference.of([0.9, 0.91, 0.92], [0.1, 0.11, 0.13])
-    assert found.p_exact == 0.25
-    assert found.p < 0.001
+def test_three_pairs_are_never_significant_in_the_exact_test() -> None:
+    difference = Difference.of([0.9, 0.91, 0.92], [0.1, 0.11, 0.13])
+    assert difference.p_exact == 0.25
+    assert difference.p < 0.001
 
 
 def test_too_few_or_equal_differences_have_no_t_test() -> None:
@@ -59,15 +59,15 @@ def test_too_few_or_equal_differences_have_no_t_test() -> None:
     assert math.isnan(Difference.of([0.3, 0.4], [0.2, 0.3]).p)
 
 
-def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(MissingExtraError, match=r"vl2v\[benchmark\]"):
         Difference.of([0.3, 0.5], [0.2, 0.3])
 
 
 def test_only_keys_of_both_are_compared() -> None:
-    found = paired({"a": 0.5, "b": 0.7, "c": 0.9}, {"b": 0.6, "c": 0.7, "d": 0.0})
-    assert found is not None
-    assert found.spread.count == 2
-    assert found.spread.mean == pytest.approx(0.15)
+    difference = paired({"a": 0.5, "b": 0.7, "c": 0.9}, {"b": 0.6, "c": 0.7, "d": 0.0})
+    assert difference is not None
+    assert difference.spread.count == 2
+    assert difference.spread.mean == pytest.approx(0.15)
     assert paired({"a": 0.5}, {"b": 0.5}) is None

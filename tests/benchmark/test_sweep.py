@@ -25,13 +25,13 @@ def command(bench: Bench, out: Path, *more: str) -> list[str]:
 
 
 def finished(out: Path) -> dict[str, int]:
-    """When each job was finished."""
+    """Return when each job was finished."""
     return {file.parent.name: file.stat().st_mtime_ns for file in (out / "jobs").glob("*/job.json")}
 
 
 @pytest.fixture(scope="session")
 def grid(bench: Bench, once: Once) -> Path:
-    """A finished grid, not to be changed."""
+    """A finished grid, which tests must not change."""
 
     def make(folder: Path) -> None:
         done = vl2v(*command(bench, folder / "main", "--methods", "erm,adip", "--seeds", "2", "-q"))
@@ -42,17 +42,17 @@ def grid(bench: Bench, once: Once) -> Path:
 
 def test_a_grid_has_a_job_for_each_method_target_and_seed(grid: Path) -> None:
     records = records_in(grid)
-    places = {(r.method, r.target, r.seed) for r in records}
-    assert places == {(m, t, s) for m in ("erm", "adip", ZERO_SHOT) for t in ("ink", "neon", "rose") for s in (0, 1)}
-    assert len(records) == len(places), "the teacher's answers count once"
-    ours = next(r for r in records if (r.method, r.target) == ("adip", "rose"))
-    assert (ours.image_queries, ours.text_queries) == (2 * 24, 3), "training images of two domains, and the prompts"
-    assert set(ours.validation) == {"ink", "neon"}
-    assert ours.test.images == 30
+    keys = {(r.method, r.target, r.seed) for r in records}
+    assert keys == {(m, t, s) for m in ("erm", "adip", ZERO_SHOT) for t in ("ink", "neon", "rose") for s in (0, 1)}
+    assert len(records) == len(keys), "the teacher's answers count once"
+    adip = next(r for r in records if (r.method, r.target) == ("adip", "rose"))
+    assert (adip.image_queries, adip.text_queries) == (2 * 24, 3), "training images of two domains, and the prompts"
+    assert set(adip.validation) == {"ink", "neon"}
+    assert adip.test.images == 30
     assert next(r for r in records if r.method == "erm").image_queries == 0
 
 
-def test_called_again_it_does_nothing_again(bench: Bench, grid: Path, tmp_path: Path) -> None:
+def test_a_finished_grid_is_not_run_again(bench: Bench, grid: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(grid, tmp_path / "main"))
     before = finished(out)
     done = vl2v(*command(bench, out, "--methods", "erm,adip", "--seeds", "2", "-q"))
@@ -62,7 +62,7 @@ def test_called_again_it_does_nothing_again(bench: Bench, grid: Path, tmp_path: 
 
 
 @pytest.mark.system
-def test_a_killed_grid_goes_on_without_redoing_a_finished_job(bench: Bench, grid: Path, tmp_path: Path) -> None:
+def test_a_killed_grid_continues_without_repeating_a_finished_job(bench: Bench, grid: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     arguments = command(bench, out, "--methods", "erm,adip", "--seeds", "2", "-q")
     process = fork_vl2v(*arguments)
@@ -87,14 +87,14 @@ def test_two_processes_share_a_grid(bench: Bench, grid: Path, tmp_path: Path) ->
     arguments = command(bench, out, "--methods", "erm,adip", "--seeds", "2")
     both = [fork_vl2v(*arguments) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0], [process.stderr for process in both]
-    told = [process.stderr for process in both]
-    begun = [line for text in told for line in text.splitlines() if ", target " in line]
+    logs = [process.stderr for process in both]
+    begun = [line for text in logs for line in text.splitlines() if ", target " in line]
     assert len(begun) == len(set(begun)) == 12, "no job is begun twice"
     assert finished(out).keys() == finished(grid).keys()
 
 
 @pytest.mark.slow
-def test_the_first_seeds_choice_serves_the_others(bench: Bench, tmp_path: Path) -> None:
+def test_the_choice_of_the_first_seed_is_used_for_the_others(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     vary = ("--vary", "distill.learning_rate=1e-6,1e-3", "--tune", "first-seed")
     done = vl2v(*command(bench, out, "--methods", "adip", "--targets", "rose", "--seeds", "3", "-q", *vary))
@@ -108,9 +108,9 @@ def test_the_first_seeds_choice_serves_the_others(bench: Bench, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_plan_spends_nothing_and_says_what_will_be_bought(bench: Bench, tmp_path: Path) -> None:
+def test_a_plan_spends_nothing_and_lists_the_purchase(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "planned"
-    store = ["--store", str(tmp_path / "vectors.sqlite")]  # the last one given counts
+    store = ["--store", str(tmp_path / "vectors.sqlite")]  # the last option applies
     priced = command(bench, out, "--methods", "erm,adip", "--seeds", "1", "--json")
     priced += [*store, "--set", "teacher.price_per_1000_images=1.00"]
     plan = json.loads(vl2v(*priced, "--plan").stdout)

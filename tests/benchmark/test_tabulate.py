@@ -57,7 +57,7 @@ def test_cells_and_averages_are_those_of_numpy() -> None:
 
 @settings(max_examples=15)
 @given(st.randoms(use_true_random=False))
-def test_the_order_of_records_never_matters(chance: random.Random) -> None:
+def test_the_order_of_records_does_not_matter(chance: random.Random) -> None:
     records = grid()
     expected = tabulate(records, "PACS", against="erm", published=True)
     chance.shuffle(records)
@@ -79,7 +79,7 @@ def test_differences_pair_targets_and_seeds_or_seeds_alone() -> None:
     assert row_of(tabulate(grid(), "PACS", against="erm"), "erm").against is None
 
 
-def test_an_average_over_fewer_targets_is_none() -> None:
+def test_there_is_no_average_over_fewer_targets() -> None:
     def unfinished(record_method: str, target: str, seed: int) -> bool:
         return record_method == "adip" and (target == "sketch" or (target == "photo" and seed == 2))
 
@@ -120,7 +120,7 @@ def test_with_and_without_swad_are_two_rows() -> None:
     assert all(row.against for row in against_teacher.rows[1:])
 
 
-def test_what_lacks_is_an_error_or_told() -> None:
+def test_missing_values_are_an_error_or_reported() -> None:
     records = [*grid(), record("erm", "sketch", 0, candidate={"lr": 1}, weights="best", saved=False)]
     with pytest.raises(RunError, match="1 of 2 candidates"):
         tabulate(records, "PACS")
@@ -153,7 +153,7 @@ def test_published_means_are_those_of_their_benchmarks() -> None:
         assert 100 * np.mean([v for v in values if v is not None]) == pytest.approx(line.mean, abs=0.11)
 
 
-def test_wrong_questions_are_refused() -> None:
+def test_wrong_options_are_refused() -> None:
     with pytest.raises(ConfigError, match="adip, erm, zero-shot"):
         tabulate(grid(), "PACS", against="miro")
     with pytest.raises(ConfigError, match="pairs or seeds"):
@@ -163,7 +163,7 @@ def test_wrong_questions_are_refused() -> None:
         tabulate([*grid()[:-1], paid], "PACS")
 
 
-def test_calibrated_errors_stand_in_csv_and_json_where_every_run_has_one() -> None:
+def test_calibrated_errors_are_in_csv_and_json_if_every_run_has_one() -> None:
     records = grid()
     some = [replace(r, test=replace(r.test, ece_calibrated=0.04)) if r.method == "adip" else r for r in records]
     table = tabulate(some, "PACS")

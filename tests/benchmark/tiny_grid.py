@@ -13,8 +13,8 @@ from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 
 
-class Heard(Silent):
-    """Progress that is remembered."""
+class NoteRecorder(Silent):
+    """Records the notes."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -44,9 +44,9 @@ def tiny_grid(bench: Bench, methods: tuple[str, ...] = ("adip", "erm"), steps: i
 
 
 def opened(bench: Bench, out: Path, grid: Grid | None = None, budget: str | None = None) -> Sweep:
-    """A grid with cache and store of its own, so that nothing is known from elsewhere."""
-    places = StoragePaths(out.parent / f"{out.name}-cache", out.parent / f"{out.name}-store" / "vectors.sqlite")
-    sweep = Sweep(grid or tiny_grid(bench), out, places, None if budget is None else Decimal(budget))
+    """Return a grid with a separate cache and store."""
+    storage = StoragePaths(out.parent / f"{out.name}-cache", out.parent / f"{out.name}-store" / "vectors.sqlite")
+    sweep = Sweep(grid or tiny_grid(bench), out, storage, None if budget is None else Decimal(budget))
     sweep.open(Silent())
     return sweep
 

@@ -93,13 +93,13 @@ def install(site: Path) -> None:
 
 @dataclass(frozen=True)
 class Work:
-    """Images, the teacher that logs, and a store."""
+    """Images, a teacher that logs, and a store."""
 
     root: Path
 
     @classmethod
     def made(cls, root: Path, images: int = 26, seconds: float = 0.0) -> Work:
-        """Images of different contents, and a duplicate of the first one."""
+        """Create distinct images and a duplicate of the first one."""
         work = cls(root)
         (root / "images").mkdir(parents=True)
         (root / "log").mkdir()
@@ -109,18 +109,18 @@ class Work:
         return work
 
     def take(self, seconds: float) -> None:
-        """Set the time of a batch."""
+        """Set the duration of a batch."""
         (self.root / "log" / "seconds").write_text(str(seconds))
 
     @property
     def files(self) -> list[ImageFile]:
-        """The images."""
+        """Return the images."""
         paths = sorted((self.root / "images").iterdir())
         return [ImageFile(path, hashlib.sha256(path.read_bytes()).digest(), path.name) for path in paths]
 
     @property
     def digests(self) -> np.ndarray:
-        """The SHA-256 of each image."""
+        """Return the SHA-256 of each image."""
         return np.array([list(file.digest) for file in self.files], np.uint8)
 
     def buy(self, store: Path, progress: Progress | None = None, wanted: Wanted | None = None) -> int:
@@ -131,20 +131,20 @@ class Work:
             return buyer.buy(wanted or Wanted.of(self.digests, files.__getitem__, "training"))
 
     def saved(self, store: Path) -> tuple[bytes, int]:
-        """The saved embeddings, and the number of image queries in the ledger."""
+        """Return the saved embeddings and the number of image queries in the ledger."""
         card = open_teacher(f"logged:{self.root / 'log'}").describe()
         with closing(EmbeddingStore(store)) as opened:
             return opened.images(card, self.digests).tobytes(), Ledger(opened).queries("run")
 
     def batches(self, state: str) -> list[Path]:
-        """Batches that are `begun` and not done, or `done`."""
+        """Return the batches in a state: `begun` and not done, or `done`."""
         return sorted((self.root / "log" / "batches").glob(f"*.{state}"))
 
     def times_embedded(self) -> Counter[str]:
-        """How often each image was embedded, by its SHA-256."""
+        """Return how often each image was embedded, by its SHA-256."""
         return Counter(name for file in self.batches("done") for name in file.read_text().split())
 
     def workers(self) -> set[int]:
-        """Other processes that began to embed something."""
+        """Return other processes that started to embed images."""
         files = (self.root / "log" / "batches").iterdir()
         return {int(file.name.partition("-")[0]) for file in files} - {os.getpid()}

@@ -65,10 +65,10 @@ def test_two_workers_embed_each_image_once_in_the_batches_of_one_process(tmp_pat
     assert len(work.workers()) == 2
     assert len(work.times_embedded()) == 26
     assert set(work.times_embedded().values()) == {1}
-    here = Work.made(tmp_path / "here")
-    here.buy(tmp_path / "here.sqlite")
-    assert here.workers() == set()
-    assert work.saved(tmp_path / "cluster.sqlite") == here.saved(tmp_path / "here.sqlite")
+    local = Work.made(tmp_path / "local")
+    local.buy(tmp_path / "here.sqlite")
+    assert local.workers() == set()
+    assert work.saved(tmp_path / "cluster.sqlite") == local.saved(tmp_path / "here.sqlite")
     assert work.saved(tmp_path / "cluster.sqlite")[1] == 26
 
 
@@ -91,9 +91,9 @@ def test_a_killed_worker_is_replaced_and_only_its_batch_repeated(tmp_path: Path)
     assert len(work.times_embedded()) == 26
     assert set(work.times_embedded().values()) == {1}
     assert len(work.workers()) == 3, "another worker took the place of the killed one"
-    here = Work.made(tmp_path / "here")
-    here.buy(tmp_path / "here.sqlite")
-    assert work.saved(tmp_path / "store.sqlite") == here.saved(tmp_path / "here.sqlite")
+    local = Work.made(tmp_path / "local")
+    local.buy(tmp_path / "here.sqlite")
+    assert work.saved(tmp_path / "store.sqlite") == local.saved(tmp_path / "here.sqlite")
 
 
 class Meanwhile(Silent):
@@ -113,7 +113,7 @@ class Meanwhile(Silent):
         yield advance
 
 
-def test_what_another_process_bought_meanwhile_is_not_saved_again(tmp_path: Path) -> None:
+def test_embeddings_that_another_process_bought_meanwhile_are_not_saved_again(tmp_path: Path) -> None:
     work, store = Work.made(tmp_path / "work", seconds=0.1), tmp_path / "store.sqlite"
     meanwhile = Meanwhile(lambda: work.buy(store))
     with cluster_workers(LOCAL, Silent()):
@@ -134,7 +134,7 @@ with cluster_workers(ClusterUse("local"), Silent()):
 """
 
 
-def test_what_a_killed_driver_saved_is_not_embedded_again(tmp_path: Path, two_workers: Path) -> None:
+def test_images_that_a_killed_driver_saved_are_not_embedded_again(tmp_path: Path, two_workers: Path) -> None:
     work, store = Work.made(tmp_path / "work", seconds=0.5), tmp_path / "store.sqlite"
 
     def saved() -> set[str]:
@@ -193,7 +193,7 @@ def test_a_machine_that_lacks_the_images_or_has_another_teacher_is_named(tmp_pat
     assert work.batches("done") == []
 
 
-def test_workers_are_as_large_as_asked(tmp_path: Path) -> None:
+def test_workers_have_the_requested_size(tmp_path: Path) -> None:
     work = Work.made(tmp_path / "work", images=8)
     with cluster_workers(ClusterUse("local", Share(2)), Silent()):
         work.buy(tmp_path / "store.sqlite")

@@ -54,7 +54,7 @@ def scanned(photos: tuple[Path, list[str]], cache: Path) -> Scanned:
         return digests.tobytes(), faults, squares, db.execute("SELECT * FROM files ORDER BY path").fetchall()
 
 
-class Heard(Silent):
+class NoteRecorder(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -64,21 +64,19 @@ class Heard(Silent):
 
 def distilled(bench: Bench, root: Path, teacher: str, ray: str | None) -> tuple[bytes, bytes, list[str]]:
     """Student, embeddings and notes of a short run with an empty cache and store."""
-    storage, heard = StoragePaths(root / "cache", root / "store.sqlite"), Heard()
+    storage, notes = StoragePaths(root / "cache", root / "store.sqlite"), NoteRecorder()
     settings = TINY | {"recipe": "paper", "distill": {"steps": 6}, "data": {"held_out": ["rose"]}}
     vl2v.distill(
-        bench.data, teacher, bench.student, out=root / "run", storage=storage, progress=heard, settings=settings,
+        bench.data, teacher, bench.student, out=root / "run", storage=storage, progress=notes, settings=settings,
         report=False, accept_teacher=True, ray=ray,
     )  # fmt: skip
     with closing(sqlite3.connect(storage.store)) as db:
         stored = db.execute("SELECT digest, vector FROM images ORDER BY digest").fetchall()
     student = (root / "run" / "student" / "model.safetensors").read_bytes()
-    return student, b"".join(vector for _, vector in stored), heard.lines
+    return student, b"".join(vector for _, vector in stored), notes.lines
 
 
-def test_a_run_with_an_address_where_nobody_listens_or_an_unnamed_teacher_is_refused(
-    bench: Bench, tmp_path: Path
-) -> None:
+def test_a_run_with_an_address_without_a_cluster_or_an_unnamed_teacher_is_refused(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
         distilled(bench, tmp_path, "offline:", "127.0.0.1:1")
     assert not (tmp_path / "run").exists()
@@ -89,12 +87,12 @@ def test_a_run_with_an_address_where_nobody_listens_or_an_unnamed_teacher_is_ref
 
 
 @pytest.mark.usefixtures("two_workers")
-def test_a_scan_on_workers_finds_and_caches_what_one_process_does(
+def test_a_scan_on_workers_equals_that_of_one_process(
     photos: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = scanned(photos, tmp_path / "here")
-    assert [fault.where for fault in here[1]] == ["broken.png", "missing.png"]
-    assert (len(here[2]), len(here[3])) == (40, 42)
+    local = scanned(photos, tmp_path / "local")
+    assert [fault.where for fault in local[1]] == ["broken.png", "missing.png"]
+    assert (len(local[2]), len(local[3])) == (40, 42)
     read: list[list[str]] = []
     mapped = WorkerPool.map
 
@@ -105,7 +103,7 @@ def test_a_scan_on_workers_finds_and_caches_what_one_process_does(
 
     monkeypatch.setattr(WorkerPool, "map", counted)
     with cluster_workers(LOCAL, Silent()):
-        assert scanned(photos, tmp_path / "cluster") == here
+        assert scanned(photos, tmp_path / "cluster") == local
         assert sorted(len(part) for part in read) == [11, 16, 16], "each file once"
         read.clear()
         draw(photos[0] / "03.png", "bar", ("lime", "black"), np.random.default_rng(1))
@@ -130,9 +128,9 @@ def test_a_machine_that_cannot_read_an_image_is_named(
 
 @pytest.mark.usefixtures("two_workers")
 def test_the_student_of_a_run_on_a_cluster_is_that_of_one_process(bench: Bench, tmp_path: Path) -> None:
-    here = distilled(bench, tmp_path / "here", "offline:", None)
+    local = distilled(bench, tmp_path / "local", "offline:", None)
     there = distilled(bench, tmp_path / "there", "offline:", "local")
-    assert there[:2] == here[:2]
-    assert len(here[1]) == 90 * 384 * 4
+    assert there[:2] == local[:2]
+    assert len(local[1]) == 90 * 384 * 4
     notes = distilled(bench, tmp_path / "file", bench.teacher, "local")[2]
     assert any("is queried by this process; the workers of --ray only read the images" in note for note in notes)

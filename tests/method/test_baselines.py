@@ -41,10 +41,12 @@ def divergence_by_hand(logits: Tensor, teacher: Tensor, temperature: float) -> f
 
 @given(st.integers(1, 6), st.integers(2, 5), st.floats(0.5, 8), st.integers(0, 2**31))
 @settings(max_examples=40, deadline=None)
-def test_the_divergence_is_one(rows: int, classes: int, temperature: float, seed: int) -> None:
+def test_the_divergence_agrees_with_a_computation_by_hand(
+    rows: int, classes: int, temperature: float, seed: int
+) -> None:
     student, teacher = torch.randn(2, rows, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    found = float(softened_divergence(student, teacher, temperature))
-    assert found == pytest.approx(divergence_by_hand(student, teacher, temperature), abs=1e-9)
+    divergence = float(softened_divergence(student, teacher, temperature))
+    assert divergence == pytest.approx(divergence_by_hand(student, teacher, temperature), abs=1e-9)
     assert float(softened_divergence(teacher + 3, teacher, temperature)) == pytest.approx(0, abs=1e-9)
 
 
@@ -56,7 +58,7 @@ def test_naive_distillation_is_its_two_parts() -> None:
     assert loss == pytest.approx(0.5 * parts[0] + 0.5 * parts[1], abs=1e-5)
 
 
-def test_erm_sees_the_labels_alone() -> None:
+def test_erm_uses_only_the_labels() -> None:
     logits = torch.randn(4, 3)
 
     def objective(logits: Tensor, b: Batch) -> Tensor:

@@ -12,14 +12,14 @@ def feed(ema: Ema, values: list[float], start: int = 0) -> Ema:
     return ema
 
 
-def test_average_by_hand() -> None:
-    found = feed(Ema(0.75), [1.0, 3.0, -2.0]).average()["w"]
+def test_the_average_agrees_with_a_computation_by_hand() -> None:
+    average = feed(Ema(0.75), [1.0, 3.0, -2.0]).average()["w"]
     first = 0.75 * 1 + 0.25 * 3
     second = 0.75 * first + 0.25 * -2
-    assert found.tolist() == pytest.approx([second, 2 * second])
+    assert average.tolist() == pytest.approx([second, 2 * second])
 
 
-def test_going_on_from_a_saved_state_changes_nothing() -> None:
+def test_continuing_from_a_saved_state_changes_nothing() -> None:
     values = torch.rand(20, dtype=torch.float64).tolist()
     half, other = feed(Ema(0.9), values[:8]), Ema(0.9)
     other.load_state(*half.state())

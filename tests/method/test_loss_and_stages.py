@@ -38,7 +38,7 @@ def test_zero_projection_gives_a_finite_loss_and_gradient() -> None:
     assert torch.isfinite(p.grad).all()
 
 
-def test_rows_without_label_feel_the_image_term_alone() -> None:
+def test_rows_without_a_label_only_have_the_image_term() -> None:
     p, i, t = torch.randn(3, 5, 8)
     labelled = torch.tensor([True, False, True, False, False])
     image = sum(cosine(p[r], i[r]) for r in range(5)) / 5
@@ -94,7 +94,7 @@ def test_projection_is_in_eval_mode_and_its_parameters_are_not_trained() -> None
     assert set(trainable(model.backbone)) == {"0.weight", "0.bias", "1.weight", "1.bias"}
 
 
-def test_nan_stops_with_its_step_and_touches_no_weight() -> None:
+def test_nan_stops_training_with_its_step_and_changes_no_weight() -> None:
     f, p = backbone(), nn.Linear(5, 4)
     poisoned = Batch(torch.full((6, 3, 8, 8), torch.nan), torch.randn(6, 4), torch.randn(6, 4))
     distill(f, p, [batch()])
@@ -114,12 +114,12 @@ def test_align_trains_the_projection_towards_its_targets() -> None:
     )
 
 
-def test_schedule_goes_straight_from_first_to_last() -> None:
+def test_the_schedule_is_linear_from_first_to_last() -> None:
     assert [scheduled_weight(0.9, 0.1, step, 5) for step in (0, 2, 4)] == pytest.approx([0.9, 0.5, 0.1])
     assert scheduled_weight(0.9, 0.1, 0, 1) == 0.9
 
 
-def test_a_batchs_own_weight_goes_before_the_objectives() -> None:
+def test_the_weight_of_a_batch_overrides_that_of_the_objective() -> None:
     p, plain = torch.randn(6, 4), batch()
     image, text = plain.teacher_image, plain.teacher_text
     assert total(dual_terms(0.3)(p, plain)).equal(dual_loss(p, image, text, 0.3))

@@ -1,4 +1,4 @@
-"""A method's loss has named parts: their sum is minimised, and each is logged."""
+"""The loss of a method has named parts. Their sum is minimised, and each is logged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vl2v.training.parts import LossParts
 
 
 @pytest.mark.parametrize(
-    ("name", "columns", "own", "parts"),
+    ("name", "columns", "settings", "parts"),
     [
         ("adip", 4, {}, ["image", "text"]),
         ("vl2v", 5, {}, ["image", "text", "scale"]),
@@ -34,9 +34,11 @@ from vl2v.training.parts import LossParts
         ("rise", 7, {}, ["teacher", "labels", "distance", "relative distance"]),
     ],
 )
-def test_the_parts_of_every_method(name: str, columns: int, own: dict[str, Any], parts: list[str]) -> None:
+def test_every_method_names_the_parts_of_its_loss(
+    name: str, columns: int, settings: dict[str, Any], parts: list[str]
+) -> None:
     method = METHODS[name]
-    context = replace(CONTEXT, settings=method.settings(**own), texts=torch.randn(3, 2, 4))
+    context = replace(CONTEXT, settings=method.settings(**settings), texts=torch.randn(3, 2, 4))
     loss = method.objective(context)(torch.randn(4, columns), batch([0, 2, -1, 1]))
     assert isinstance(loss, dict)
     assert list(loss) == parts
@@ -56,7 +58,7 @@ def shrinking(output: Tensor, batch: Batch) -> dict[str, Tensor]:
     return {"near": (output - batch.teacher_image).square().mean(), "small": 0.1 * output.square().mean()}
 
 
-def test_the_mean_of_each_part_is_logged_beside_the_loss_and_survives_a_resume() -> None:
+def test_the_mean_of_each_part_is_logged_with_the_loss_and_survives_a_resume() -> None:
     rows = [batch([0, 1, 2]) for _ in range(6)]
     rows = [replace(b, inputs=b.teacher_image * (i + 1)) for i, b in enumerate(rows)]
     parts, by_hand = LossParts(shrinking), LossParts(shrinking)
@@ -66,7 +68,7 @@ def test_the_mean_of_each_part_is_logged_beside_the_loss_and_survives_a_resume()
     losses = align(layer, rows[:4], objective=parts, learning_rate=1e-2)
     sums = parts.sums(accelerator)
     assert sum(sums.values()) == pytest.approx(sum(losses), rel=1e-6)
-    by_hand.load(sums)  # as a state file has it
+    by_hand.load(sums)  # as in a state file
     for meter in (parts, by_hand):
         with torch.no_grad():
             assert isinstance(meter(layer(rows[4].inputs), rows[4]), Tensor)
@@ -80,7 +82,7 @@ def test_the_mean_of_each_part_is_logged_beside_the_loss_and_survives_a_resume()
     assert "parts" not in metrics_line("align", 3, losses, {"a": Score(0.5, 0.5, 3, 0.5)}, 0.1, parts={})
 
 
-def test_the_parts_hold_no_graph_and_wait_for_nothing() -> None:
+def test_the_parts_have_no_graph_and_do_not_synchronise() -> None:
     parts = LossParts(shrinking)
     output = torch.randn(3, 4, requires_grad=True)
     assert parts(output, batch([0, 1, 2])).requires_grad
@@ -89,13 +91,13 @@ def test_the_parts_hold_no_graph_and_wait_for_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "found"),
+    ("loss", "message"),
     [({}, "no part"), (torch.ones(3), r"shape \[3\]"), ({"a": torch.ones(()), "b": torch.ones(2)}, r"shape \[2\]")],
 )
-def test_a_loss_that_is_no_number_is_told(loss: Any, found: str) -> None:
+def test_a_loss_that_is_not_a_number_is_reported(loss: Any, message: str) -> None:
     rows = [batch([0, 1, 2])]
     rows = [replace(b, inputs=b.teacher_image) for b in rows]
-    with pytest.raises(TrainingError, match=rf"(?s)expected: a scalar.*found: .*{found}"):
+    with pytest.raises(TrainingError, match=rf"(?s)expected: a scalar.*found: .*{message}"):
         align(nn.Linear(4, 4), rows, objective=lambda *_: loss)
 
 

@@ -1,4 +1,4 @@
-"""The method of docs/how-to/add-a-method.md, from a package of its own: it trains, is resumed, and predicts."""
+"""The method of docs/how-to/add-a-method.md from a separate package is trained, resumed and used for predictions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def example() -> tuple[str, str]:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Puts a package where Python finds it, as pip would: its module, and its metadata with the entry points."""
+    """Install a module and its metadata with the entry points on the path, as pip would."""
     site, loaded, modules = tmp_path / "site", dict(METHODS._loaded), set(sys.modules)
     site.mkdir()
     monkeypatch.syspath_prepend(site)
@@ -62,17 +62,17 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 
 def distill(bench: Bench, out: Path, resume: bool = False) -> vl2v.Student:
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "storage": StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite"),
         "report": False,
     }
     if not resume:
         small = {"student": {"size": 32}, "align": {"steps": 4}, "distill": {"steps": 4, "checkpoint_every": 3}}
-        own = {"method": "mine", "mine": {"weight": 0.3}, "batch_per_domain": 4, "threads": 1}
-        settings = small | own | {"device": "cpu", "workers": 0}
-        given |= {"data": bench.data, "teacher": bench.teacher, "student": bench.student}
-        given |= {"settings": settings, "held_out": ["rose"], "recipe": "paper"}
-    run = vl2v.distill(out=out, resume=resume, **given)
+        settings_of_method = {"method": "mine", "mine": {"weight": 0.3}, "batch_per_domain": 4, "threads": 1}
+        settings = small | settings_of_method | {"device": "cpu", "workers": 0}
+        arguments |= {"data": bench.data, "teacher": bench.teacher, "student": bench.student}
+        arguments |= {"settings": settings, "held_out": ["rose"], "recipe": "paper"}
+    run = vl2v.distill(out=out, resume=resume, **arguments)
     assert run is not None
     return run.student
 
@@ -81,7 +81,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_it_trains_is_resumed_and_its_student_predicts(bench: Bench, tmp_path: Path, install: Install) -> None:
+def test_the_method_is_trained_resumed_and_its_student_predicts(bench: Bench, tmp_path: Path, install: Install) -> None:
     install(*example())
     student, stopped = distill(bench, tmp_path / "run"), tmp_path / "stopped"
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
@@ -90,8 +90,8 @@ def test_it_trains_is_resumed_and_its_student_predicts(bench: Bench, tmp_path: P
         assert list(line["parts"]) == ["image", "text", "divergence"]
         assert line["parts"]["divergence"] > 0
         assert sum(line["parts"].values()) == pytest.approx(sum(line["losses"]) / len(line["losses"]), abs=1e-6)
-    asked = iter(range(100))
-    with pytest.raises(Interrupted), stopped_by(lambda: next(asked) >= 5):  # in Distill, between two validations
+    polls = iter(range(100))
+    with pytest.raises(Interrupted), stopped_by(lambda: next(polls) >= 5):  # in Distill, between two validations
         distill(bench, stopped)
     assert json.loads((stopped / "state.json").read_text())["parts"]["divergence"] > 0
     distill(bench, stopped, resume=True)
@@ -106,7 +106,7 @@ def test_the_example_is_short() -> None:
     assert len([line for line in code.splitlines() if line.strip()]) <= 30
 
 
-def test_its_settings_are_settings_like_any_other(install: Install) -> None:
+def test_settings_of_the_method_are_read_like_others(install: Install) -> None:
     install(*example())
     assert "mine" in METHODS
     assert "my_method" not in sys.modules, "nothing is imported before the method is used"
@@ -118,7 +118,7 @@ def test_its_settings_are_settings_like_any_other(install: Install) -> None:
     other = config(method="mine", mine={"weight": 0.3})
     for settings in (chosen, other, config(mine={"weight": 0.3})):
         assert parse(RunConfig, yaml.safe_load(settings.to_yaml()), "config.yaml") == settings
-        assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301 - our own
+        assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301 - trusted
     assert key_of(chosen, ORIGIN) != key_of(other, ORIGIN)
     with pytest.raises(ConfigError, match=r"(?s)2 faults.*mine\.weight: .*\(found 'much'\).*mine\.heat: Extra inputs"):
         config(method="mine", mine={"weight": "much", "heat": 1})
@@ -135,7 +135,7 @@ def test_without_the_package_its_name_is_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "entry", "found"),
+    ("code", "entry", "message"),
     [
         ("import a_package_that_is_missing", "x_method:METHOD", "ModuleNotFoundError: No module named 'a_package_"),
         ("METHOD = 1 / 0", "x_method:METHOD", "ZeroDivisionError"),
@@ -144,12 +144,12 @@ def test_without_the_package_its_name_is_unknown() -> None:
         ("from vl2v.method.adip import ADIP as METHOD", "x_method:METHOD", "found: the method adip"),
     ],
 )
-def test_a_broken_package_is_told_and_leaves_the_others_alone(
-    install: Install, code: str, entry: str, found: str
+def test_a_broken_package_is_reported_and_does_not_affect_others(
+    install: Install, code: str, entry: str, message: str
 ) -> None:
     install(code, f"[vl2v.methods]\nbroken = {entry}\n", "x_method")
     install(*example())
-    with pytest.raises(ConfigError, match=rf"(?s)The method broken of x-method cannot be used.*{found}.*next: "):
+    with pytest.raises(ConfigError, match=rf"(?s)The method broken of x-method cannot be used.*{message}.*next: "):
         config(method="broken")
     with pytest.raises(ConfigError, match="The method broken of x-method cannot be used"):
         make_variants(("broken",), {})
@@ -160,7 +160,7 @@ def test_a_broken_package_is_told_and_leaves_the_others_alone(
         config(method="yours")
 
 
-def test_names_that_are_taken(install: Install) -> None:
+def test_existing_names_are_refused(install: Install) -> None:
     code, _ = example()
     install(code.replace('"mine"', '"seed"'), "[vl2v.methods]\nseed = a_method:METHOD\n", "a_method")
     with pytest.raises(ConfigError, match="a name that is not a key of the settings"):
@@ -174,7 +174,7 @@ def test_names_that_are_taken(install: Install) -> None:
         config(method="mine")
 
 
-def test_the_command_line_tells_of_a_broken_package(install: Install, bench: Bench, tmp_path: Path) -> None:
+def test_the_command_line_reports_a_broken_package(install: Install, bench: Bench, tmp_path: Path) -> None:
     install("import missing_x", "[vl2v.methods]\nbroken = x_method:METHOD\n", "x_method")
     arguments = ["distill", str(bench.data), "--teacher", bench.teacher, "--student", bench.student]
     done = CliRunner().invoke(app, [*arguments, "--method", "broken", "--out", str(tmp_path / "run")])

@@ -1,4 +1,4 @@
-"""What the methods are, and which settings contradict them."""
+"""The methods, and settings that contradict them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def config(**more: Any) -> RunConfig:
     return parse(RunConfig, base | more, "the settings")
 
 
-def test_the_names_are_those_of_the_methods() -> None:
+def test_every_method_has_its_name() -> None:
     assert [METHODS[name].name for name in BUILT_IN] == list(BUILT_IN)
     assert len({METHODS[name].title for name in BUILT_IN}) == len(BUILT_IN)
     assert METHODS["rise"].title == "RISE"
@@ -32,13 +32,13 @@ def test_the_names_are_those_of_the_methods() -> None:
         config(method="best")
 
 
-def test_the_command_line_names_them_all() -> None:
-    said = CliRunner().invoke(app, ["distill", "--help"], env={"COLUMNS": "300"}).output
-    assert "vl2v (default), adip (the paper's) or a baseline: " + ", ".join(list(BUILT_IN)[2:]) in said
+def test_the_help_names_all_methods() -> None:
+    output = CliRunner().invoke(app, ["distill", "--help"], env={"COLUMNS": "300"}).output
+    assert "vl2v (default), adip (the paper's) or a baseline: " + ", ".join(list(BUILT_IN)[2:]) in output
 
 
 @pytest.mark.parametrize(("name", "weight"), [("adip", 0.5), ("no-align", 0.5), ("feature", 1.0), ("text", 0.0)])
-def test_the_dual_loss_with_a_part_left_out(name: str, weight: float) -> None:
+def test_ablations_omit_a_part_of_the_dual_loss(name: str, weight: float) -> None:
     settings = config(method=name)
     assert settings.image_weight == weight
     b, projected = batch([0, 2, -1, 1]), torch.randn(4, 4)
@@ -56,14 +56,14 @@ def test_each_method_has_its_own_first_stage() -> None:
     assert config(method="erm", align={"steps": 7}).first_stage_steps == 7
 
 
-def test_what_is_written_down_can_be_read_again() -> None:
+def test_settings_of_a_method_survive_writing_and_reading() -> None:
     for name in BUILT_IN:
         settings = config(method=name)
         assert parse(RunConfig, settings.model_dump(mode="json"), "a run") == settings
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"method": "feature", "image_weight": 0.3}, "fixes image_weight at 1, found 0.3"),
         ({"method": "text", "image_weight": 0.5}, "fixes image_weight at 0, found 0.5"),
@@ -75,15 +75,15 @@ def test_what_is_written_down_can_be_read_again() -> None:
         ({"method": "rise", "rise": {"anchors": ["a sketch of a {}"]}}, "at least two templates"),
     ],
 )
-def test_settings_that_contradict_the_method_are_faults(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_settings_that_contradict_the_method_are_faults(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         config(**settings)
     fine = {key: value for key, value in settings.items() if key == "method"}
     config(**fine, align={"steps": 0})
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_the_teachers_own_encoder_suits_a_method_or_is_refused(name: str) -> None:
+def test_the_encoder_of_the_teacher_is_refused_by_methods_that_cannot_use_it(name: str) -> None:
     white_box: dict[str, Any] = {"teacher": {"spec": "open_clip:a/b"}, "student": {"spec": "teacher"}}
     if name in ("no-align", "rise"):
         with pytest.raises(ConfigError, match=rf"{name} does not support the student 'teacher'.*adip"):

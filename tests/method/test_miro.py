@@ -36,7 +36,7 @@ class Small(nn.Module):
 SAMPLE = torch.zeros(2, 3, 8, 8)
 
 
-def test_the_gap_by_hand() -> None:
+def test_the_penalty_of_one_feature_agrees_with_a_computation_by_hand() -> None:
     f, o = torch.tensor([[1.0, 2.0], [0.0, -1.0]]), torch.tensor([[1.0, 0.0], [3.0, -1.0]])
     v = torch.tensor([[0.5, 4.0]])
     logs = (math.log(0.5) + math.log(4.0)) / 4
@@ -66,27 +66,33 @@ def test_the_pretrained_student_has_no_distance() -> None:
     images = torch.randn(4, 3, 8, 8)
     for module in (f.norm, penalty.oracle.norm):
         assert isinstance(module, nn.BatchNorm2d)
-    features, found = penalty(Projected(f, nn.Identity()).train().backbone, images)
+    features, penalties = penalty(Projected(f, nn.Identity()).train().backbone, images)
     assert features.equal(f.eval()(images))
-    assert found.tolist() == pytest.approx([2 * math.log(0.1) / 2] * 4, abs=1e-5)
+    assert penalties.tolist() == pytest.approx([2 * math.log(0.1) / 2] * 4, abs=1e-5)
 
 
-def test_the_penalty_by_hand_at_every_block() -> None:
+def test_the_penalty_of_every_block_agrees_with_a_computation_by_hand() -> None:
     f = Small().eval()
     penalty = Oracle(f, SAMPLE)
     with torch.no_grad():
         for parameter in f.parameters():
             parameter.add_(0.1)
     images = torch.randn(3, 3, 8, 8)
-    with recorded(f, ["stem", "body"]) as mine, recorded(penalty.oracle, ["stem", "body"]) as true:
+    with (
+        recorded(f, ["stem", "body"]) as student_features,
+        recorded(penalty.oracle, ["stem", "body"]) as oracle_features,
+    ):
         f(images), penalty.oracle(images)
-    wanted = sum(((mine[k] - true[k]) ** 2).mean((1, 2, 3)) / 0.1 / 2 + math.log(0.1) / 2 for k in ("stem", "body"))
+    wanted = sum(
+        ((student_features[k] - oracle_features[k]) ** 2).mean((1, 2, 3)) / 0.1 / 2 + math.log(0.1) / 2
+        for k in ("stem", "body")
+    )
     assert isinstance(wanted, Tensor)
     torch.testing.assert_close(penalty(f, images)[1], wanted, atol=1e-4, rtol=1e-4)
     assert not any(module._forward_hooks for module in f.modules())
 
 
-def test_gradients_go_to_student_and_variances_alone() -> None:
+def test_only_student_and_variances_have_gradients() -> None:
     f = Small().eval()
     penalty = Oracle(f, SAMPLE)
     with torch.no_grad():
@@ -127,7 +133,7 @@ def test_training_moves_the_student_and_the_variances_and_not_the_oracle() -> No
 
 
 def far(weight: float) -> float:
-    """How far from the pretrained features training ends."""
+    """Return the distance from the pretrained features after training."""
     torch.manual_seed(0)
     f, layer, images = Small(), nn.Linear(5, 3), batch([0, 1, 2, 0]).inputs
     penalty, first = Oracle(f, SAMPLE), f.eval()(images).detach()
@@ -137,7 +143,7 @@ def far(weight: float) -> float:
     return float((f.eval()(images).detach() - first).square().mean())
 
 
-def test_a_greater_weight_stays_nearer() -> None:
+def test_a_greater_weight_ends_nearer_to_the_pretrained_features() -> None:
     assert far(10.0) < far(0.1) < far(0.0)
 
 
@@ -148,7 +154,7 @@ def test_a_greater_weight_stays_nearer() -> None:
         ("test_vit", ["blocks.0", "blocks.2", "blocks.3", "blocks.5"], (1, 1, 64)),
     ],
 )
-def test_timm_says_where_to_compare(name: str, layers: list[str], shape: tuple[int, ...]) -> None:
+def test_the_compared_blocks_are_those_of_timm(name: str, layers: list[str], shape: tuple[int, ...]) -> None:
     f: Any = timm.create_model(name, num_classes=0)
     side = f.pretrained_cfg["input_size"][-1]
     penalty = Oracle(f, torch.zeros(2, 3, side, side))

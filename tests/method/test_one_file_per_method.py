@@ -1,4 +1,4 @@
-"""A method is one file and one line of the registry; what others read of its settings stays as it was."""
+"""A method is one file and one line of the registry, and the form of its settings does not change."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ OWN: list[dict[str, Any]] = [
     {"rise": {"temperature": 3}},
 ]
 SOURCE = Path(vl2v.__file__).parent
-# Defaults that users see, the paper's tables, and the hints of error messages.
+# Defaults that users see, the tables of the paper, and the hints of error messages.
 USER_FACING = {
     "recipes.py", "demo/comparison.py", "demo/job.py", "benchmark/report/grid.py", "benchmark/published.py",
     "method/registry.py",
 }  # fmt: skip
-WORDS = {"vl2v", "text", "feature"}  # names of methods that also mean something else
+WORDS = {"vl2v", "text", "feature"}  # names of methods that have another meaning too
 
 
 def config(**more: Any) -> RunConfig:
@@ -47,41 +47,43 @@ def config(**more: Any) -> RunConfig:
 def test_the_keys_of_benchmark_jobs_are_those_of_earlier_versions() -> None:
     origin = Origin("d", "t", "s")
     keys = {
-        f"{name}/{i}": key_of(config(method=name, **own), origin)
+        f"{name}/{i}": key_of(config(method=name, **files_of_methods), origin)
         for name in BUILT_IN
-        for i, own in enumerate(OWN)
+        for i, files_of_methods in enumerate(OWN)
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()
     assert digest == "0c299f2197224e4434a504ad5809d4a50b3d10c0dc07a464750735f59b043d23", keys
 
 
 def named(file: Path) -> set[str]:
-    """The methods that a file's code names: as a text of its own, or as an attribute."""
-    names, found = set(BUILT_IN) - WORDS, set()
+    """Return the methods that the code of a file names, as a string or an attribute."""
+    names, unnamed = set(BUILT_IN) - WORDS, set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Constant) and node.value in names:
-            found.add(str(node.value))
+            unnamed.add(str(node.value))
         if isinstance(node, ast.Attribute) and node.attr in names:
-            found.add(node.attr)
-    return found
+            unnamed.add(node.attr)
+    return unnamed
 
 
-def test_no_code_outside_a_methods_own_file_names_it() -> None:
-    own = {Path(*target.partition(":")[0].split(".")[1:]).with_suffix(".py").as_posix() for target in BUILT_IN.values()}
+def test_no_code_outside_the_file_of_a_method_names_it() -> None:
+    files_of_methods = {
+        Path(*target.partition(":")[0].split(".")[1:]).with_suffix(".py").as_posix() for target in BUILT_IN.values()
+    }
     files = {file.relative_to(SOURCE).as_posix(): file for file in SOURCE.rglob("*.py")}
-    assert own <= set(files)
-    found = {name: named(file) for name, file in files.items() if name not in own | USER_FACING}
-    assert {name: methods for name, methods in found.items() if methods} == {}
+    assert files_of_methods <= set(files)
+    unnamed = {name: named(file) for name, file in files.items() if name not in files_of_methods | USER_FACING}
+    assert {name: methods for name, methods in unnamed.items() if methods} == {}
 
 
-def test_settings_pass_to_other_processes() -> None:
+def test_settings_can_be_pickled() -> None:
     settings = config(method="rise", rise={"temperature": 2})
     again = pickle.loads(pickle.dumps(settings))  # noqa: S301 - our own
     assert again == settings
     assert type(again.method_settings) is METHODS["rise"].settings
 
 
-def test_every_method_knows_its_own_settings() -> None:
+def test_every_method_has_its_settings() -> None:
     assert config(method="kd", kd={"temperature": 5}).method_settings.temperature == 5
     assert config(method="adip", kd={"temperature": 5}).settings_of("kd").temperature == 5
     assert not config(method="adip").method_settings.model_dump()
@@ -90,7 +92,7 @@ def test_every_method_knows_its_own_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (
             {"method": "best"},
@@ -104,8 +106,8 @@ def test_every_method_knows_its_own_settings() -> None:
         ({"rise": {"anchors": ["a sketch"]}}, r"rise\.anchors: expected at least two templates.*found \['a sketch'\]"),
     ],
 )
-def test_a_wrong_method_or_setting_is_told(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_wrong_method_or_setting_is_reported(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         config(**settings)
 
 
@@ -113,7 +115,7 @@ def key(**settings: Any) -> str:
     return purchase_key(Job("label", "title", "a", 0, {}, None, config(**settings), "key"))
 
 
-def test_jobs_that_ask_the_same_are_one_purchase() -> None:
+def test_jobs_with_the_same_queries_are_one_purchase() -> None:
     anchors = {"anchors": ["a {}", "b {}"]}
     assert key(method="kd") == key(method="adip", kd={"temperature": 3}) == key(method="rise")
     assert key(method="kd", rise=anchors) == key(method="kd")

@@ -1,4 +1,4 @@
-"""Losses of batches in which some images have no embedding of the teacher."""
+"""Losses of batches in which some images have no teacher embedding."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ METHOD_NAMES = [name for name, method in METHODS.items() if method.partial_queri
 
 
 def partly_queried(*queried: bool) -> Batch:
-    whole, mask = batch(LABELS), torch.tensor(queried)
-    return replace(whole, teacher_image=whole.teacher_image * mask[:, None], queried=mask)
+    full_batch, mask = batch(LABELS), torch.tensor(queried)
+    return replace(full_batch, teacher_image=full_batch.teacher_image * mask[:, None], queried=mask)
 
 
 def loss(name: str, output: Tensor, b: Batch) -> Tensor:
@@ -43,16 +43,16 @@ def test_the_methods_that_learn_from_labels_and_embeddings_support_it() -> None:
 
 
 @pytest.mark.parametrize("name", METHOD_NAMES)
-def test_the_teachers_part_of_a_loss_is_the_sum_over_the_queried_images(name: str) -> None:
-    output, whole = output_of(name), batch(LABELS)
+def test_the_teacher_terms_are_summed_over_the_queried_images(name: str) -> None:
+    output, full_batch = output_of(name), batch(LABELS)
     masks = ([True, False, True, False], [False, True, False, True], [False] * 4, [True] * 4)
     some, others, none, every = (float(loss(name, output, partly_queried(*mask))) for mask in masks)
     assert some + others == pytest.approx(every + none, abs=1e-5)
-    assert every == pytest.approx(float(loss(name, output, whole)), abs=1e-5)
+    assert every == pytest.approx(float(loss(name, output, full_batch)), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", METHOD_NAMES)
-def test_the_zero_that_takes_the_place_of_an_embedding_is_not_learned_from(name: str) -> None:
+def test_the_placeholder_of_a_missing_embedding_has_no_effect(name: str) -> None:
     output, b = output_of(name), partly_queried(True, False, True, False)
     elsewhere = b.teacher_image.clone()
     if name in ("kd", "rise"):
@@ -60,7 +60,7 @@ def test_the_zero_that_takes_the_place_of_an_embedding_is_not_learned_from(name:
     assert float(loss(name, output, replace(b, teacher_image=elsewhere))) == pytest.approx(float(loss(name, output, b)))
 
 
-def test_align_in_closed_form_pulls_an_image_without_an_embedding_to_its_text_alone() -> None:
+def test_align_in_closed_form_uses_only_the_text_of_an_image_without_an_embedding() -> None:
     text = np.eye(3)
     image, third = np.array([[0, 1.0, 0], [0, 0, 0], [0, 0, 1]]), np.full(3, 1 / 3)
     directions, pulls = dual_targets(image, text, third, third, 0.5)

@@ -1,4 +1,4 @@
-"""The method of the recipe: what learns from which term, and what the student keeps."""
+"""The method of the recipe: the gradients of each term, and the saved student."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_loss_is_its_parts(weight: float) -> None:
     assert gradients(weight)[0] == pytest.approx(dual + (1 + weight) * divergence, abs=1e-5)
 
 
-def test_the_features_follow_the_dual_loss_and_the_weighted_divergence_and_the_scale_the_calibration() -> None:
+def test_features_learn_from_dual_loss_and_divergence_and_the_scale_from_calibration() -> None:
     b, out = batch(LABELS), output()
     dual = dual_loss(out[:, :4], b.teacher_image, b.teacher_text, 0.5, b.labelled)
     (alone,) = torch.autograd.grad(dual, out)
@@ -54,13 +54,13 @@ def test_the_features_follow_the_dual_loss_and_the_weighted_divergence_and_the_s
     torch.testing.assert_close(none[:, 4], some[:, 4])
 
 
-def test_the_scale_finds_the_teachers_confidence() -> None:
+def test_the_scale_converges_to_the_confidence_of_the_teacher() -> None:
     b, layer = batch([0, 1, 2, 0, 1, 2]), ScaledProjection(4, CONTEXT.head)
     with torch.no_grad():
         layer.weight.copy_(torch.eye(4))
         layer.bias.zero_()
         layer.log_gain.fill_(1.0)
-    b = replace(b, inputs=b.teacher_image)  # the student's directions are the teacher's
+    b = replace(b, inputs=b.teacher_image)  # the directions of the student are those of the teacher
     optimizer = torch.optim.Adam([layer.log_gain], lr=5e-2)
     align(layer, [b] * 150, objective=VL2V.objective(replace(CONTEXT, settings=Vl2vSettings())), optimizer=optimizer)
     assert layer.gain == pytest.approx(1, abs=0.02)
@@ -74,32 +74,32 @@ def test_distill_moves_the_backbone_and_the_scale_and_not_the_projection() -> No
     torch.manual_seed(0)
     f, layer = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), ScaledProjection(5, CONTEXT.head)
     before = {key: value.detach().clone() for key, value in trainable(f, layer).items()}
-    given = {
+    settings = {
         "objective": VL2V.objective(replace(CONTEXT, settings=Vl2vSettings())),
         "train_projection": VL2V.extra_parameters,
         "learning_rate": 1e-2,
     }
-    done = distill(f, layer, [batch(LABELS)] * 20, **given)  # type: ignore[arg-type]
+    done = distill(f, layer, [batch(LABELS)] * 20, **settings)  # type: ignore[arg-type]
     assert done.losses[-1] < done.losses[0]
     same = {key for key, value in trainable(f, layer).items() if value.equal(before[key])}
     assert same == {"projection/weight", "projection/bias"}
     assert set(trainable(f, layer, VL2V.extra_parameters)) == {"1.weight", "1.bias", f"projection/{GAIN}"}
 
 
-def test_the_student_keeps_a_plain_projection_that_begins_as_that_of_the_paper() -> None:
+def test_the_saved_projection_is_linear_and_starts_like_that_of_the_paper() -> None:
     torch.manual_seed(4)
-    theirs = nn.Linear(5, 4)
+    paper_layer = nn.Linear(5, 4)
     torch.manual_seed(4)
     assert VL2V.layer is not None
-    ours = VL2V.layer(5, CONTEXT.head)
-    kept, x = VL2V.saved_layer(ours), torch.randn(3, 5)
-    assert type(kept) is nn.Linear
-    assert kept(x).equal(theirs(x))
-    assert ours(x)[:, :4].equal(theirs(x))
-    assert ours(x)[:, 4].tolist() == [0, 0, 0]
+    layer = VL2V.layer(5, CONTEXT.head)
+    saved, x = VL2V.saved_layer(layer), torch.randn(3, 5)
+    assert type(saved) is nn.Linear
+    assert saved(x).equal(paper_layer(x))
+    assert layer(x)[:, :4].equal(paper_layer(x))
+    assert layer(x)[:, 4].tolist() == [0, 0, 0]
 
 
-def test_an_encoder_without_a_layer_keeps_the_teachers_scale() -> None:
+def test_an_encoder_without_a_projection_has_the_scale_of_the_teacher() -> None:
     f, identity = nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), nn.Identity()
     objective = VL2V.objective(replace(CONTEXT, settings=Vl2vSettings(kl_weight=0.1)))
     done = distill(f, identity, [batch(LABELS)] * 3, objective=objective, train_projection=VL2V.extra_parameters)

@@ -18,7 +18,7 @@ LABELLED = np.arange(42) < 18
 
 
 def dataset(seed: int = 0, features: int = 7, dimension: int = 5) -> tuple[NDArray[np.float64], ...]:
-    """Features that say something of the teacher's embeddings, and the text embeddings of three classes."""
+    """Return features that correlate with the teacher's embeddings, and text embeddings of three classes."""
     rng = np.random.default_rng(seed)
     x = rng.normal(3, rng.uniform(0.2, 2, features), (42, features))
     image = (x - 3) @ rng.normal(size=(features, dimension)) + rng.normal(1, 0.5, (42, dimension))
@@ -51,17 +51,17 @@ def test_targets_and_pulls_are_the_dual_loss_over_the_batches(image_weight: floa
     x, image, text = dataset()
     projected = x @ np.random.default_rng(1).normal(size=(7, 5)) - 2
     streams = Streams(GROUPS, SHARES, seed=3)
-    found = []
-    for step in range(3):  # every group comes round once
+    losses = []
+    for step in range(3):  # every group is used once
         rows = streams.draw(step).rows
         p, i, t, labelled = (torch.from_numpy(a[rows]) for a in (projected, image, text, LABELLED))
-        found.append(float(dual_loss(p, i, t, image_weight, labelled)))
+        losses.append(float(dual_loss(p, i, t, image_weight, labelled)))
     directions, pulls = dual_targets(image, text, *term_weights(GROUPS, SHARES, LABELLED), image_weight)
     cosines = (projected * directions).sum(1) / np.linalg.norm(projected, axis=1)
-    assert -pulls @ cosines == pytest.approx(np.mean(found), abs=1e-12)
+    assert -pulls @ cosines == pytest.approx(np.mean(losses), abs=1e-12)
 
 
-def test_term_weights_by_hand() -> None:
+def test_term_weights_agree_with_a_computation_by_hand() -> None:
     groups = (np.array([0, 1]), np.array([2]), np.array([3, 4, 5, 6]))
     image, text = term_weights(groups, (1, 1, 2), np.array([True, True, True, False, False, False, False]))
     np.testing.assert_allclose(image, [1 / 8, 1 / 8, 1 / 4, 1 / 8, 1 / 8, 1 / 8, 1 / 8])
@@ -71,7 +71,7 @@ def test_term_weights_by_hand() -> None:
 
 
 @pytest.mark.slow
-def test_solve_lowers_the_dual_loss_to_near_adams_end() -> None:
+def test_solve_reaches_nearly_the_dual_loss_of_adam() -> None:
     x, image, text = (torch.from_numpy(a[:18]).float() for a in dataset())
     batch = Batch(x, image, text)
     torch.manual_seed(0)
@@ -90,13 +90,13 @@ def test_solve_lowers_the_dual_loss_to_near_adams_end() -> None:
     assert losses[2] - 1e-6 < losses[1] < losses[2] + 0.05, losses
 
 
-def test_rows_that_nothing_pulls_count_for_nothing() -> None:
+def test_rows_without_targets_have_no_effect() -> None:
     x, image, text = dataset()
     directions, pulls = dual_targets(image, text, *term_weights(GROUPS, SHARES, LABELLED), image_weight=0)
     assert not pulls[18:].any()
     assert not directions[18:].any()
-    whole, labelled = ridge([(x, directions, pulls)], 0.1), ridge([(x[:18], directions[:18], pulls[:18])], 0.1)
-    np.testing.assert_allclose(whole[0], labelled[0], atol=1e-12)
+    all_rows, labelled = ridge([(x, directions, pulls)], 0.1), ridge([(x[:18], directions[:18], pulls[:18])], 0.1)
+    np.testing.assert_allclose(all_rows[0], labelled[0], atol=1e-12)
 
 
 def test_misuse_is_refused() -> None:

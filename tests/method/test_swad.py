@@ -12,8 +12,8 @@ losses = st.lists(st.sampled_from([0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 2.0]), min_size
 windows = st.tuples(st.integers(1, 4), st.integers(1, 7), st.sampled_from([0.0, 0.3]))
 
 
-def feed(valley: LossValley, found: list[float], start: int = 0, length: int = 3) -> None:
-    for segment, loss in enumerate(found, start):
+def feed(valley: LossValley, losses: list[float], start: int = 0, length: int = 3) -> None:
+    for segment, loss in enumerate(losses, start):
         for step in range(segment * length, (segment + 1) * length):
             valley.update(step, {"w": torch.tensor([float(step), step**2 % 7.0], dtype=torch.float64)})
         valley.end_segment((segment + 1) * length - 1, loss)
@@ -21,16 +21,16 @@ def feed(valley: LossValley, found: list[float], start: int = 0, length: int = 3
 
 @given(losses, windows, st.integers(0, 23), st.sampled_from(["reset", "accumulate"]))
 @settings(max_examples=60, deadline=None)
-def test_going_on_from_a_saved_state_changes_nothing(
-    found: list[float], window: tuple[int, int, float], cut: int, segments: str
+def test_continuing_from_a_saved_state_changes_nothing(
+    losses: list[float], window: tuple[int, int, float], cut: int, segments: str
 ) -> None:
-    whole, first, second = (LossValley(*window, segments=segments) for _ in range(3))  # type: ignore[arg-type]
-    feed(whole, found)
-    feed(first, found[:cut])
+    uninterrupted, first, second = (LossValley(*window, segments=segments) for _ in range(3))  # type: ignore[arg-type]
+    feed(uninterrupted, losses)
+    feed(first, losses[:cut])
     second.load_state(*first.state())
-    feed(second, found[cut:], start=len(found[:cut]))
-    assert torch.equal(whole.average()["w"], second.average()["w"])
-    assert (whole.converged_at, whole.dead_at, whole.threshold) == (
+    feed(second, losses[cut:], start=len(losses[:cut]))
+    assert torch.equal(uninterrupted.average()["w"], second.average()["w"])
+    assert (uninterrupted.converged_at, uninterrupted.dead_at, uninterrupted.threshold) == (
         second.converged_at,
         second.dead_at,
         second.threshold,
@@ -39,13 +39,13 @@ def test_going_on_from_a_saved_state_changes_nothing(
 
 @given(losses, windows)
 @settings(max_examples=60, deadline=None)
-def test_asking_for_the_average_changes_nothing(found: list[float], window: tuple[int, int, float]) -> None:
-    quiet, asked = LossValley(*window), LossValley(*window)
-    feed(quiet, found)
-    for i, loss in enumerate(found):
-        feed(asked, [loss], start=i)
-        asked.average()
-    assert torch.equal(quiet.average()["w"], asked.average()["w"])
+def test_reading_the_average_changes_nothing(losses: list[float], window: tuple[int, int, float]) -> None:
+    quiet, queried = LossValley(*window), LossValley(*window)
+    feed(quiet, losses)
+    for i, loss in enumerate(losses):
+        feed(queried, [loss], start=i)
+        queried.average()
+    assert torch.equal(quiet.average()["w"], queried.average()["w"])
 
 
 def test_before_convergence_the_last_segment_is_the_average() -> None:

@@ -13,7 +13,7 @@ CLASSES, DIMENSION = 4, 24
 def images(
     seed: int, count: int, domain: np.ndarray, classes: range = range(CLASSES), spread: float = 0.08
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings that lie around their class, moved by their domain, and their classes."""
+    """Return embeddings around their class, shifted by their domain, and their classes."""
     rng = np.random.default_rng(seed)
     answers = rng.choice(list(classes), count)
     rows = np.eye(DIMENSION)[answers] + domain + rng.normal(scale=spread, size=(count, DIMENSION))
@@ -29,7 +29,7 @@ def reference_of(count: int = 300) -> Any:
     return fit_reference(rows, np.repeat(["ink", "neon"], count), answers)
 
 
-def test_false_alarms_on_images_it_never_saw_stay_near_the_level() -> None:
+def test_false_alarms_on_new_images_are_near_the_level() -> None:
     reference = reference_of()
     for seed, domain in ((3, INK), (4, NEON)):
         rows, _ = images(seed, 1000, domain)
@@ -57,11 +57,11 @@ def test_mixtures_and_single_classes_raise_few_alarms() -> None:
     assert reference.of(alone).nearest == "ink"
 
 
-def test_it_is_a_function_of_its_arguments() -> None:
+def test_the_reference_is_a_function_of_its_arguments() -> None:
     assert reference_of(60).to_dict() == reference_of(60).to_dict()
 
 
-def test_few_images() -> None:
+def test_few_images_give_no_drift_reference() -> None:
     rows, answers = images(1, 5, INK)
     assert fit_reference(rows, np.repeat(["ink"], 5), answers) is None
     rows, answers = images(1, 12, INK)

@@ -34,7 +34,7 @@ def test_overconfident_answers_are_cooled_and_better_calibrated() -> None:
 @pytest.mark.parametrize(("count", "counts"), [(200, True), (80, False)])
 def test_the_hardest_source_domain_determines_the_temperature(count: int, counts: bool) -> None:
     logits, labels, domains, _ = answers(count)
-    logits[domains == "neon"] *= 2  # twice as confident, and as often wrong
+    logits[domains == "neon"] *= 2  # twice as confident, with the same accuracy
     trust = fit(logits, labels, domains)
     assert trust is not None
     hardest = fit_temperature(logits[domains == "neon"], labels[domains == "neon"])
@@ -42,7 +42,7 @@ def test_the_hardest_source_domain_determines_the_temperature(count: int, counts
     assert trust.temperature == (hardest if counts else fit_temperature(logits, labels))
 
 
-def test_no_image_no_trust_and_no_embedding_no_drift() -> None:
+def test_without_images_there_is_no_trust_and_without_embeddings_no_drift() -> None:
     logits, labels, domains, _ = answers()
     assert fit(logits[:0], labels[:0], domains[:0]) is None
     trust = fit(logits, labels, domains)
@@ -51,14 +51,14 @@ def test_no_image_no_trust_and_no_embedding_no_drift() -> None:
     assert "domains" not in trust.to_dict()
 
 
-def test_one_class_and_one_image() -> None:
+def test_one_class_and_one_image_are_valid() -> None:
     trust = fit(np.ones((1, 1), np.float32), np.zeros(1, np.int64), np.array(["ink"]))
     assert trust is not None
     assert trust.temperature == 1
     assert trust.accepts(np.ones((2, 1))).all()
 
 
-def test_written_and_read(tmp_path: Path) -> None:
+def test_trust_data_survive_writing_and_reading(tmp_path: Path) -> None:
     trust = fit(*answers())
     assert trust is not None
     save(trust, tmp_path)

@@ -1,4 +1,4 @@
-"""Negative texts: their score, their selection, and files that are not what vl2v wrote."""
+"""Negative texts: their score, their selection, and damaged files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHER, NEAR = np.eye(6)[4], np.eye(6)[:2].sum(axis=0) / np.sqrt(2)  # NEAR lies 
 
 
 def images(noise: float = 0.1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits, labels and embeddings of 60 images close to the texts of their classes."""
+    """Return logits, labels and embeddings of 60 images near the texts of their classes."""
     labels = np.arange(60) % 3
     rows = HEAD[labels] + np.random.default_rng(0).normal(scale=noise, size=(60, 6))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
@@ -41,7 +41,7 @@ def fitted() -> Trust:
     return with_negatives(trust, negatives(OTHER, np.eye(6)[5]), logits, rows)
 
 
-def test_the_score_by_hand() -> None:
+def test_the_score_agrees_with_a_computation_by_hand() -> None:
     texts = negatives(np.eye(2)[1], np.eye(2)[1])
     # logits 4 and 4 at T = 2: 2 + log 2; cosine 0.6 twice: 10 * 0.6 / 2 + log 2
     assert texts.scores([[4.0, 4.0]], [[0.8, 0.6]], 2.0) == pytest.approx([2 - 3])
@@ -51,7 +51,7 @@ def test_the_score_by_hand() -> None:
         texts.scores([[4.0, 4.0]], [[0.8, 0.6, 0.0]], 2.0)
 
 
-def test_the_threshold_accepts_the_share_of_the_validation_images() -> None:
+def test_the_threshold_accepts_the_stated_share_of_validation_images() -> None:
     trust, (logits, _, rows) = fitted(), images()
     for coverage in trust.coverages:
         accepted = trust.accepts(logits, "negatives", coverage, rows)
@@ -63,7 +63,7 @@ def test_the_threshold_accepts_the_share_of_the_validation_images() -> None:
     assert trust.available == ("confidence", "energy", "negatives")
 
 
-def test_trust_without_negative_texts_is_as_before_and_says_what_to_do() -> None:
+def test_trust_without_negative_texts_is_unchanged_and_has_a_next_step() -> None:
     trust, (logits, _, rows) = fitted(), images()
     old = with_negatives(trust, None, logits, rows)
     assert set(old.to_dict()) == {"format", "temperature", "calibration", "reject", "domains", "drift"}
@@ -73,7 +73,7 @@ def test_trust_without_negative_texts_is_as_before_and_says_what_to_do() -> None
         old.accepts(logits, "negatives", 0.95, rows)
 
 
-def test_written_and_read_bit_by_bit(tmp_path: Path) -> None:
+def test_negative_texts_survive_writing_and_reading_bit_for_bit(tmp_path: Path) -> None:
     trust, (logits, _, rows) = fitted(), images()
     files.save(trust, tmp_path)
     again = files.load(tmp_path)
@@ -83,7 +83,7 @@ def test_written_and_read_bit_by_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda n: n.update(texts=[]), "list"),
         (lambda n: n.update(texts="dot"), "list"),
@@ -101,10 +101,10 @@ def test_written_and_read_bit_by_bit(tmp_path: Path) -> None:
         (lambda n: n.clear(), "texts"),
     ],
 )
-def test_broken_negative_texts_are_refused(change: Callable[[dict[str, Any]], object], said: str) -> None:
+def test_broken_negative_texts_are_refused(change: Callable[[dict[str, Any]], object], message: str) -> None:
     content = json.loads(json.dumps(fitted().to_dict()))
     change(content["negatives"])
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         Trust.from_dict(content)
 
 
@@ -125,19 +125,19 @@ def test_texts_that_resemble_a_class_are_not_selected() -> None:
     like /= np.linalg.norm(like)
     embeddings = np.array([OTHER, like, NEAR])
     assert resembling(embeddings, HEAD, rows, labels).tolist() == [False, True, False]
-    found = make_negatives(["other", "like", "near"], embeddings, 10.0, HEAD, rows, labels)
-    assert found is not None
-    assert found.texts == ("other", "near")
-    assert found.limit == pytest.approx(1 / np.sqrt(2), abs=1e-3)
+    negatives = make_negatives(["other", "like", "near"], embeddings, 10.0, HEAD, rows, labels)
+    assert negatives is not None
+    assert negatives.texts == ("other", "near")
+    assert negatives.limit == pytest.approx(1 / np.sqrt(2), abs=1e-3)
     assert make_negatives(["like"], [like], 10.0, HEAD, rows, labels) is None
 
 
 def test_texts_like_a_class_without_images_are_not_selected() -> None:
     _, labels, rows = images()
     head = np.concatenate([HEAD, [OTHER]])
-    found = make_negatives(["other", "near"], np.array([OTHER, NEAR]), 10.0, head, rows, labels)
-    assert found is not None
-    assert found.texts == ("near",)
+    negatives = make_negatives(["other", "near"], np.array([OTHER, NEAR]), 10.0, head, rows, labels)
+    assert negatives is not None
+    assert negatives.texts == ("near",)
 
 
 def test_texts_like_a_new_class_are_removed() -> None:
@@ -152,7 +152,7 @@ def test_texts_like_a_new_class_are_removed() -> None:
     assert none.available == ("confidence", "energy")
 
 
-def test_the_list_of_vl2v() -> None:
+def test_the_built_in_list_is_valid() -> None:
     nouns = read_nouns()
     assert len(nouns) > 500
     assert len({noun.casefold() for noun in nouns}) == len(nouns)
@@ -160,7 +160,7 @@ def test_the_list_of_vl2v() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"# only\n \n", b"\xff\xfe\x00", b"a\x07bell", b"x" * 2000, None])
-def test_lists_that_are_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_wrong_lists_are_refused(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "nouns.txt"
     if content is not None:
         file.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Why a student cannot refuse predictions: the same for `vl2v predict` and for an exported file."""
+"""The reason why a student cannot reject predictions is the same in `vl2v predict` and an exported file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ PLAIN = Trust(1.0, {score: {0.95: 0.5} for score in SCORES})
 @pytest.mark.parametrize("score", ALL_SCORES)
 @pytest.mark.parametrize("linear", [False, True])
 def test_without_trust_data_no_score_has_thresholds(score: str, linear: bool) -> None:
-    said = refusal(None, score, linear=linear)
-    assert said is not None
-    assert "no rejection thresholds" in said["problem"]
-    assert "vl2v trust RUN" in said["next_step"]
+    reason = refusal(None, score, linear=linear)
+    assert reason is not None
+    assert "no rejection thresholds" in reason["problem"]
+    assert "vl2v trust RUN" in reason["next_step"]
 
 
 def test_only_the_score_of_negative_texts_needs_them_and_a_linear_classifier_cannot_have_any() -> None:

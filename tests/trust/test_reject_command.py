@@ -37,7 +37,7 @@ def run(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def nouns(tmp_path: Path) -> Path:
-    """Two nouns that the teacher knows, one in two spellings, and the name of a class."""
+    """A list of two nouns in the teacher file, one in two spellings, and the name of a class."""
     file = tmp_path / "nouns.txt"
     file.write_text("# things\ndot\n\ngrid\nGrid\nZebra-Stripe\n")
     return file
@@ -53,8 +53,8 @@ def add(run: Path, nouns: Path, store: Path, *more: str) -> Done:
 
 
 def content(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "student" / "trust.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((run / "student" / "trust.json").read_text())
+    return content
 
 
 def test_the_quote_counts_the_texts_and_changes_nothing(run: Path, nouns: Path, store: Path) -> None:
@@ -75,13 +75,13 @@ def test_without_a_budget_nothing_is_bought_and_nothing_changes(run: Path, nouns
 
 
 @pytest.mark.slow
-def test_texts_are_bought_once_and_stay_when_trust_is_fitted_again(run: Path, nouns: Path, store: Path) -> None:
+def test_texts_are_bought_once_and_preserved_when_trust_is_fitted_again(run: Path, nouns: Path, store: Path) -> None:
     done = add(run, nouns, store, "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["trust"]["negative_texts"] == ["dot", "grid"]
-    assert "negatives" not in told["trust"]  # the embeddings are left out
-    by_domain = {row["domain"]: row["negatives"]["0.95"] for row in told["domains"]}
+    quoted = json.loads(done.stdout)
+    assert quoted["trust"]["negative_texts"] == ["dot", "grid"]
+    assert "negatives" not in quoted["trust"]  # the embeddings are left out
+    by_domain = {row["domain"]: row["negatives"]["0.95"] for row in quoted["domains"]}
     assert all(0 <= share <= 1 for share in by_domain.values())
     assert (by_domain["ink"] + by_domain["neon"]) / 2 >= 0.95  # what the threshold was fitted for
     after = content(run)
@@ -121,7 +121,7 @@ def test_predict_marks_images_of_no_class(bench: Bench, run: Path, nouns: Path, 
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("predict", "RUN", "IMAGE", "--reject"), 6, "vl2v trust RUN --reject"),
         (("predict", "RUN", "IMAGE", "--coverage", "0.95", "--score", "negatives"), 6, "no negative texts"),
@@ -135,11 +135,11 @@ def test_predict_marks_images_of_no_class(bench: Bench, run: Path, nouns: Path, 
         (("trust", "RUN", "--reject-texts", "EMPTY"), 2, "add --reject"),
         (("trust", "RUN", "--no-reject", "--quote"), 2, "add --reject"),
         (("trust", "RUN", "--quote"), 2, "add --reject"),
-        (("trust", "RUN", "--reject", "--budget", "1"), 4, "a photo of an animal"),  # the file lacks the nouns
+        (("trust", "RUN", "--reject", "--budget", "1"), 4, "a photo of an animal"),  # the teacher file lacks the nouns
     ],
 )
-def test_what_is_refused(
-    bench: Bench, made: Path, run: Path, tmp_path: Path, words: tuple[str, ...], code: int, said: str
+def test_wrong_options_are_refused(
+    bench: Bench, made: Path, run: Path, tmp_path: Path, words: tuple[str, ...], code: int, message: str
 ) -> None:
     before = content(run)
     (tmp_path / "empty.txt").write_text("# nothing\n\n")
@@ -149,7 +149,7 @@ def test_what_is_refused(
         "EMPTY": tmp_path / "empty.txt", "CLASSES": tmp_path / "classes.txt",
     }  # fmt: skip
     done = run_cli(*(names.get(word, word) for word in words))
-    assert said in " ".join(done.stderr.split())
+    assert message in " ".join(done.stderr.split())
     assert done.returncode == code
     assert content(run) == before
 
@@ -165,7 +165,7 @@ def test_without_the_images_nothing_is_bought(run: Path, nouns: Path, store: Pat
 
 
 @pytest.mark.slow
-def test_texts_like_a_new_class_go(run: Path, nouns: Path, store: Path) -> None:
+def test_texts_like_a_new_class_are_removed(run: Path, nouns: Path, store: Path) -> None:
     assert add(run, nouns, store).returncode == 0
     before = content(run)["reject"]["negatives"]
     done = run_cli("classes", "add", run, "dot", "--budget", "1", "--store", store)
@@ -177,5 +177,5 @@ def test_texts_like_a_new_class_go(run: Path, nouns: Path, store: Path) -> None:
     assert content(run)["negatives"]["texts"] == ["grid"]
     done = run_cli("classes", "remove", run, "bar")
     assert done.returncode == 0, done.stderr
-    assert add(run, nouns, store).returncode == 0  # with images of a class that is gone
+    assert add(run, nouns, store).returncode == 0  # with images of a removed class
     assert content(run)["negatives"]["texts"] == ["grid"]

@@ -29,7 +29,7 @@ from vl2v_runtime.trust import Trust
 
 
 def trust_of(student: Student, coverage: float = 0.5) -> tuple[Trust, list[bool]]:
-    """Trust with negative texts that accepts about half of the pictures, and which."""
+    """Return trust data with negative texts, and the pictures (about half) that they accept."""
     pictures = [picture(i) for i in range(24)]
     rows = student.embed(pictures)
     logits = student.logits(student.project(pictures)).numpy()
@@ -87,22 +87,22 @@ def test_every_path_gives_the_same_answers(
     service = open_service(ServeSettings(file), StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite"), Silent())
     try:
         client = TestClient(create_app(service), base_url="http://localhost:8000")
-        said = client.get("/v1/model").json()
-        assert said["scores"] == ["confidence", "energy", "negatives"]
-        assert said["fit"] == "squash"
-        found = []
+        description = client.get("/v1/model").json()
+        assert description["scores"] == ["confidence", "energy", "negatives"]
+        assert description["fit"] == "squash"
+        accepted = []
         for path in pictures:
-            asked = {"coverage": "0.5", "score": "negatives"}
-            reply = client.post("/v1/predict", params=asked, files={"files": path.read_bytes()})
-            found += [answer["accepted"] for answer in reply.json()["answers"]]
-        assert found == wanted
+            options = {"coverage": "0.5", "score": "negatives"}
+            reply = client.post("/v1/predict", params=options, files={"files": path.read_bytes()})
+            accepted += [answer["accepted"] for answer in reply.json()["answers"]]
+        assert accepted == wanted
         refused = client.post("/v1/predict", params={"score": "texts"}, files={"files": pictures[0].read_bytes()})
         assert (refused.status_code, refused.json()["error"]["param"]) == (422, "score")
     finally:
         service.stop()
 
 
-def test_files_without_negative_texts_say_so(
+def test_files_without_negative_texts_are_refused_with_the_reason(
     cosine: Exported,
     linear: Exported,
     pictures: list[Path],
@@ -110,12 +110,12 @@ def test_files_without_negative_texts_say_so(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     old = Trust(1.0, {"confidence": {0.95: 0.1}, "energy": {0.95: 0.1}})
-    for number, (one, said) in enumerate(((cosine, "vl2v trust RUN --reject"), (linear, "a linear classifier"))):
+    for number, (one, message) in enumerate(((cosine, "vl2v trust RUN --reject"), (linear, "a linear classifier"))):
         file = tmp_path / f"{number}.onnx"
         shutil.copy(one.file, file)
         rewrite_trust(file, old.to_dict())
         assert command.main([str(file), str(pictures[0]), "--reject"]) == 6
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
         with pytest.raises(ValueError, match="no negative texts"):
             load(file).predict(pictures[0], score="negatives")
         assert load(file).predict(pictures[0])[0].accepted is True
@@ -125,8 +125,8 @@ def test_files_without_negative_texts_say_so(
     service = open_service(ServeSettings(file), StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite"), Silent())
     try:
         client = TestClient(create_app(service), base_url="http://localhost:8000")
-        asked = {"coverage": "0.95", "score": "negatives"}
-        refused = client.post("/v1/predict", params=asked, files={"files": pictures[0].read_bytes()})
+        options = {"coverage": "0.95", "score": "negatives"}
+        refused = client.post("/v1/predict", params=options, files={"files": pictures[0].read_bytes()})
         assert "vl2v trust RUN --reject" in refused.json()["error"]["message"]
     finally:
         service.stop()

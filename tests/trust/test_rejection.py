@@ -11,9 +11,9 @@ from vl2v_runtime.trust import Trust
 SCORES = st.lists(st.integers(0, 20).map(lambda v: v / 4), min_size=1, max_size=60)
 
 
-def test_curve_by_hand() -> None:
+def test_the_curve_agrees_with_a_computation_by_hand() -> None:
     curve = risk_coverage([0.9, 0.2, 0.7, 0.7], [True, False, True, False])
-    assert curve.coverage.tolist() == [0.25, 0.75, 1.0]  # the two of 0.7 come in together
+    assert curve.coverage.tolist() == [0.25, 0.75, 1.0]  # the two images with score 0.7 are accepted together
     assert curve.risk == pytest.approx([0, 1 / 3, 1 / 2])
     assert curve.threshold.tolist() == [0.9, 0.7, 0.2]
     assert curve.area == pytest.approx(0.5 * 1 / 3 + 0.25 * 1 / 2)
@@ -24,7 +24,7 @@ def test_curve_by_hand() -> None:
 
 @settings(deadline=None)
 @given(SCORES, st.integers(0, 2**31))
-def test_coverage_rises_and_the_end_is_the_error(scores: list[float], seed: int) -> None:
+def test_coverage_increases_and_the_curve_ends_at_the_error_rate(scores: list[float], seed: int) -> None:
     right = np.random.default_rng(seed).random(len(scores)) < 0.6
     curve = risk_coverage(scores, right)
     assert (np.diff(curve.coverage) > 0).all()
@@ -34,7 +34,7 @@ def test_coverage_rises_and_the_end_is_the_error(scores: list[float], seed: int)
     assert 0 <= curve.area <= 1
 
 
-def test_scores_that_know_beat_scores_that_do_not() -> None:
+def test_informative_scores_are_better_than_random_scores() -> None:
     right = np.arange(100) < 80
     knowing, blind = risk_coverage(-np.arange(100.0), right).area, risk_coverage(np.zeros(100), right).area
     assert knowing < 0.03
@@ -49,7 +49,7 @@ def test_wrong_inputs_are_named(scores: list[float], right: list[bool]) -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 300), st.integers(0, 2**31))
-def test_accepted_share_of_what_was_fitted_on_is_the_coverage(count: int, seed: int) -> None:
+def test_the_accepted_share_of_the_fitted_images_is_the_coverage(count: int, seed: int) -> None:
     logits = np.random.default_rng(seed).normal(size=(count, 3)).astype(np.float32)
     unfitted = Trust(1.0, {})
     fitted = Trust(1.0, {score: thresholds(unfitted.scores(logits, score)) for score in ("confidence", "energy")})

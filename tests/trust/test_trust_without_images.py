@@ -1,4 +1,4 @@
-"""`vl2v trust` on a run whose images have moved, or whose student is damaged: nothing that was paid for is lost."""
+"""`vl2v trust` on a run with moved images or a damaged student does not lose paid trust data."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def run(rejecting: Path, tmp_path: Path) -> Path:
 
 
 def content(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "student" / "trust.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((run / "student" / "trust.json").read_text())
+    return content
 
 
 def without_images(run: Path) -> None:
@@ -44,7 +44,7 @@ def without_images(run: Path) -> None:
     config.write_text(config.read_text().replace("root: ", "root: /nowhere"))
 
 
-def test_what_only_the_images_can_fit_stays(run: Path) -> None:
+def test_data_that_need_the_images_are_preserved(run: Path) -> None:
     before = content(run)
     assert before["domains"].keys() == {"ink", "neon"}
     without_images(run)
@@ -57,7 +57,7 @@ def test_what_only_the_images_can_fit_stays(run: Path) -> None:
     assert after["domains"] == before["domains"]
 
 
-def test_thresholds_of_another_temperature_are_not_taken_over(run: Path) -> None:
+def test_thresholds_of_another_temperature_are_not_reused(run: Path) -> None:
     file = run / "student" / "trust.json"
     file.write_text(json.dumps(content(run) | {"temperature": 3.5}))
     before = file.read_bytes()
@@ -68,7 +68,7 @@ def test_thresholds_of_another_temperature_are_not_taken_over(run: Path) -> None
     assert file.read_bytes() == before
 
 
-def test_trust_of_a_damaged_student_stays(run: Path) -> None:
+def test_the_trust_data_of_a_damaged_student_are_preserved(run: Path) -> None:
     before = content(run)
     weights = run / "student" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
