@@ -108,10 +108,12 @@ def errors_by_temperature(
     """
     one = [replace(goals, validation={name: rows}) for name, rows in goals.validation.items()]
     changed = [_for_fit(part, data, goals, linear) for part in styled.values()]
+    each_style = [fit_temperature(*values) for values in changed]
     temperatures = {
         "all": fit_temperature(*_for_fit(parts, data, goals, linear)),
         "hardest": max(fit_temperature(*_for_fit(parts, data, each, linear)) for each in (goals, *one)),
         "styles": fit_temperature(*(np.concatenate(values) for values in zip(*changed, strict=True))),
+        "hardest style": max(each_style),
     }
     domains = goals.validation | goals.test
     return {

@@ -13,6 +13,7 @@ from made_folder import change, student_of
 from tiny_dataset import Bench, Runs, vl2v
 
 from vl2v.errors import RunError, StudentError
+from vl2v.evaluation.predictions import read_predictions
 from vl2v.onnx_export.exported import change_exports, exported
 from vl2v.onnx_export.onnx import get_metadata, set_metadata
 from vl2v.origin import ORIGIN
@@ -93,6 +94,9 @@ def test_files_of_another_run_are_refused_and_the_advice_helps(bench: Bench, run
 
 def test_trust_data_of_another_run_are_fitted_again(run: Path) -> None:
     before = json.loads((run / "student" / "trust.json").read_text())
+    styled = read_predictions(run / "predictions.npz").styled_temperature
+    assert styled is not None
+    assert before["temperature"] >= styled
     change(run / "student" / "trust.json", lambda content: content | {ORIGIN: OTHER, "temperature": 7.0})
     with pytest.raises(StudentError, match="another student"):
         Student.load(run)

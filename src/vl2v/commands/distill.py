@@ -32,6 +32,7 @@ from vl2v.evaluation.split import (
     save_predictions,
     trust_of,
 )
+from vl2v.evaluation.styles import styled_temperature
 from vl2v.evaluation.unseen import UnseenClasses, evaluate_unseen
 from vl2v.evaluation.zero_shot import warn_of_teacher
 from vl2v.json_files import write_json
@@ -297,7 +298,8 @@ def _save_and_evaluate(
     backbone = plan.student_backbone
     student = Student.load(folder.student, backbone=backbone.module if backbone.recipe.kind == "module" else None)
     parts = predict(student)
-    save_predictions(parts, folder.predictions_file, built.provenance[ORIGIN])
-    student.trust = trust_of(parts)
+    styled = styled_temperature(student, plan.pixels.map(), domains, parts)
+    save_predictions(parts, folder.predictions_file, built.provenance[ORIGIN], styled)
+    student.trust = trust_of(parts, styled_temperature=styled)
     trust_file.save(student.trust, folder.student, built.provenance[ORIGIN])
     return student, replace(evaluation_of(parts, student.trust, metric), alternatives=alternatives), parts

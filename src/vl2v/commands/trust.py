@@ -180,7 +180,7 @@ def _refit(path: Path, progress: Progress, reject: Reject | None) -> Refitted:
 
 def _fit(predictions: Predictions) -> Trust:
     sources = predictions.of(predictions.role == IN_DOMAIN)
-    trust = fit(sources.student, sources.label, sources.domain)
+    trust = fit(sources.student, sources.label, sources.domain, styled_temperature=sources.styled_temperature)
     if trust is None:
         raise RunError(
             "Trust data is fitted on validation images.",

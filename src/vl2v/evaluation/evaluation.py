@@ -57,8 +57,8 @@ class DomainScore:
         zero_shot: accuracy of the teacher; None if its embeddings were not bought.
         student_ece: expected calibration error of the student, in [0, 1]; None in files of earlier versions.
         zero_shot_ece: expected calibration error of the teacher.
-        student_ece_calibrated: expected calibration error of the student with temperature scaling. One temperature is
-            fitted on all in-domain rows together. None without a temperature.
+        student_ece_calibrated: expected calibration error of the student with the temperature of its trust data; None
+            without them.
         student_aurc: area under the risk-coverage curve by calibrated confidence, in [0, 1]; lower is better.
         student_aurc_energy: area under the risk-coverage curve by energy.
         student_macro: mean recall of the student over the classes that have images, in [0, 1]; None in files of earlier

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -13,7 +13,9 @@ from vl2v.arrays import FLOAT, TEXT, WHOLE, ArraysError, Form, read_arrays
 from vl2v.data.splits import Indices
 from vl2v.evaluation.evaluation import ROLES
 from vl2v.origin import ORIGIN, check_origin
+from vl2v.trust.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 
+STYLED_TEMPERATURE = "styled_temperature"
 FORMS = {
     ORIGIN: Form(TEXT, (), optional=True),
     "domain": Form(TEXT, ("N",)),
@@ -22,6 +24,7 @@ FORMS = {
     "label": Form(WHOLE, ("N",)),
     "student": Form(FLOAT, ("N", "K")),
     "zero_shot": Form(FLOAT, ("N", "K"), optional=True),
+    STYLED_TEMPERATURE: Form(FLOAT, (), optional=True),
 }
 
 
@@ -36,6 +39,7 @@ class Predictions:
         label: [N] int64.
         student: [N, K] float32 logits, without temperature scaling.
         teacher: [N, K] float32 zero-shot logits; None if the teacher was not queried.
+        styled_temperature: that of `vl2v.evaluation.styles`; None in files of earlier versions.
     """
 
     domain: NDArray[np.str_]
@@ -44,6 +48,7 @@ class Predictions:
     label: NDArray[np.int64]
     student: NDArray[np.float32]
     teacher: NDArray[np.float32] | None
+    styled_temperature: float | None = None
 
     @property
     def domains(self) -> list[str]:
@@ -60,7 +65,10 @@ class Predictions:
         """Return the predictions for some of the images, given as a mask or as indices."""
         teacher = None if self.teacher is None else self.teacher[chosen]
         domain, role, path = (part[chosen] for part in (self.domain, self.role, self.path))
-        return Predictions(domain, role, path, self.label[chosen], self.student[chosen], teacher)
+        return replace(
+            self, domain=domain, role=role, path=path, label=self.label[chosen], student=self.student[chosen],
+            teacher=teacher,
+        )  # fmt: skip
 
     def roles(self) -> dict[str, Predictions]:
         """Return the predictions by role, without roles that have no images."""
@@ -84,7 +92,11 @@ def read_predictions(file: Path, anywhere: bool = False, *, origin: str = "") ->
     check_answers(found["role"], found["path"], found["label"], found["student"].shape[1], anywhere)
     teacher = found["zero_shot"].astype(np.float32) if "zero_shot" in found else None
     domain, role, path, label = (found[name] for name in ("domain", "role", "path", "label"))
-    return Predictions(domain, role, path, label.astype(np.int64), found["student"].astype(np.float32), teacher)
+    styled = float(found[STYLED_TEMPERATURE].item()) if STYLED_TEMPERATURE in found else None
+    if styled is not None and not MIN_TEMPERATURE <= styled <= MAX_TEMPERATURE:
+        raise ArraysError(f"the temperature {styled:g}, expected {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}")
+    student = found["student"].astype(np.float32)
+    return Predictions(domain, role, path, label.astype(np.int64), student, teacher, styled)
 
 
 def check_answers(

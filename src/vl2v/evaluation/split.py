@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vl2v.data.splits import DatasetRows, Slots
 from vl2v.evaluation.evaluation import IN_DOMAIN, Evaluation, Logits, domain_score, split_domains, student_answers
+from vl2v.evaluation.predictions import STYLED_TEMPERATURE
 from vl2v.evaluation.reference import LABELS, TEACHER, Reference
 from vl2v.origin import ORIGIN
 from vl2v.planning.plan import RunPlan
@@ -103,11 +104,14 @@ def predict_domains(
     return tuple(predictions)
 
 
-def trust_of(parts: Sequence[DomainPredictions], drift: bool = True) -> Trust | None:
+def trust_of(
+    parts: Sequence[DomainPredictions], drift: bool = True, styled_temperature: float | None = None
+) -> Trust | None:
     """Fit trust data on the in-domain predictions, if there are any. Held-out domains are not used.
 
     Args:
         drift: whether to fit a drift reference too, which takes longer than the rest.
+        styled_temperature: as in `vl2v.trust.fit.fit`.
     """
     sources = [part for part in parts if part.role == IN_DOMAIN]
     if not sources:
@@ -115,7 +119,7 @@ def trust_of(parts: Sequence[DomainPredictions], drift: bool = True) -> Trust | 
     domains = np.concatenate([np.full(len(part.labels), part.domain) for part in sources])
     logits, labels = (np.concatenate([getattr(part, name) for part in sources]) for name in ("logits", "labels"))
     rows = [part.embeddings for part in sources if part.embeddings is not None]
-    return fit(logits, labels, domains, np.concatenate(rows) if rows and drift else None)
+    return fit(logits, labels, domains, np.concatenate(rows) if rows and drift else None, styled_temperature)
 
 
 def evaluation_of(parts: Sequence[DomainPredictions], trust: Trust | None, metric: Metric = "accuracy") -> Evaluation:
@@ -129,17 +133,21 @@ def evaluation_of(parts: Sequence[DomainPredictions], trust: Trust | None, metri
     return Evaluation(tuple(rows), reference=parts[0].reference if parts else LABELS, metric=metric)
 
 
-def save_predictions(parts: Sequence[DomainPredictions], file: Path, origin: str = "") -> None:
+def save_predictions(
+    parts: Sequence[DomainPredictions], file: Path, origin: str = "", styled_temperature: float | None = None
+) -> None:
     """Write all predictions to an .npz file.
 
     The arrays are ``origin`` (that of the student, if it is known), ``domain``, ``role`` and ``path`` [N] of text,
-    ``label`` [N] int64, ``student`` [N, K] float16 logits, and ``zero_shot`` [N, K] float16 if the teacher's embeddings
-    were bought.
+    ``label`` [N] int64, ``student`` [N, K] float16 logits, ``zero_shot`` [N, K] float16 if the teacher's embeddings
+    were bought, and ``styled_temperature`` (that of `vl2v.evaluation.styles`, if there are validation images).
     """
     domains = [_columns(part) for part in parts]
     columns: dict[str, Any] = {key: np.concatenate([part[key] for part in domains]) for key in domains[0]}
+    columns |= {ORIGIN: np.array(origin)} if origin else {}
+    columns |= {STYLED_TEMPERATURE: np.array(styled_temperature)} if styled_temperature else {}
     with replacing(file) as fresh, fresh.open("wb") as handle:
-        np.savez_compressed(handle, **columns | ({ORIGIN: np.array(origin)} if origin else {}))
+        np.savez_compressed(handle, **columns)
 
 
 def _columns(part: DomainPredictions) -> dict[str, NDArray[Any]]:

@@ -44,7 +44,9 @@ class Rejection:
 def fitted(predictions: Predictions) -> Trust | None:
     """Fit trust data as a new run does, on validation images of the source domains. None if there are none."""
     part = predictions.roles().get(IN_DOMAIN)
-    return None if part is None else fit(part.student, part.label, part.domain)
+    if part is None:
+        return None
+    return fit(part.student, part.label, part.domain, styled_temperature=part.styled_temperature)
 
 
 def calibrations(predictions: Predictions, trust: Trust) -> tuple[Calibration, ...]:

@@ -18,6 +18,7 @@ def fit(
     labels: NDArray[np.int64],
     domains: NDArray[np.str_],
     embeddings: NDArray[np.float32] | None = None,
+    styled_temperature: float | None = None,
 ) -> Trust | None:
     """Fit temperature, thresholds and drift reference, a deterministic function of the arguments; None without images.
 
@@ -25,10 +26,11 @@ def fit(
         logits: [N, K] finite, of validation images of the source domains, never of a held-out domain.
         labels: [N] int64.
         embeddings: [N, D], with rows of length one. None for a student without a text head.
+        styled_temperature: that of `vl2v.evaluation.styles`; the temperature is at least as high.
     """
     if not len(logits):
         return None
-    temperature = _temperature(logits, labels, domains)
+    temperature = max(_temperature(logits, labels, domains), styled_temperature or 0)
     before, after = (reliability(probabilities(logits, t), labels).error for t in (1.0, temperature))
     reject = {score: thresholds(scores(logits, score, temperature)) for score in SCORES}
     calibration = {"images": len(logits), "ece_before": before, "ece_after": after}
