@@ -132,7 +132,7 @@ def nouns_file(folder: Path, out: Path) -> dict[str, NDArray[np.float32]]:
         texts = list(dict.fromkeys((*read_nouns(), *CLASSES)))
         np.savez(file, texts=np.array(texts), embeddings=SimulatedVendor(folder).embed_texts(texts))
     with np.load(file) as arrays:
-        return dict(zip(arrays["texts"].tolist(), arrays["vectors"], strict=True))
+        return dict(zip(arrays["texts"].tolist(), arrays["embeddings"], strict=True))
 
 
 def auroc(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> float:
