@@ -72,7 +72,7 @@ def test_held_out_images_do_not_change_it(pixels: np.ndarray) -> None:
 
 @pytest.mark.parametrize(("styled", "expected"), [(9.0, 9.0), (0.1, None), (None, None)])
 def test_the_temperature_is_at_least_that_of_other_styles(styled: float | None, expected: float | None) -> None:
-    logits, labels = np.float32([[9, 0], [9, 0], [0, 9]]), np.array([0, 0, 1])
+    logits, labels = np.array([[9, 0], [9, 0], [0, 9]], np.float32), np.array([0, 0, 1])
     alone, trust = (fit(logits, labels, np.array(["ink"] * 3), styled_temperature=t) for t in (None, styled))
     assert alone is not None
     assert trust is not None
