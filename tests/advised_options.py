@@ -1,4 +1,4 @@
-"""Options that a message advises: the command that printed it, or the one that the message names, must accept them."""
+"""Options in messages must be accepted by the command that printed the message, or that it names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PRINTED = re.compile(r"^(?:error|warning): .*?(?=^(?:error|warning): |\Z)", re.M
 
 @cache
 def options_by_command() -> dict[str, frozenset[str]]:
-    """The options of every command, by its words after ``vl2v``."""
+    """Return the options of every command by its words after ``vl2v``."""
     from typer.main import get_command
 
     from vl2v.cli import app
@@ -32,27 +32,27 @@ def _flags(command: Any) -> list[str]:
 
 
 def _known(words: str) -> str:
-    """The command that words begin with; empty if there is none."""
+    """Return the command at the beginning of the words, or an empty string."""
     first, _, second = words.partition(" ")
     known = options_by_command()
     return next((name for name in (f"{first} {second}", first) if name in known), "")
 
 
 def foreign_options(arguments: Sequence[str], printed: str) -> list[str]:
-    """Options in the errors and warnings of a command that no command accepts in their place.
+    """Return options in the errors and warnings of a command that the advised command does not accept.
 
     Args:
         arguments: the words after `vl2v`.
         printed: what the command printed on standard error.
     """
-    own, found = _known(" ".join(arguments[:2])), []
+    known, foreign = _known(" ".join(arguments[:2])), []
     for message in PRINTED.findall(printed):
         for clause in re.split(r"[;\n]|\. |, or ", message):
             for flag in FLAG.finditer(clause):
                 named = list(NAMED.finditer(clause, 0, flag.start()))
-                command = own if not named else "" if named[-1][2] else _known(named[-1][1])
+                command = known if not named else "" if named[-1][2] else _known(named[-1][1])
                 if clause.startswith(" of vl2v distill", flag.end()):
                     command = "distill"
                 if command and flag[0] not in options_by_command()[command]:
-                    found.append(f"vl2v {command} has no {flag[0]}: {clause.strip()}")
-    return found
+                    foreign.append(f"vl2v {command} has no {flag[0]}: {clause.strip()}")
+    return foreign

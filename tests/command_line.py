@@ -1,4 +1,4 @@
-"""The command line in this process: what `vl2v ...` prints and returns, without seconds of imports."""
+"""Run `vl2v` commands in this process, which saves seconds of imports."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from advised_options import foreign_options
 
-SET_UP = ("huggingface_hub", "timm", "transformers", "torch.distributed")  # loggers that `vl2v` makes quiet
+SET_UP = ("huggingface_hub", "timm", "transformers", "torch.distributed")  # loggers that `vl2v` silences
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left, named as in `subprocess.CompletedProcess`."""
+    """The result of a command, with the attributes of `subprocess.CompletedProcess`."""
 
     returncode: int
     stdout: str
@@ -32,7 +32,7 @@ class Done:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a command in a test."""
+    """Return the environment of a command in a test."""
     return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "ACCELERATE_USE_CPU": "1"}
 
 
@@ -56,18 +56,18 @@ def run_cli(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Don
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    if found := foreign_options([str(argument) for argument in arguments], result.stderr):
-        raise AssertionError("\n".join(found))
+    if foreign := foreign_options([str(argument) for argument in arguments], result.stderr):
+        raise AssertionError("\n".join(foreign))
     return Done(result.exit_code, result.stdout, result.stderr)
 
 
 @contextmanager
 def unchanged_process() -> Iterator[None]:
-    """Put everything back that a command changes for its whole process."""
+    """Restore everything that a command changes for the process."""
     with ExitStack() as after:
         after.enter_context(mock.patch.dict(os.environ))
         after.enter_context(warnings.catch_warnings())
-        after.enter_context(mock.patch("vl2v.cli.distill.keep_freed_memory"))  # glibc cannot be told to forget it
+        after.enter_context(mock.patch("vl2v.cli.distill.keep_freed_memory"))  # it cannot be undone in glibc
         after.callback(os.chdir, Path.cwd())
         for name in (None, *SET_UP):
             logger = logging.getLogger(name)

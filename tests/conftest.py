@@ -20,14 +20,14 @@ POSIX = re.compile(r"^import (fcntl|resource)$|os\.fork|fork_server|mkfifo|AF_UN
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out test files with features of POSIX on a system without them (Windows)."""
+    """Ignore test files that need POSIX on a system without it (Windows)."""
     if hasattr(os, "fork") or collection_path.suffix != ".py":
         return None
     return POSIX.search(collection_path.read_text(encoding="utf-8")) is not None or None
 
 
 def find_shared() -> Path | None:
-    """The maintainers' folder of golden numbers and benchmark data, next to the checkout; users do not have it."""
+    """The folder of the maintainers with golden numbers and benchmark data, next to the checkout."""
     named = os.environ.get("VL2V_SHARED")
     path = Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
     return path if path.is_dir() else None
@@ -43,15 +43,15 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """Makes folders once for all workers."""
+    """Creates folders once for all workers."""
     return Once(shared_root(tmp_path_factory))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Measure what tests cost."""
+    """Measure the CPU time of tests."""
     config.pluginmanager.register(Tiers(), "tiers")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let a maintainer with keys ask real vendors."""
+    """Add an option with which maintainers test real vendors."""
     parser.addoption("--live", action="store_true", help="ask real vendors whose keys are in the environment")

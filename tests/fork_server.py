@@ -31,7 +31,7 @@ HEAVY = (
 
 @dataclass
 class Child:
-    """A process of `vl2v`, with the part of `subprocess.Popen`'s interface that tests need."""
+    """A process of `vl2v` with the part of the interface of `subprocess.Popen` that tests need."""
 
     pid: int
     folder: Path
@@ -43,9 +43,9 @@ class Child:
         if self.returncode is None and ended.exists():
             from tiers import add_cpu_seconds
 
-            found = json.loads(ended.read_text())
-            self.returncode = int(found["status"])
-            add_cpu_seconds(found["seconds"])
+            result = json.loads(ended.read_text())
+            self.returncode = int(result["status"])
+            add_cpu_seconds(result["seconds"])
         return self.returncode
 
     def wait(self, timeout: float = 300) -> int:
@@ -68,17 +68,17 @@ class Child:
 
     @property
     def stdout(self) -> str:
-        """What it has printed so far."""
+        """Return the standard output so far."""
         return (self.folder / "stdout").read_text()
 
     @property
     def stderr(self) -> str:
-        """What it has printed to standard error so far."""
+        """Return the standard error so far."""
         return (self.folder / "stderr").read_text()
 
     @property
     def done(self) -> Done:
-        """What it left, once it has ended."""
+        """Return the result once the process has ended."""
         return Done(self.wait(), self.stdout, self.stderr)
 
 
@@ -160,7 +160,7 @@ def _run(order: dict[str, Any]) -> None:
 
 
 def _watch(order: dict[str, Any]) -> None:
-    """Fork the child, tell its number, and write down how it ended; never returns."""
+    """Fork the child, report its process id, and record its exit status; never returns."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
     if not child:

@@ -1,4 +1,4 @@
-"""Folders that are expensive to make, made once for all tests and all workers of a run of pytest."""
+"""Folders that are slow to create, created once for all tests and workers of a run of pytest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from filelock import FileLock
 
 
 class Once:
-    """Makes folders by name; a second worker waits for the first one, and finds the folder."""
+    """Creates folders by name. A second worker waits for the first one and uses its folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -34,6 +34,6 @@ class Once:
 
 
 def shared_root(factory: pytest.TempPathFactory) -> Path:
-    """A folder that all workers of this run of pytest have in common."""
+    """Return a folder that all workers of this run of pytest share."""
     base = factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"

@@ -1,4 +1,4 @@
-"""Packages of others, put where Python finds them, as pip would."""
+"""Third-party packages, installed on the path as by pip."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def install_package(site: Path, module: str, code: str, entry_points: str) -> Path:
-    """Write a package with a single module into a folder of `sys.path`; returns the file of its entry points."""
+    """Write a package with a single module into a folder of `sys.path` and return the file of its entry points."""
     site.mkdir(exist_ok=True)
     (site / f"{module}.py").write_text(code)
     info = site / f"{module}-1.0.dist-info"

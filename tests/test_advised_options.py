@@ -1,4 +1,4 @@
-"""Messages advise options that the command accepts, and `vl2v.hints` knows which those are."""
+"""Messages advise options that the command accepts, as listed in `vl2v.hints`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_options_of_a_command_are_known(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "text", "said"),
+    ("command", "text", "expected"),
     [
         (label.label, SKIP, SKIP),
         (repair.repair, SKIP, SKIP),
@@ -47,11 +47,11 @@ def test_the_options_of_a_command_are_known(name: str) -> None:
         (expect.expect, "name it with --image; there are: a", "name it with --image; there are: a"),
     ],
 )
-def test_advice_fits_the_command(command: Callable[..., None], text: str, said: str) -> None:
+def test_advice_fits_the_command(command: Callable[..., None], text: str, expected: str) -> None:
     with advising(forms_of(command)):
-        assert fitting(text, step=True) == said
-        assert fitting(said, step=True) == said
-        assert ConfigError("x", next_step=text).next_step == said
+        assert fitting(text, step=True) == expected
+        assert fitting(expected, step=True) == expected
+        assert ConfigError("x", next_step=text).next_step == expected
     assert fitting(text, step=True) == text, "the Python API has all settings"
 
 

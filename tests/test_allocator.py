@@ -19,9 +19,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 """
 
 
-def faults(how: str) -> int:
+def faults(mode: str) -> int:
     environment = os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0"}  # NumPy's own large pages would hide the difference
-    command = [sys.executable, "-c", CODE, how]
+    command = [sys.executable, "-c", CODE, mode]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     if done.stdout.strip() == "no glibc":
         pytest.skip("there is no glibc here")

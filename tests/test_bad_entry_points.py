@@ -1,4 +1,4 @@
-"""Bad inputs of tables, other tools' datasets and newer options: each message has expected, found and next step."""
+"""Wrong tables, datasets of other tools and options give messages with expected, found and next step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ USAGE = ("is empty", "Give a value")
 
 
 @dataclass
-class World:
+class Workspace:
     """A folder of images, and files that are written into it."""
 
     root: Path
@@ -62,7 +62,7 @@ class World:
         return str(self.root / name)
 
     def saved(self, name: str, **files: str) -> str:
-        """A folder as the package datasets writes it, with some of its files."""
+        """Write a folder like the package datasets, with some of its files."""
         for file, content in {"state": "{}", "dataset_info": "{}", **files}.items():
             self.file(f"{name}/{file}.json", content)
         return str(self.root / name)
@@ -73,20 +73,20 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = World(tmp_path_factory.mktemp("world"))
-    for path, kind, domain, _, clip in world.rows:
-        for folder in (world.root, world.root / "data"):
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("world"))
+    for path, kind, domain, _, clip in workspace.rows:
+        for folder in (workspace.root, workspace.root / "data"):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (8, 8), (int(clip[-1]), len(domain), ord(kind[0]))).save(folder / path)
-    quote(world, str(world.root / "data"), "--prompts", "{")  # imports, for seconds
-    return world
+    quote(workspace, str(workspace.root / "data"), "--prompts", "{")  # imports, for seconds
+    return workspace
 
 
-def quote(world: World, *words: str) -> tuple[int, str]:
+def quote(workspace: Workspace, *words: str) -> tuple[int, str]:
     base = [
-        "--teacher", "offline:", "--student", "offline:", "--cache", str(world.root / "c"),
-        "--store", str(world.root / "s"), "-q",
+        "--teacher", "offline:", "--student", "offline:", "--cache", str(workspace.root / "c"),
+        "--store", str(workspace.root / "s"), "-q",
     ]  # fmt: skip
     done = run_cli("quote", *words, *base)
     return done.returncode, done.stdout + done.stderr
@@ -224,32 +224,37 @@ OPTIONS: dict[str, tuple[Words, Sequence[str], Words]] = {
 
 
 @pytest.mark.parametrize("case", TABLES.values(), ids=TABLES)
-def test_tables(world: World, case: Any) -> None:
-    words, parts, named = case(world)
-    check(*quote(world, *words), parts, named)
+def test_wrong_tables_are_refused(workspace: Workspace, case: Any) -> None:
+    words, parts, named = case(workspace)
+    check(*quote(workspace, *words), parts, named)
 
 
 @pytest.mark.parametrize("case", SOURCES.values(), ids=SOURCES)
-def test_other_sources(world: World, case: Any) -> None:
-    words, parts, named = case(world)
-    check(*quote(world, *words), parts, named)
+def test_wrong_sources_are_refused(workspace: Workspace, case: Any) -> None:
+    words, parts, named = case(workspace)
+    check(*quote(workspace, *words), parts, named)
 
 
 @pytest.mark.parametrize("case", OPTIONS.values(), ids=OPTIONS)
-def test_options(world: World, case: tuple[Words, Sequence[str], Words]) -> None:
-    data = str(world.root / "data")
+def test_wrong_options_are_refused(workspace: Workspace, case: tuple[Words, Sequence[str], Words]) -> None:
+    data = str(workspace.root / "data")
     words = [data if word == "DATA" else word for word in case[0]]
-    check(*quote(world, data, *words), *case[1:])
+    check(*quote(workspace, data, *words), *case[1:])
 
 
 @pytest.mark.parametrize("name", ["nothing", "ink", "t.txt"])
-def test_final_without_a_run(world: World, name: str) -> None:
-    world.file("t.txt", "no run")
-    done = run_cli("final", world.root / name, "--out", world.root / "final")
+def test_final_without_a_run_is_refused(workspace: Workspace, name: str) -> None:
+    workspace.file("t.txt", "no run")
+    done = run_cli("final", workspace.root / name, "--out", workspace.root / "final")
     check(done.returncode, done.stderr, PARTS, [name, "config.yaml", "vl2v distill"])
 
 
-@pytest.mark.parametrize(("given", "workers"), [("auto", None), ("4", 4), (0, 0), (None, None)])
-def test_workers_that_are_accepted(given: object, workers: int | None) -> None:
-    values = {"data": {"root": "."}, "teacher": {"spec": "offline:"}, "student": {"spec": "offline:"}, "workers": given}
+@pytest.mark.parametrize(("stated", "workers"), [("auto", None), ("4", 4), (0, 0), (None, None)])
+def test_workers_that_are_accepted(stated: object, workers: int | None) -> None:
+    values = {
+        "data": {"root": "."},
+        "teacher": {"spec": "offline:"},
+        "student": {"spec": "offline:"},
+        "workers": stated,
+    }
     assert parse(RunConfig, values, "the settings").workers == workers

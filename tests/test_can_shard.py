@@ -24,7 +24,7 @@ def backbone(monkeypatch: pytest.MonkeyPatch) -> Counted:
     return Counted(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5))
 
 
-def test_a_backbone_is_tried_once(backbone: Counted) -> None:
+def test_a_backbone_is_tested_once(backbone: Counted) -> None:
     accelerator = Accelerator(cpu=True)
     assert can_shard(backbone, 8, accelerator)
     tried = backbone.calls

@@ -1,4 +1,4 @@
-"""The options of quote, distill, demo and benchmark run are made from the fields of the settings."""
+"""The options of quote, distill, demo and benchmark run are generated from the fields of the settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parameters(*names: str) -> dict[str, Any]:
 
 
 def called(monkeypatch: pytest.MonkeyPatch, function: str, *arguments: str) -> dict[str, Any]:
-    """What a command passes on to the function of the API."""
+    """Return the arguments that a command passes to the function of the API."""
     seen: dict[str, Any] = {}
 
     def stop(*_: Any, **values: Any) -> None:
@@ -37,8 +37,8 @@ def called(monkeypatch: pytest.MonkeyPatch, function: str, *arguments: str) -> d
         raise ConfigError("stopped")
 
     monkeypatch.setattr(function, stop)
-    said = CliRunner().invoke(app, list(arguments)).output
-    assert "stopped" in said, said
+    message = CliRunner().invoke(app, list(arguments)).output
+    assert "stopped" in message, message
     return seen
 
 
@@ -61,14 +61,14 @@ def test_every_option_has_a_help_a_section_and_a_field() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_help_is_not_cut(width: int) -> None:
+def test_the_help_is_not_truncated(width: int) -> None:
     for command in ("quote", "distill", "demo"):
-        said = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": str(width)}).output
+        message = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": str(width)}).output
         for flag in parameters(command):
-            assert f"{flag} " in said or f"{flag}," in said, (command, flag)
+            assert f"{flag} " in message or f"{flag}," in message, (command, flag)
 
 
-def test_distill_passes_on_what_was_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_distill_passes_on_the_stated_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     words = [
         *("distill", str(tmp_path), "--teacher", "offline:", "--student", "offline:", "--out", str(tmp_path / "run")),
         *("--classes", "cat", "--classes", "dog,cow", "--held-out", "a", "--held-out", "b", "--held-out-class", "c"),
@@ -100,7 +100,7 @@ def test_a_time_in_a_file_is_read_as_on_the_command_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"distil": {"steps": 3}}, "did you mean distill"),
         ({"steps": 3}, "did you mean align.steps or distill.steps?"),
@@ -110,24 +110,24 @@ def test_a_time_in_a_file_is_read_as_on_the_command_line() -> None:
         ({"zzz": 3}, r"\(found 3\)$|\(found 3\)\n"),
     ],
 )
-def test_an_unknown_key_lists_near_ones(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_an_unknown_key_is_refused_with_similar_ones(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         parse(RunConfig, BASE | settings, "the settings")
 
 
-def test_missing_arguments_may_be_in_the_file_of_settings(tmp_path: Path) -> None:
+def test_missing_arguments_can_be_in_the_file_of_settings(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("data: {root: x}\nteacher: {spec: 'offline:'}")
-    said = CliRunner().invoke(app, ["distill", "--config", str(file)]).output
-    assert "error: --student is missing." in said
+    message = CliRunner().invoke(app, ["distill", "--config", str(file)]).output
+    assert "error: --student is missing." in message
 
 
 def test_the_demo_takes_settings_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = called(monkeypatch, "vl2v.demo.job.demo", "demo", "--set", "distill.steps=3", "--out", str(tmp_path))
-    assert given["settings"] == {"distill": {"steps": 3}}
-    for own in ({"method": "kd"}, {"data": {"root": "x"}}):
+    passed = called(monkeypatch, "vl2v.demo.job.demo", "demo", "--set", "distill.steps=3", "--out", str(tmp_path))
+    assert passed["settings"] == {"distill": {"steps": 3}}
+    for settings in ({"method": "kd"}, {"data": {"root": "x"}}):
         with pytest.raises(ConfigError, match="chooses these"):
-            job._check_settings(tmp_path, own)
+            job._check_settings(tmp_path, settings)
     for _ in range(2):
         job._check_settings(tmp_path, {"data": {"skip_bad": True}})
     with pytest.raises(ConfigError, match=r"(?s)begun with other settings.*skip_bad"):
@@ -140,13 +140,13 @@ def test_the_demo_takes_settings_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_evaluate_and_teacher_check_share_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("evaluate", "run", "x.csv", "--label", "kind", "--group", "clip", "--domain-column", "site", "--skip-bad")
-    given = called(monkeypatch, "vl2v.api.evaluate", *words)
+    passed = called(monkeypatch, "vl2v.api.evaluate", *words)
     columns = {"label": "kind", "group": "clip", "domain": "site"}
-    assert (given["columns"], given["skip_bad"]) == (columns, True)
+    assert (passed["columns"], passed["skip_bad"]) == (columns, True)
     assert "--set" not in parameters("evaluate")
     check = ("teacher", "check", "file:x", "--free", "--price-per-1000-texts", "2", "--set", "teacher.views=3")
-    given = called(monkeypatch, "vl2v.commands.check.check_teacher", *check)
-    assert given["settings"]["teacher"].items() >= {"price_per_1000_texts": "2", "free": True, "views": 3}.items()
+    passed = called(monkeypatch, "vl2v.commands.check.check_teacher", *check)
+    assert passed["settings"]["teacher"].items() >= {"price_per_1000_texts": "2", "free": True, "views": 3}.items()
 
 
 def test_the_limits_of_a_number_are_in_words() -> None:
@@ -160,7 +160,7 @@ def test_the_limits_of_a_number_are_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["teacher", "check", "offline:", "--images", "1"], "expected 2 or more, found 1"),
         (["serve", "run", "--port", "65536"], "expected from 1 to 65,535, found 65536"),
@@ -169,7 +169,7 @@ def test_the_limits_of_a_number_are_in_words() -> None:
         (["distill", "photos", "--cpus-per-worker", "-1"], "expected 0 or more, found -1.0"),
     ],
 )
-def test_a_number_beyond_its_limits_is_refused(words: list[str], said: str) -> None:
+def test_a_number_beyond_its_limits_is_refused(words: list[str], message: str) -> None:
     done = run_cli(*words)
     assert done.returncode == 2
-    assert said in " ".join(done.stderr.replace("│", " ").split())
+    assert message in " ".join(done.stderr.replace("│", " ").split())

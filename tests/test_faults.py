@@ -1,4 +1,4 @@
-"""What the machine refuses is told with the path, the option that changes it, and a next step."""
+"""Errors of the system are reported with the path, the option that changes it, and a next step."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 NOBODY = 65534
 
 
-def said(*arguments: object, code: int | None = None) -> str:
-    """What the command line prints on standard error; it never is a traceback."""
+def stderr_of(*arguments: object, code: int | None = None) -> str:
+    """Return the standard error of a command, which must not be a traceback."""
     done = CliRunner().invoke(app, [*map(str, arguments)])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     assert code is None or done.exit_code == code, done.output
@@ -71,7 +71,7 @@ def teacher(photos: Path, tmp_path: Path) -> str:
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Not root, whom no permission stops."""
+    """Run as a user other than root, who ignores permissions."""
     if os.geteuid() != 0:
         yield
         return
@@ -94,7 +94,7 @@ def read_only(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        gc.collect()  # a traceback holds cursors
+        gc.collect()  # a traceback keeps cursors open
         subprocess.run(["umount", path], check=True) if mounted else path.chmod(0o755)
 
 
@@ -106,30 +106,30 @@ def full_disk(path: Path, size: str = "64k") -> Iterator[None]:
     try:
         yield
     finally:
-        gc.collect()  # a traceback holds cursors
-        subprocess.run(["umount", path], check=True)  # fails where a file was left open
+        gc.collect()  # a traceback keeps cursors open
+        subprocess.run(["umount", path], check=True)  # fails if a file was left open
 
 
-def test_a_read_only_disk_is_told_with_the_option_that_names_it(photos: Path, teacher: str, tmp_path: Path) -> None:
+def test_a_read_only_disk_is_reported_with_the_option_of_its_path(photos: Path, teacher: str, tmp_path: Path) -> None:
     fine = {"--cache": tmp_path / "cache", "--store": tmp_path / "store.sqlite"}
     for flag, name in (("--cache", "ro"), ("--cache", "ro/deep/cache"), ("--store", "ro/s.sqlite")):
         flags = [part for pair in (fine | {flag: tmp_path / name}).items() for part in pair]
         with read_only(tmp_path / "ro"):
-            told = said("quote", photos, "--teacher", teacher, "-q", *flags, code=13)
-        assert flag in told, told
-        assert "read-only" in told or "permission" in told
-        assert str(tmp_path / "ro") in told
+            message = stderr_of("quote", photos, "--teacher", teacher, "-q", *flags, code=13)
+        assert flag in message, message
+        assert "read-only" in message or "permission" in message
+        assert str(tmp_path / "ro") in message
 
 
 def test_the_ledger_is_read_from_a_read_only_disk(tmp_path: Path) -> None:
     (tmp_path / "ro").mkdir()
     EmbeddingStore(tmp_path / "ro" / "s.sqlite").close()
     with read_only(tmp_path / "ro"):
-        assert said("ledger", "--store", tmp_path / "ro" / "s.sqlite", code=0) == ""
+        assert stderr_of("ledger", "--store", tmp_path / "ro" / "s.sqlite", code=0) == ""
 
 
 def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    assert "is missing" in said("ledger", "--store", tmp_path / "none.sqlite", code=13)
+    assert "is missing" in stderr_of("ledger", "--store", tmp_path / "none.sqlite", code=13)
     assert not (tmp_path / "none.sqlite").exists()
 
 
@@ -145,25 +145,25 @@ def test_a_damaged_store_is_left_as_it_is(
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for suffix in ("-wal", "-shm"):
         Path(f"{store}{suffix}").unlink(missing_ok=True)
-    whole = store.read_bytes()
+    content = store.read_bytes()
     if damage == "folder":
         store.unlink()
         store.mkdir()
     else:
         store.write_bytes({
-            "cut": whole[: len(whole) // 2],
+            "cut": content[: len(content) // 2],
             "noise": np.random.default_rng(0).bytes(3000),
-            "zeroed tail": whole[:4096] + bytes(len(whole) - 4096),
+            "zeroed tail": content[:4096] + bytes(len(content) - 4096),
         }[damage])  # fmt: skip
     before = store.read_bytes() if store.is_file() else b""
     more = [photos, "--teacher", teacher, "-q", "--cache", tmp_path / "c"] if command == "quote" else []
-    told = said(command, *more, "--store", store)
-    assert str(store) in told, told
-    assert "next:" in told
+    message = stderr_of(command, *more, "--store", store)
+    assert str(store) in message, message
+    assert "next:" in message
     if damage == "folder":
-        assert "a folder instead of a file" in told
+        assert "a folder instead of a file" in message
     else:
-        assert ".recover" in told
+        assert ".recover" in message
         assert store.read_bytes() == before
 
 
@@ -175,8 +175,8 @@ def test_a_store_of_another_program_or_of_a_newer_version_is_not_changed(tmp_pat
     with closing(sqlite3.connect(newer)) as db:
         db.execute("PRAGMA user_version = 99")
     for file, words in ((other, "another program"), (newer, "newer version (format 99; this version supports 1)")):
-        told = said("ledger", "--store", file)
-        assert words in told, told
+        message = stderr_of("ledger", "--store", file)
+        assert words in message, message
         for read_only in (False, True):
             with pytest.raises(Vl2vError, match=re.escape(words)):
                 EmbeddingStore(file, read_only=read_only)
@@ -184,7 +184,7 @@ def test_a_store_of_another_program_or_of_a_newer_version_is_not_changed(tmp_pat
         assert [row[0] for row in db.execute("SELECT name FROM sqlite_master")] == ["photos"]
 
 
-def test_a_store_that_another_process_holds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_another_process_locks_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vl2v.sqlite.PATIENCE", 0.1)
     store = tmp_path / "s.sqlite"
     EmbeddingStore(store).close()
@@ -192,21 +192,21 @@ def test_a_store_that_another_process_holds_is_told(tmp_path: Path, monkeypatch:
         db.execute("BEGIN EXCLUSIVE")
         with pytest.raises(sqlite3.OperationalError) as caught:
             EmbeddingStore(store)
-    found = explain(caught.value, locations_in({"store": store}))
-    assert isinstance(found, AccessError)
-    assert "locked by another process" in str(found)
-    assert str(store) in str(found)
+    explained = explain(caught.value, locations_in({"store": store}))
+    assert isinstance(explained, AccessError)
+    assert "locked by another process" in str(explained)
+    assert str(store) in str(explained)
 
 
-def test_who_waits_for_another_buyer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_another_purchase_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vl2v.locking.SOON", 0.1)
     first, second = (EmbeddingStore(tmp_path / "s.sqlite") for _ in range(2))
-    told = threading.Event()
+    warned = threading.Event()
 
     class Told(Silent):
         def warn(self, text: str) -> None:
             assert "another process is buying" in text
-            told.set()
+            warned.set()
 
     def buy() -> None:
         with second.alone(Told()):
@@ -216,16 +216,16 @@ def test_who_waits_for_another_buyer_is_told(tmp_path: Path, monkeypatch: pytest
         with first.alone():
             waiting = threading.Thread(target=buy)
             waiting.start()
-            assert told.wait(10)
+            assert warned.wait(10)
         waiting.join(10)
         assert not waiting.is_alive()
 
 
 @pytest.mark.parametrize("flag", ["--cache", "--store"])
-def test_a_full_disk_is_told_with_its_own_option(photos: Path, teacher: str, tmp_path: Path, flag: str) -> None:
-    places = {"--cache": tmp_path / "cache", "--store": tmp_path / "store.sqlite"}
-    places[flag] = tmp_path / "full" / "x"
-    flags = [part for pair in places.items() for part in pair]
+def test_a_full_disk_is_reported_with_its_option(photos: Path, teacher: str, tmp_path: Path, flag: str) -> None:
+    flags_of_paths = {"--cache": tmp_path / "cache", "--store": tmp_path / "store.sqlite"}
+    flags_of_paths[flag] = tmp_path / "full" / "x"
+    flags = [part for pair in flags_of_paths.items() for part in pair]
     with full_disk(tmp_path / "full"):
         (tmp_path / "full" / "ballast").write_bytes(b"")
         with (tmp_path / "full" / "ballast").open("wb", buffering=0) as handle:
@@ -234,31 +234,33 @@ def test_a_full_disk_is_told_with_its_own_option(photos: Path, teacher: str, tmp
                     pass
             except OSError:
                 pass
-        told = said("quote", photos, "--teacher", teacher, "-q", *flags, code=9)
-    assert flag in told, told
+        message = stderr_of("quote", photos, "--teacher", teacher, "-q", *flags, code=9)
+    assert flag in message, message
     other = {"--cache": "--store", "--store": "--cache"}[flag]
-    assert other not in told.partition("next:")[2], told
+    assert other not in message.partition("next:")[2], message
 
 
-def test_no_file_may_grow(photos: Path, teacher: str, tmp_path: Path) -> None:
+def test_a_limit_on_file_sizes_is_reported(photos: Path, teacher: str, tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        told = said(
+        message = stderr_of(
             "quote", photos, "--teacher", teacher, "-q", "--cache", tmp_path / "c", "--store", tmp_path / "s.sqlite"
         )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "--cache" in told, told
+    assert "--cache" in message, message
 
 
-def test_a_home_that_is_none(photos: Path, teacher: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unusable_home_is_reported(
+    photos: Path, teacher: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", "/dev/null")
-    told = said("quote", photos, "--teacher", teacher, "-q", code=13)
-    assert "--cache" in told
-    assert "/dev/null" in told
+    message = stderr_of("quote", photos, "--teacher", teacher, "-q", code=13)
+    assert "--cache" in message
+    assert "/dev/null" in message
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("platformdirs.user_data_dir", lambda _: "~/.local/share/vl2v")  # no entry in the list of users
     with pytest.raises(ConfigError, match="HOME"):
@@ -268,81 +270,85 @@ def test_a_home_that_is_none(photos: Path, teacher: str, monkeypatch: pytest.Mon
         raise RuntimeError("could not determine the home directory")
 
     monkeypatch.setattr("platformdirs.user_cache_dir", fails)
-    told = said("quote", photos, "--teacher", teacher, "-q", code=2)
-    assert "XDG_CACHE_HOME" in told
-    assert "--cache" in told
+    message = stderr_of("quote", photos, "--teacher", teacher, "-q", code=2)
+    assert "XDG_CACHE_HOME" in message
+    assert "--cache" in message
     flags = ["--cache", tmp_path / "c", "--store", tmp_path / "s.sqlite"]
-    assert said("quote", photos, "--teacher", teacher, "-q", *flags, code=0) == "", "what is named needs no HOME"
+    assert stderr_of("quote", photos, "--teacher", teacher, "-q", *flags, code=0) == "", "what is named needs no HOME"
 
 
-def test_places_of_a_path(tmp_path: Path) -> None:
+def test_the_option_of_a_path_is_found(tmp_path: Path) -> None:
     locations = locations_in({"cache": tmp_path / "a", "store": tmp_path / "a" / "s.sqlite", "out": tmp_path / "out"})
-    found = {
+    explained = {
         "a/pixels-64.u8": "--cache", "a/s.sqlite": "--store", "a/s.sqlite-wal": "--store", "a/s.lock": "--store",
         "out/x/y": "--out", "outer": None,
     }  # fmt: skip
-    for path, option in found.items():
+    for path, option in explained.items():
         location = location_of(tmp_path / path, locations)
         assert (location and location.option) == option, path
 
 
-def test_no_permission(photos: Path, teacher: str, tmp_path: Path) -> None:
+def test_a_missing_permission_is_reported(photos: Path, teacher: str, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents:
         if parent.name.startswith(("pytest-", "popen-")):
             parent.chmod(0o755)
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
-    mine = ["--cache", tmp_path / "c", "--store", tmp_path / "s.sqlite"]
-    said("quote", photos, "--teacher", teacher, "-q", *mine, code=0)  # imports what the other user may not read
+    storage_options = ["--cache", tmp_path / "c", "--store", tmp_path / "s.sqlite"]
+    stderr_of(
+        "quote", photos, "--teacher", teacher, "-q", *storage_options, code=0
+    )  # imports what the other user may not read
     (photos / "ink" / "ball").chmod(0)
     flags = ["--cache", tmp_path / "open" / "c", "--store", tmp_path / "open" / "s.sqlite"]
     with unprivileged():
-        told = said("quote", photos, "--teacher", teacher, "-q", *flags)
-    assert "ink" in told, told
+        message = stderr_of("quote", photos, "--teacher", teacher, "-q", *flags)
+    assert "ink" in message, message
     (photos / "ink" / "ball").chmod(0o755)
     flags = ["--cache", tmp_path / "open" / "c", "--store", tmp_path / "closed" / "s.sqlite"]
     with unprivileged():
-        told = said("quote", photos, "--teacher", teacher, "-q", *flags, code=13)
-    assert "no permission" in told
-    assert "--store" in told
+        message = stderr_of("quote", photos, "--teacher", teacher, "-q", *flags, code=13)
+    assert "no permission" in message
+    assert "--store" in message
 
 
-def test_too_many_open_files(photos: Path, teacher: str, tmp_path: Path) -> None:
+def test_too_many_open_files_are_reported(photos: Path, teacher: str, tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     flags = ["--cache", tmp_path / "c", "--store", tmp_path / "s.sqlite", "-q"]
-    said("quote", photos, "--teacher", teacher, *flags, code=0)
+    stderr_of("quote", photos, "--teacher", teacher, *flags, code=0)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len([*Path("/proc/self/fd").iterdir()]) + 1, before[1]))
     try:
-        told = said("quote", photos, "--teacher", teacher, *flags)
+        message = stderr_of("quote", photos, "--teacher", teacher, *flags)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert "open" in told, told
-    assert "next:" in told
+    assert "open" in message, message
+    assert "next:" in message
 
 
-def test_output_that_dangles_or_lies_among_the_photos(photos: Path, teacher: str, tmp_path: Path) -> None:
+def test_dangling_outputs_and_outputs_among_the_images_are_refused(photos: Path, teacher: str, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     base = ["distill", photos, "--teacher", teacher, "--student", "timm:test_resnet", "-q"]
     base += ["--cache", tmp_path / "c", "--store", tmp_path / "s.sqlite"]
-    told = said(*base, "--out", tmp_path / "link")
-    assert "is a link to" in told, told
-    assert "--out" in told
-    told = said(*base, "--out", photos / "run", code=8)
-    assert "inside the folder of images" in told, told
+    message = stderr_of(*base, "--out", tmp_path / "link")
+    assert "is a link to" in message, message
+    assert "--out" in message
+    message = stderr_of(*base, "--out", photos / "run", code=8)
+    assert "inside the folder of images" in message, message
     assert not (photos / "run").exists()
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-1"])
-def test_numbers_that_are_none(photos: Path, teacher: str, tmp_path: Path, number: str) -> None:
+def test_wrong_numbers_are_refused(photos: Path, teacher: str, tmp_path: Path, number: str) -> None:
     base = ["distill", photos, "--teacher", teacher, "--student", "timm:test_resnet", "-q", "--out", tmp_path / "r"]
     for flag in ("--learning-rate", "--image-weight", "--budget", "--price-per-1000-images"):
-        assert flag.strip("-").replace("-", "_")[:6] in said(*base, f"{flag}={number}", code=2).lower()
-    assert said("export", tmp_path, f"--tolerance={number}", code=2)
-    assert said("benchmark", "run", "--out", tmp_path, f"--cpus-per-job={number}", code=2)
+        assert flag.strip("-").replace("-", "_")[:6] in stderr_of(*base, f"{flag}={number}", code=2).lower()
+    assert stderr_of("export", tmp_path, f"--tolerance={number}", code=2)
+    assert stderr_of("benchmark", "run", "--out", tmp_path, f"--cpus-per-job={number}", code=2)
 
 
-def test_certificates_and_proxies_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_certificates_and_proxies_of_the_environment_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "https_proxy", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
     check = ["teacher", "check", "http://127.0.0.1:9/v1#model=m,price=0", "-q", "--store", tmp_path / "s.sqlite"]
@@ -351,9 +357,9 @@ def test_certificates_and_proxies_of_the_environment(tmp_path: Path, monkeypatch
     for file, words in ((tmp_path / "none.pem", "does not exist"), (tmp_path / "text.pem", "cannot be read")):
         with monkeypatch.context() as patched:
             patched.setenv("SSL_CERT_FILE", str(file))
-            told = said(*check)
-            assert f"SSL_CERT_FILE={file}" in told, told
-            assert words in told
+            message = stderr_of(*check)
+            assert f"SSL_CERT_FILE={file}" in message, message
+            assert words in message
     monkeypatch.setenv("ALL_PROXY", "foo://user:secret@127.0.0.1:1")
     with pytest.raises(ConfigError, match="ALL_PROXY") as caught, explained({}):
         httpx.Client()
@@ -361,17 +367,17 @@ def test_certificates_and_proxies_of_the_environment(tmp_path: Path, monkeypatch
 
 
 def test_a_socks_proxy_names_its_package() -> None:
-    found = explain(ImportError("Using SOCKS proxy, but the 'socksio' package is not installed."))
-    assert isinstance(found, MissingExtraError)
-    assert "vl2v[socks]" in str(found)
+    explained = explain(ImportError("Using SOCKS proxy, but the 'socksio' package is not installed."))
+    assert isinstance(explained, MissingExtraError)
+    assert "vl2v[socks]" in str(explained)
 
 
-def test_no_folder_for_temporary_files() -> None:
+def test_a_missing_folder_for_temporary_files_is_reported() -> None:
     error = FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp']")
     assert "TMPDIR" in str(explain(error))
 
 
-def test_a_full_standard_output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_full_standard_output_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr("sys.stdout", full)
 
@@ -383,7 +389,7 @@ def test_a_full_standard_output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         assert caught.value.exit_code == DiskFullError.exit_code
 
 
-def test_files_that_hold_something_else_are_named(tmp_path: Path) -> None:
+def test_files_with_other_content_are_named(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     for content in (b'{"a": ', b"\xff\xfe", b"[" * 100_000, b"", b"{]"):
         file.write_bytes(content)
@@ -399,7 +405,7 @@ def test_files_that_hold_something_else_are_named(tmp_path: Path) -> None:
         read_yaml(file)
 
 
-def test_python_gets_the_same_errors(photos: Path, teacher: str, tmp_path: Path) -> None:
+def test_python_raises_the_same_errors(photos: Path, teacher: str, tmp_path: Path) -> None:
     store = tmp_path / "s.sqlite"
     store.write_bytes(b"no database" * 300)
     with pytest.raises(DamagedError, match=r"\.recover"):
@@ -408,7 +414,7 @@ def test_python_gets_the_same_errors(photos: Path, teacher: str, tmp_path: Path)
         vl2v.quote(photos, teacher, storage=StoragePaths(store / "c", tmp_path / "t.sqlite"))
 
 
-def test_what_is_not_of_the_system_goes_through() -> None:
+def test_other_errors_are_not_changed() -> None:
     for error in (KeyError("x"), ZeroDivisionError(), BrokenPipeError(32, "Broken pipe")):
         with pytest.raises(type(error)), explained({}):
             raise error
@@ -437,14 +443,14 @@ def test_an_error_of_writing_is_named(tmp_path: Path) -> None:
     assert caught.value.filename == str(tmp_path / "a")
 
 
-def test_an_error_of_the_system_from_safetensors_is_one_of_the_system(tmp_path: Path) -> None:
+def test_a_system_error_of_safetensors_is_reported_as_such(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught, naming(tmp_path / "a"):  # e.g. the run folder was deleted
         save_file({"x": torch.zeros(1)}, tmp_path / "missing" / "a")
     assert caught.value.filename == str(tmp_path / "a")
 
 
-def test_faults_as_json(tmp_path: Path) -> None:
+def test_errors_are_printed_as_json(tmp_path: Path) -> None:
     (tmp_path / "s.sqlite").write_bytes(b"no database" * 300)
-    told = json.loads(said("ledger", "--store", tmp_path / "s.sqlite", "--json", code=14))
-    assert told["error"] == "DamagedError"
-    assert told["next"]
+    message = json.loads(stderr_of("ledger", "--store", tmp_path / "s.sqlite", "--json", code=14))
+    assert message["error"] == "DamagedError"
+    assert message["next"]

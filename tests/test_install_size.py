@@ -38,13 +38,13 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(install_size, "USES", {"figures": ("figures",), "training": ("torch-like",)})
 
 
-def test_a_closure_has_no_extras_that_are_not_asked_for() -> None:
+def test_a_closure_has_only_the_requested_extras() -> None:
     assert install_size.closure("vl2v") == {"vl2v", "torch-like", "cuda", "blas", "figures", "fonts", "numbers"}
     assert install_size.closure("vl2v", without=("torch-like",)) == {"vl2v", "figures", "fonts", "numbers"}
 
 
 def test_shared_packages_count_for_no_use_alone() -> None:
-    found = install_size.measure()
-    assert found["total_mb"] == 62.5
-    assert found["needed_only_for_mb"] == {"figures": 5.0, "training": 49.5}
-    assert list(found["largest_mb"])[:2] == ["torch-like", "blas"]
+    sizes = install_size.measure()
+    assert sizes["total_mb"] == 62.5
+    assert sizes["needed_only_for_mb"] == {"figures": 5.0, "training": 49.5}
+    assert list(sizes["largest_mb"])[:2] == ["torch-like", "blas"]

@@ -41,20 +41,20 @@ def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
 
 
 def upward(known: dict[str, Path]) -> list[str]:
-    found = []
+    upward = []
     for module, path in sorted(known.items()):
         for other in imported(path, known):
             here, there = module.split(".")[0], other.split(".")[0]
             if here != there and RANK[there] >= RANK[here] and not {here, there} <= set(FOUNDATION.split()):
-                found.append(f"{module} imports {other}")
-    return found
+                upward.append(f"{module} imports {other}")
+    return upward
 
 
 def test_every_package_has_a_layer() -> None:
     assert {module.split(".")[0] for module in modules()} == set(RANK)
 
 
-def test_no_package_imports_one_above_it_or_beside_it() -> None:
+def test_no_package_imports_one_of_the_same_or_a_higher_layer() -> None:
     assert upward(modules()) == []
 
 
@@ -64,7 +64,7 @@ def test_an_upward_import_is_noticed(tmp_path: Path) -> None:
 
 
 def test_files_of_tensors_are_opened_by_one_function() -> None:
-    """Others would wait for ever at a named pipe. The weights of `offline:` come with the package."""
+    """Other functions would block at a named pipe. The weights of `offline:` are part of the package."""
     users = [
         name
         for name, path in modules().items()

@@ -28,7 +28,7 @@ def longest(text: str) -> int:
 
 
 @pytest.mark.parametrize("kind", [Vl2vError, ConfigError, ModelError])
-def test_every_part_of_a_message_is_cut(kind: type[Vl2vError] | type[ModelError]) -> None:
+def test_every_part_of_a_message_is_truncated(kind: type[Vl2vError] | type[ModelError]) -> None:
     error = kind(f"{LONG} is missing.", expected=LONG, found=LONG, next_step=f"check {LONG}")
     assert longest(str(error)) <= LONGEST
     lines = str(error).split("\n")
@@ -39,19 +39,19 @@ def test_every_part_of_a_message_is_cut(kind: type[Vl2vError] | type[ModelError]
     assert str(pickle.loads(pickle.dumps(DataError(LONG)))) == str(DataError(LONG))  # noqa: S301
 
 
-def test_faults_of_files_are_cut_one_by_one() -> None:
+def test_faults_of_files_are_truncated_one_by_one() -> None:
     faults = [Fault(f"{i}{LONG}", "empty file", "delete it") for i in range(5)]
     text = str(FaultyDataError(Path("photos"), faults))
     assert longest(text) <= LONGEST
     assert all(f"  {i}a/" in text for i in range(5))
 
 
-def test_usual_messages_are_whole() -> None:
+def test_usual_messages_are_not_truncated() -> None:
     text = "error: " + "x" * (LONGEST - 7)
     assert short_lines(f"{text}\n{text}\n") == f"{text}\n{text}\n"
 
 
-def test_commands_cut_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_truncate_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x").write_bytes(b"")
     path = str(tmp_path) + "/x" * (os.pathconf("/", "PC_PATH_MAX") // 4)
     with pytest.raises(DataError) as caught:
@@ -61,7 +61,7 @@ def test_commands_cut_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert longest(capsys.readouterr().err) <= LONGEST
 
 
-def test_a_student_takes_the_longest_name_that_is_accepted(tmp_path: Path) -> None:
+def test_the_longest_accepted_name_can_be_saved(tmp_path: Path) -> None:
     longest, longer = "a" * MAX_NAME, "a" * (MAX_NAME + 1)
     assert class_names([longest, "b"])
     with pytest.raises(ConfigError, match="1,001 characters: aaaa"):

@@ -1,4 +1,4 @@
-"""Macro accuracy and the recall of each class, against the same worked out by hand."""
+"""Macro accuracy and the recall of each class agree with a computation by hand."""
 
 from __future__ import annotations
 
@@ -49,43 +49,43 @@ def chunks(slots: Slots) -> Iterator[torch.Tensor]:
     return (torch.from_numpy(LOGITS[slots[start : start + 3]]) for start in range(0, len(slots), 3))
 
 
-def text_of(found: Evaluation) -> str:
+def text_of(evaluation: Evaluation) -> str:
     console = Console(file=io.StringIO(), width=100)
-    console.print(found.table())
+    console.print(evaluation.table())
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
 def test_macro_accuracy_is_the_mean_of_the_classes_with_images() -> None:
-    found = score(torch.from_numpy(LOGITS), torch.from_numpy(LABELS))
-    assert (found.accuracy, found.count) == (0.9, 10)
-    assert found.macro == pytest.approx(0.75)
+    result = score(torch.from_numpy(LOGITS), torch.from_numpy(LABELS))
+    assert (result.accuracy, result.count) == (0.9, 10)
+    assert result.macro == pytest.approx(0.75)
     row = domain_score("ink", "in-domain", LOGITS, LABELS, None, CLASSES)
     assert row.student_macro == pytest.approx(0.75)
     assert {name: (one.images, one.student) for name, one in row.classes.items()} == {"cat": (8, 1.0), "dog": (2, 0.5)}
 
 
-def test_validation_in_chunks_has_the_macro_accuracy_of_the_whole() -> None:
+def test_validation_in_chunks_has_the_macro_accuracy_of_all_images() -> None:
     logits = torch.from_numpy(LOGITS)
     slots = np.arange(10)
-    found = scores(chunks, {"ink": (slots, LABELS)}, 3)
-    assert found["ink"] == score(logits, torch.from_numpy(LABELS))
+    result = scores(chunks, {"ink": (slots, LABELS)}, 3)
+    assert result["ink"] == score(logits, torch.from_numpy(LABELS))
     soft = np.eye(3, dtype=np.float32)[LABELS]
     assert scores(chunks, {"ink": (slots, soft)}, 3)["ink"].macro == 0.75
-    line = metrics_line("distill", 4, [1.0], found, 0.1)
+    line = metrics_line("distill", 4, [1.0], result, 0.1)
     assert line["val_macro"] == line["domains"]["ink"]["macro"] == 0.75
     assert values_of(line)["val_macro/ink"] == 0.75
-    assert mean_over_domains([found["ink"], replace(found["ink"], macro=0.25)]).macro == 0.5
+    assert mean_over_domains([result["ink"], replace(result["ink"], macro=0.25)]).macro == 0.5
 
 
 def test_the_file_has_macro_accuracy_and_recall_and_is_read_again(tmp_path: Path) -> None:
-    found = evaluation("macro")
+    result = evaluation("macro")
     file = tmp_path / "evaluation.json"
-    write_json(file, found.to_dict())
+    write_json(file, result.to_dict())
     content = read_evaluation(file)
     assert content["metric"] == "macro"
     assert content["means"]["in_domain"]["student_macro"] == pytest.approx(0.75)
     assert content["domains"][0]["classes"]["dog"] == {"images": 2, "student": 0.5, "zero_shot": 1.0}
-    assert Evaluation.from_dict(content) == found
+    assert Evaluation.from_dict(content) == result
 
 
 def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
@@ -93,10 +93,10 @@ def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     means = {"in_domain": {"zero_shot": None, "student": 0.5}}
     file = tmp_path / "evaluation.json"
     file.write_text(json.dumps({"domains": [old], "means": means}))
-    found = Evaluation.from_dict(read_evaluation(file))
-    assert found.rows == (DomainScore("ink", "in-domain", 3, 0.5),)
-    assert found.mean("in-domain", "student_macro") is None
-    assert " - " in text_of(replace(found, metric="macro"))
+    result = Evaluation.from_dict(read_evaluation(file))
+    assert result.rows == (DomainScore("ink", "in-domain", 3, 0.5),)
+    assert result.mean("in-domain", "student_macro") is None
+    assert " - " in text_of(replace(result, metric="macro"))
 
 
 def test_the_printed_table_shows_the_metric() -> None:
@@ -123,11 +123,11 @@ def test_the_report_has_the_recall_of_each_class(tmp_path: Path) -> None:
         rows = {(row["role"], row["true"]): row for row in csv.DictReader(handle)}
     assert set(rows) == {(role, name) for role in ("in-domain", "out-of-domain") for name in made.classes}
     for (role, name), row in rows.items():
-        here = (made.role == role) & (made.label == made.classes.index(name))
-        right, images = int(made.right[here].sum()), int(here.sum())
+        of_class = (made.role == role) & (made.label == made.classes.index(name))
+        right, images = int(made.right[of_class].sum()), int(of_class.sum())
         assert int(row["images"]) == images
         assert float(row["student"]) == pytest.approx(right / images)
         bounds = float(row["student_low"]), float(row["student_high"])
         assert bounds == pytest.approx(wilson(right, images))
-        assert float(row["teacher"]) == pytest.approx((made.teacher.argmax(axis=1) == made.label)[here].mean())
+        assert float(row["teacher"]) == pytest.approx((made.teacher.argmax(axis=1) == made.label)[of_class].mean())
     assert "Recall by class" in page

@@ -1,4 +1,4 @@
-"""Names that a terminal or Rich would take for commands are shown as they are, by every command."""
+"""Names that a terminal or Rich would interpret are shown literally by every command."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from vl2v.progress import Recorder, Silent, Vl2vWarning, warn
 from vl2v.terminal import clean, console, dump_json
 from vl2v_runtime.terminal import is_unicode
 
-NAMES = ["[bold]", "[italic]", "[red]x[-red]", ":smile:"]  # a folder's name holds no slash; see SLASHED
+NAMES = ["[bold]", "[italic]", "[red]x[-red]", ":smile:"]  # the name of a folder has no slash; see SLASHED
 SLASHED = ["[/bold]", "[red]x[/red]"]
 SOURCES = Path(terminal.__file__).parent
 
 
 def run(*arguments: object, code: int = 0) -> str:
-    """Everything that a command prints."""
+    """Return the complete output of a command."""
     done = CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "300"})
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     assert done.exit_code == code, done.output
@@ -57,11 +57,11 @@ def test_tables_titles_and_lines_show_markup(capsys: pytest.CaptureFixture[str])
     for name in [*NAMES, *SLASHED, "\x1b[31mred\x1b[0m\x07", "a\u202eb"]:
         table.add_row(name)
     show(Group(table, "[/line] \x1b]0;title\x07"))
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name in (*NAMES, *SLASHED, "[bold]title[/bold]", "[/head]", "[/line]", "\\x1b[31mred", "\\u202e"):
-        assert name in said
-    assert "\x1b" not in said
-    assert "\x07" not in said
+        assert name in output
+    assert "\x1b" not in output
+    assert "\x07" not in output
 
 
 def test_a_narrow_window_still_shows_names(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,9 +86,9 @@ def test_progress_and_notes_show_markup() -> None:
     bars.note("[/red]")
     log = LogLines(stream)
     log.note("[/blue] \x1b[2J")
-    said = stream.getvalue()
+    output = stream.getvalue()
     for text in ("[/bold] \\x1b[2J", "[/red]", "[/blue] \\x1b[2J"):
-        assert text in said
+        assert text in output
 
 
 def test_json_stays_json(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,17 +103,19 @@ def test_json_stays_json(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_folder_of_such_names(photos: Path, tmp_path: Path) -> None:
-    places = ["--cache", tmp_path / "[c]", "--store", tmp_path / "[s].sqlite"]
+    storage_options = ["--cache", tmp_path / "[c]", "--store", tmp_path / "[s].sqlite"]
     texts = [f"a photo of a {name.replace('_', ' ')}" for name in sorted(NAMES)]
     paths = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
     generator = np.random.default_rng(0)
     images, words = (generator.normal(size=(n, 8)).astype(np.float32) for n in (len(paths), len(texts)))
     file = tmp_path / "[t].npz"
     np.savez(file, paths=paths, embeddings=images, texts=texts, text_embeddings=words, logit_scale=20.0)
-    assert "[t].npz" in run("quote", photos, "--teacher", f"file:{file}", *places)
-    assert "[/bold]" in run("quote", photos, "--teacher", "file:[/bold]", *places, code=4)
-    assert "[/bold]" in run("quote", photos, "--teacher", f"file:{file}", "--held-out", "[/bold]", *places, code=2)
-    arguments: dict[str, list[object]] = {"predict": [photos], "evaluate": [photos, *places[:2]]}
+    assert "[t].npz" in run("quote", photos, "--teacher", f"file:{file}", *storage_options)
+    assert "[/bold]" in run("quote", photos, "--teacher", "file:[/bold]", *storage_options, code=4)
+    assert "[/bold]" in run(
+        "quote", photos, "--teacher", f"file:{file}", "--held-out", "[/bold]", *storage_options, code=2
+    )
+    arguments: dict[str, list[object]] = {"predict": [photos], "evaluate": [photos, *storage_options[:2]]}
     arguments["push"] = ["user/name", "--dry-run"]
     for command in ("predict", "evaluate", "trust", "report", "serve", "export", "push"):
         more = arguments.get(command, [])
@@ -123,16 +125,16 @@ def test_a_folder_of_such_names(photos: Path, tmp_path: Path) -> None:
     shutil.rmtree(photos / NAMES[0])
 
 
-def test_only_one_piece_prints() -> None:
-    """A console of Rich's own reads markup, and a bare print obeys control characters."""
-    found = []
+def test_only_one_module_prints() -> None:
+    """Another console of Rich would read markup, and print would send control characters."""
+    prints = []
     for file in SOURCES.rglob("*.py"):
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             if re.search(r"(?<![\w.])Console\((?!Console\))", line) and file.name != "terminal.py":
-                found.append(f"{file.relative_to(SOURCES)}:{number} {line.strip()}")
+                prints.append(f"{file.relative_to(SOURCES)}:{number} {line.strip()}")
             if re.search(r"(?<![\w.])print\(.*\b(name|path|folder|text|error)\b", line) and "clean(" not in line:
-                found.append(f"{file.relative_to(SOURCES)}:{number} {line.strip()}")
-    assert found == []
+                prints.append(f"{file.relative_to(SOURCES)}:{number} {line.strip()}")
+    assert prints == []
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -142,10 +144,10 @@ def test_quiet_hides_progress_and_no_warning(capsys: pytest.CaptureFixture[str],
     with progress.stage("reading", 3) as advance:
         advance(3)
     warn(progress, "ten images stand in both")
-    said = capsys.readouterr().err
-    assert "ten images" in said
-    assert said.count("\n") == 1
-    assert not as_json or json.loads(said)["text"] == "warning: ten images stand in both"
+    output = capsys.readouterr().err
+    assert "ten images" in output
+    assert output.count("\n") == 1
+    assert not as_json or json.loads(output)["text"] == "warning: ten images stand in both"
 
 
 def test_python_gets_a_warning_and_the_run_remembers_it() -> None:
@@ -156,17 +158,17 @@ def test_python_gets_a_warning_and_the_run_remembers_it() -> None:
     assert progress.warnings == ["ten images stand in both"]
 
 
-def test_progress_of_a_user_is_told_by_a_note() -> None:
-    said = []
+def test_progress_of_the_user_receives_notes() -> None:
+    output = []
 
     class Mine(Silent):
         warn = None  # type: ignore[assignment]
 
         def note(self, text: str) -> None:
-            said.append(text)
+            output.append(text)
 
     warn(Mine(), "x")
-    assert said == ["warning: x"]
+    assert output == ["warning: x"]
 
 
 def test_clean_keeps_lines_and_letters() -> None:

@@ -1,4 +1,4 @@
-"""A batch that is computed in parts, one after the other, gives what the whole batch gives."""
+"""A batch that is computed in parts, one after the other, gives the same result as the full batch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLASSES, DIMENSION, FEATURES = 3, 4, 6
 
 
 class Backbone(nn.Module):
-    """A small network that remembers how many images it computed, and has memory for so many in training."""
+    """A small network that records its batch sizes and has memory for a limited number of images in training."""
 
     def __init__(self, most: int = 10**6, backward: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def gradients(model: nn.Module, loss: Callable[[Tensor], Tensor], inputs: Tensor
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize("size", [1, 3, 8])
-def test_every_method_has_the_loss_and_the_gradients_of_the_whole_batch(name: str, size: int) -> None:
+def test_every_method_has_the_loss_and_the_gradients_of_the_full_batch(name: str, size: int) -> None:
     method, head = METHODS[name], torch.eye(CLASSES, DIMENSION)
     context: Context[Any] = Context(head, 10.0, method.settings(), texts=torch.randn(CLASSES, 2, DIMENSION))
     torch.manual_seed(1)
@@ -79,13 +79,13 @@ def test_every_method_has_the_loss_and_the_gradients_of_the_whole_batch(name: st
     def loss(output: Tensor) -> Tensor:
         return total(method.objective(context)(output, one))
 
-    whole = gradients(model, loss, one.inputs)
+    full = gradients(model, loss, one.inputs)
     backbone.seen.clear()
     parts = gradients(InMicroBatches(model, MicroBatch(size)), loss, one.inputs)
     assert max(backbone.seen) == size
-    assert parts[0] == pytest.approx(whole[0], rel=1e-5)
-    assert len(parts[1]) == len(whole[1]) > 3
-    for found, expected in zip(parts[1], whole[1], strict=True):
+    assert parts[0] == pytest.approx(full[0], rel=1e-5)
+    assert len(parts[1]) == len(full[1]) > 3
+    for found, expected in zip(parts[1], full[1], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -109,7 +109,7 @@ def test_the_backward_pass_repeats_the_random_numbers_of_the_forward_pass() -> N
     assert after.equal(expected_after), "afterwards as after one forward pass"
 
 
-def test_autocast_holds_in_the_backward_pass() -> None:
+def test_autocast_applies_in_the_backward_pass() -> None:
     backbone, inputs, seen = Backbone(), batch(0).inputs, list[torch.dtype]()
     model = Projected(backbone, nn.Linear(FEATURES, DIMENSION)).train()
     backbone.end.register_forward_hook(lambda *given: seen.append(given[2].dtype))
@@ -131,13 +131,13 @@ def train(micro: MicroBatch | None, backbone: Backbone, **more: Any) -> tuple[li
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
 @pytest.mark.parametrize("more", [{}, {"accelerator": True}, {"shards": 2}], ids=["plain", "accelerator", "threads"])
 def test_a_step_without_memory_is_repeated_with_half(backward: bool, more: dict[str, Any]) -> None:
-    given: dict[str, Any] = {"accelerator": Accelerator(cpu=True)} if "accelerator" in more else {}
-    given |= {"shards": Shards(2, 1)} if "shards" in more else {}
+    options: dict[str, Any] = {"accelerator": Accelerator(cpu=True)} if "accelerator" in more else {}
+    options |= {"shards": Shards(2, 1)} if "shards" in more else {}
     dropout = 0.0 if "shards" in more else 0.4
     notes, most = list[str](), 1 if "shards" in more else 2
     micro = MicroBatch(note=notes.append)
-    short = train(micro, Backbone(most, backward, dropout), **given)
-    from_the_start = train(MicroBatch(2), Backbone(dropout=dropout), **given)
+    short = train(micro, Backbone(most, backward, dropout), **options)
+    from_the_start = train(MicroBatch(2), Backbone(dropout=dropout), **options)
     assert micro.size == 2
     assert short[0] == from_the_start[0]
     assert all(short[1][name].equal(tensor) for name, tensor in from_the_start[1].items())
@@ -159,7 +159,7 @@ def test_one_process_of_several_does_not_repeat_a_step() -> None:
         train(MicroBatch(processes=2), Backbone(most=2))
 
 
-def test_other_errors_pass() -> None:
+def test_other_errors_are_raised() -> None:
     class Broken(Backbone):
         def forward(self, inputs: Tensor) -> Tensor:
             raise RuntimeError("a shape does not fit")
@@ -180,7 +180,7 @@ def test_other_errors_pass() -> None:
         (OSError("out of memory"), False),
     ],
 )
-def test_what_counts_as_running_out_of_memory(error: Exception, expected: bool) -> None:
+def test_errors_of_running_out_of_memory_are_recognised(error: Exception, expected: bool) -> None:
     assert out_of_memory(error) is expected
 
 

@@ -1,4 +1,4 @@
-"""Files of lasting content are brought to their newest form when they are opened."""
+"""Persistent files are migrated to their newest form when they are opened."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_each_migration_applies_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", ["things (name TEXT)", "things (name TEXT, size INTEGER)"])
-def test_a_file_of_before_versions_were_counted(tmp_path: Path, table: str) -> None:
+def test_a_file_without_a_version_is_migrated(tmp_path: Path, table: str) -> None:
     with closing(open_file(tmp_path / "x.sqlite")) as db:
         db.execute(f"CREATE TABLE {table}")
         bring(db, FIRST, read_only=True)
@@ -50,7 +50,7 @@ def test_a_file_of_before_versions_were_counted(tmp_path: Path, table: str) -> N
         assert version(db) == 1
 
 
-def test_one_that_fails_changes_nothing(tmp_path: Path) -> None:
+def test_a_failing_migration_changes_nothing(tmp_path: Path) -> None:
     with closing(open_file(tmp_path / "x.sqlite")) as db:
         bring(db, FIRST)
         with pytest.raises(sqlite3.OperationalError, match="no such table"):
@@ -60,7 +60,7 @@ def test_one_that_fails_changes_nothing(tmp_path: Path) -> None:
         bring(db, FIRST, SECOND)
 
 
-def test_new_and_current_stores_of_embeddings(tmp_path: Path) -> None:
+def test_new_and_current_stores_have_the_newest_version(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite"
     EmbeddingStore(path).close()
     with closing(sqlite3.connect(path)) as db:
@@ -73,7 +73,7 @@ def test_new_and_current_stores_of_embeddings(tmp_path: Path) -> None:
         assert version(db) == len(MIGRATIONS)
 
 
-def test_a_vendors_database_of_another_program_or_a_newer_version(tmp_path: Path) -> None:
+def test_a_vendor_database_of_another_program_or_a_newer_version_is_refused(tmp_path: Path) -> None:
     other, newer = tmp_path / "other.sqlite", tmp_path / "newer.sqlite"
     EmbeddingStore(other).close()
     for _ in range(2):

@@ -31,10 +31,10 @@ def root(tmp_path: Path) -> Path:
 
 
 def refused(root: Path, code: int, *words: str | Path) -> str:
-    places = (
+    storage_options = (
         ["--cache", str(root / "cache"), "--store", str(root / "s.sqlite")] if words[0] in ("quote", "distill") else []
     )
-    done = CliRunner().invoke(app, [*map(str, words), *places])
+    done = CliRunner().invoke(app, [*map(str, words), *storage_options])
     assert isinstance(done.exception, SystemExit), done.exception
     text = done.output.encode("utf-8").decode()  # no stray byte is printed
     assert done.exit_code == code, text
@@ -45,7 +45,9 @@ def refused(root: Path, code: int, *words: str | Path) -> str:
 
 @pytest.mark.parametrize("command", [["quote"], ["distill", "--out", "run", *TINY]])
 @pytest.mark.parametrize("level", ["class", "domain"])
-def test_classes_and_domains(root: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], level: str) -> None:
+def test_classes_and_domains_are_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], level: str
+) -> None:
     monkeypatch.chdir(root)
     folder = root / "data" / ("ink" if level == "class" else "") / BAD
     (folder if level == "class" else folder / "cat").mkdir(parents=True)
@@ -75,7 +77,7 @@ def test_classes_and_domains(root: Path, monkeypatch: pytest.MonkeyPatch, comman
     ],
     ids=lambda words: " ".join(words[:2]),
 )
-def test_folders_of_runs_and_results(root: Path, command: list[str]) -> None:
+def test_folders_of_runs_and_results_are_refused(root: Path, command: list[str]) -> None:
     words = [word.format(root=root, bad=root / BAD) for word in command]
     text = refused(root, 8, *words)
     for part in ("is not UTF-8", "expected: a path in UTF-8 for", "found:", "next: rename the folder"):
@@ -83,16 +85,16 @@ def test_folders_of_runs_and_results(root: Path, command: list[str]) -> None:
     assert not list((root / BAD).iterdir())
 
 
-def test_a_held_out_domain_and_a_teachers_file(root: Path) -> None:
+def test_a_held_out_domain_and_a_teacher_file_are_refused(root: Path) -> None:
     text = refused(root, 2, "quote", root / "data", "--teacher", "offline:", "--held-out", BAD)
     assert "ink, rose" in text
     refused(root, 4, "quote", root / "data", "--teacher", f"file:{root / BAD / 't.npz'}")
 
 
-def test_an_exported_file(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exported_file_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = root / BAD / "model.onnx"
     file.write_bytes(b"x")
     assert main([str(file), str(root / "data")]) == 6
-    said = capsys.readouterr().err
-    assert r"caf\xe9" in said
-    assert "rename" in said
+    output = capsys.readouterr().err
+    assert r"caf\xe9" in output
+    assert "rename" in output

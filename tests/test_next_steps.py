@@ -20,7 +20,7 @@ def without_a_step(text: str) -> list[int]:
     return [call.lineno for call in made if not {"next_step", None} & {word.arg for word in call.keywords}]
 
 
-def test_every_error_says_what_to_do_next() -> None:
+def test_every_error_has_a_next_step() -> None:
     sources = [Path(str(package.__file__)).parent for package in (vl2v, vl2v_runtime)]
     files = [file for source in sources for file in sorted(source.rglob("*.py"))]
     assert len(files) > 300

@@ -1,4 +1,4 @@
-"""Results in a notebook: the tables of the terminal as HTML, in which names are no markup."""
+"""Results in a notebook: the tables of the terminal as HTML, in which names are escaped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TAGS = {"table", "caption", "thead", "tbody", "tr", "th", "td", "pre"}
 
 
 class Reader(HTMLParser):
-    """The tags and the texts of a page; attributes are in `attributes`."""
+    """Collects the tags, texts and attributes of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -52,10 +52,10 @@ def test_an_evaluation_has_the_cells_of_the_terminal() -> None:
     page = Reader(evaluation()._repr_html_())
     assert set(page.tags) <= TAGS
     assert {SHOWN, "1,234", "50.0", "25.0", "mean", "zero-shot teacher"} <= set(page.texts)
-    assert page.tags.count("tr") == 1 + 4  # two domains, each with a mean of its role
+    assert page.tags.count("tr") == 1 + 4  # two domains, and the mean of each role
 
 
-def test_a_quote_has_its_table_and_what_was_understood() -> None:
+def test_a_quote_has_its_table_and_the_summary_of_the_data() -> None:
     domains = (DomainContents(ODD, 3, 2, 1, 2, False),)
     contents = Contents("photos", domains, ("cat", ODD), images=3)
     price = Price(Decimal("0.5"), Decimal(0))
@@ -78,7 +78,7 @@ def test_a_run_has_its_tables_and_its_report(tmp_path: Path) -> None:
     (run.folder / "report.html").write_text('<p title="x">the report</p>', encoding="utf-8")
     page = Reader(run._repr_html_())
     assert (page.tags.count("iframe"), page.attributes["srcdoc"]) == (1, '<p title="x">the report</p>')
-    assert page.attributes["sandbox"] == "allow-scripts"  # not of the notebook's origin
+    assert page.attributes["sandbox"] == "allow-scripts"  # not of the origin of the notebook
 
 
 def test_a_page_that_is_missing_or_too_large_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Arguments that a script passes by mistake: a message that says which, and no traceback."""
+"""Wrong arguments of scripts give a message that names them, and no traceback."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_the_runtime_refuses_it_too(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a right there")
 @pytest.mark.parametrize("below", ["", "run"])
-def test_an_output_folder_behind_a_circle_of_links(tmp_path: Path, below: str) -> None:
+def test_an_output_folder_behind_circular_links_is_refused(tmp_path: Path, below: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for name in ("cat", "dog"):
         (tmp_path / "data" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8), "teal").save(tmp_path / "data" / name / "0.png")
     out = tmp_path / "loop" / below
-    places: list[str | Path] = ["--cache", tmp_path / "cache", "--store", tmp_path / "s.sqlite"]
-    words: list[str | Path] = ["--teacher", "offline:", "--student", "offline:", "--out", out, *places]
+    storage_options: list[str | Path] = ["--cache", tmp_path / "cache", "--store", tmp_path / "s.sqlite"]
+    words: list[str | Path] = ["--teacher", "offline:", "--student", "offline:", "--out", out, *storage_options]
     code, text = run("distill", tmp_path / "data", *words)
     assert code == 13, text
     assert "a loop of links" in text
@@ -62,7 +62,7 @@ def test_an_output_folder_behind_a_circle_of_links(tmp_path: Path, below: str) -
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf:../../etc", "hf:a/b/c", "hf:a b", "hf:@main"])
-def test_what_is_no_repository_is_not_looked_up(tmp_path: Path, name: str) -> None:
+def test_a_wrong_repository_name_is_not_looked_up(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (8, 8), "teal").save(tmp_path / "0.png")
     code, text = run("predict", name, tmp_path)
     assert code == 12
@@ -70,14 +70,14 @@ def test_what_is_no_repository_is_not_looked_up(tmp_path: Path, name: str) -> No
     assert "licen" not in text
 
 
-def test_a_missing_run_is_named_before_a_token_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_run_is_reported_before_a_missing_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vl2v.hub.push.get_token", lambda: None)
     code, text = run("push", tmp_path / "no", "me/student")
     assert code == 8
     assert "contains no run" in text
 
 
-def test_the_runtime_says_what_is_in_place_of_a_model_or_an_image(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_runtime_reports_what_is_instead_of_a_model_or_an_image(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["/dev/zero", str(Path(__file__))]) != 0
     assert "/dev/zero is not a file" in capsys.readouterr().err
     for words in (["https://a.org/m.onnx", str(Path(__file__))], ["m.onnx", "https://a.org/m.onnx"]):
@@ -85,7 +85,7 @@ def test_the_runtime_says_what_is_in_place_of_a_model_or_an_image(capsys: pytest
         assert "https://a.org/m.onnx" in capsys.readouterr().err
 
 
-def test_a_file_in_place_of_a_student(tmp_path: Path) -> None:
+def test_a_file_instead_of_a_student_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     code, text = run("export", tmp_path / "file")
     assert code == 6

@@ -1,4 +1,4 @@
-"""Results next to images, in folders of other kinds, and values of `push` and `classes add` that nothing can use."""
+"""Outputs next to images or in folders of other kinds, and unusable values of `push` and `classes add`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vl2v.settings import make_config
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """The settings of a run on the images of a folder."""
+    """Return the settings of a run on the images of a folder."""
     (tmp_path / "data").mkdir()
     settings = {"data": {"root": str(tmp_path / "data")}, "teacher": {"spec": "offline:"}}
     folder = RunFolder(tmp_path / "run")
@@ -36,7 +36,7 @@ def sweep(run: Path, out: Path) -> Sweep:
     return Sweep(grid, out, StoragePaths(run / "cache", run / "store.sqlite"))
 
 
-def test_no_results_among_the_images(run: Path) -> None:
+def test_results_among_the_images_are_refused(run: Path) -> None:
     images = run.parent / "data"
     for out in (images, images / "new"):
         with pytest.raises(RunError, match="is inside the folder of images"):
@@ -48,7 +48,7 @@ def test_no_results_among_the_images(run: Path) -> None:
     assert not list(images.iterdir())
 
 
-def test_no_benchmark_in_the_folder_of_a_run(run: Path) -> None:
+def test_a_benchmark_in_the_folder_of_a_run_is_refused(run: Path) -> None:
     before = sorted(run.iterdir())
     with pytest.raises(RunError, match="contains a run"):
         sweep(run, run).open(Silent())
@@ -56,20 +56,20 @@ def test_no_benchmark_in_the_folder_of_a_run(run: Path) -> None:
 
 
 @pytest.mark.parametrize("licence", ["mit\nlicense: other", " ", "---", "x" * 65, "Apache 2.0"])
-def test_a_licence_is_an_identifier(run: Path, licence: str) -> None:
+def test_a_licence_has_to_be_an_identifier(run: Path, licence: str) -> None:
     with pytest.raises(HubError, match="not a licence"):
         push(run, "me/name", licence=licence, dry_run=run / "hub")
     assert not (run / "hub").exists()
 
 
 @pytest.mark.parametrize("branch", ["../main", "a b", "-f", "a//b", "a/", "caf\u00e9", "x" * 300])
-def test_a_branch_has_the_name_of_one(run: Path, branch: str) -> None:
+def test_a_branch_has_to_have_a_valid_name(run: Path, branch: str) -> None:
     with pytest.raises(HubError, match="not the name of a branch"):
         push(run, "me/name", revision=branch, dry_run=run / "hub")
 
 
 @pytest.mark.parametrize("phrase", [" ", "", "grey\0zebra", "\u202eabc", "x" * 1001])
-def test_a_phrase_is_printable(phrase: str) -> None:
+def test_a_phrase_has_to_be_printable(phrase: str) -> None:
     with pytest.raises(ConfigError, match="phrase of zebra cannot be used"):
         checked_phrase(phrase, "zebra")
     assert checked_phrase(" grey \n zebra ", "zebra") == "grey zebra"

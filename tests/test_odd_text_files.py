@@ -1,4 +1,4 @@
-"""Text files that a user names or a folder brings along: a pipe, a device or a huge file is refused at once."""
+"""Text files stated by the user or in a folder: a pipe, a device or a huge file is refused without reading it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def device(path: Path) -> Path:
 
 def huge(path: Path) -> Path:
     with path.open("wb") as handle:
-        handle.truncate(2**40)  # no block of it is on the disk
+        handle.truncate(2**40)  # a sparse file without blocks on the disk
     return path
 
 
@@ -49,7 +49,7 @@ def folder(path: Path) -> Path:
 @pytest.mark.skipif(os.name == "nt", reason="no such files there")
 @pytest.mark.parametrize("make", [pipe, device, huge, folder], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("reader", READERS)
-def test_it_is_refused_without_waiting(tmp_path: Path, reader: str, make: Callable[[Path], Path]) -> None:
+def test_special_files_are_refused_without_blocking(tmp_path: Path, reader: str, make: Callable[[Path], Path]) -> None:
     with pytest.raises((Vl2vError, OSError)) as caught:
         READERS[reader](make(tmp_path / "x.txt"))
     if isinstance(caught.value, Vl2vError):
@@ -57,7 +57,7 @@ def test_it_is_refused_without_waiting(tmp_path: Path, reader: str, make: Callab
         assert caught.value.found
 
 
-def test_what_is_read(tmp_path: Path) -> None:
+def test_ordinary_files_are_read(tmp_path: Path) -> None:
     file = tmp_path / "x.txt"
     file.write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n")
     assert read_text(file) == "one\ntwo\nthree\n"
@@ -67,14 +67,14 @@ def test_what_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("phrase", ['"a\\0b"', '"\\e[31m"', "x" * 1001, '"\\a"'])
-def test_a_phrase_that_no_student_can_carry_is_refused(tmp_path: Path, phrase: str) -> None:
+def test_a_phrase_that_is_too_long_for_a_student_is_refused(tmp_path: Path, phrase: str) -> None:
     (tmp_path / "classes.yaml").write_text(f"cat: {phrase}\n")
     with pytest.raises(ConfigError, match="cannot be used") as caught:
         read_phrases(tmp_path, ["cat", "dog"])
     assert len(str(caught.value)) < 1500
 
 
-def test_a_bomb_of_references_is_told_in_a_few_words(tmp_path: Path) -> None:
+def test_a_bomb_of_references_gives_a_short_message(tmp_path: Path) -> None:
     lines = ["l0: &l0 [x,x,x,x,x,x,x,x,x]"] + [f"l{i}: &l{i} [{','.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 9)]
     (tmp_path / "classes.yaml").write_text("\n".join(lines))
     with pytest.raises(ConfigError) as caught:
@@ -83,7 +83,7 @@ def test_a_bomb_of_references_is_told_in_a_few_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["\x1b[31mcat", "bell\a", "del\x7f"])
-def test_a_class_folder_that_no_student_can_carry_is_refused_before_anything_is_bought(
+def test_a_class_name_that_is_too_long_for_a_student_is_refused_before_anything_is_bought(
     tmp_path: Path, name: str
 ) -> None:
     for kind in (name, "dog"):

@@ -1,4 +1,4 @@
-"""Odd values of options, by the hundred: a message that says what is wrong, the right exit code, no traceback."""
+"""Hundreds of wrong values of options give a message, the right exit code and no traceback."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ GRID = ["--data", *DATA, "--out", "OUT", "--plan"]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small dataset, and a vendor's database with one account."""
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small dataset and a vendor database with one account."""
     folder = tmp_path_factory.mktemp("world")
     for domain in ("ink", "rose"):
         for kind in ("cat", "dog"):
@@ -40,23 +40,23 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def account(world: Path) -> str:
-    done = run_cli("vendor", "keys", "create", "acme", "--json", "--db", database(world))
+def account(workspace: Path) -> str:
+    done = run_cli("vendor", "keys", "create", "acme", "--json", "--db", database(workspace))
     assert done.returncode == 0
     return str(json.loads(done.stdout)["id"])
 
 
 @pytest.fixture(scope="module")
 def busy_port() -> Iterator[int]:
-    """A port that is taken, so that a server whose options are accepted ends as well."""
+    """A used port, so that a server whose options are accepted ends too."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         one.listen()
         yield one.getsockname()[1]
 
 
-def database(world: Path) -> str:
-    return f"sqlite:///{world / 'vendor.sqlite'}"
+def database(workspace: Path) -> str:
+    return f"sqlite:///{workspace / 'vendor.sqlite'}"
 
 
 def text_of(done: Done) -> str:
@@ -73,10 +73,10 @@ def check_refused(done: Done, *codes: int) -> str:
 
 
 @pytest.mark.parametrize("value", NUMBERS)
-def test_money_of_accounts(world: Path, account: str, value: str) -> None:
+def test_wrong_amounts_of_accounts_are_refused(workspace: Path, account: str, value: str) -> None:
     for flag in ("--price-per-1000-images", "--price-per-1000-texts", "--quota"):
         for words in (["create", "x"], ["edit", account]):
-            text = check_refused(run_cli("vendor", "keys", *words, flag, value, "--db", database(world)))
+            text = check_refused(run_cli("vendor", "keys", *words, flag, value, "--db", database(workspace)))
             assert "amount of money" in text
             assert f"next: correct {flag}" in text
 
@@ -96,35 +96,35 @@ def test_money_of_accounts(world: Path, account: str, value: str) -> None:
         ["--expires", "９0d"],
     ],
 )
-def test_terms_of_accounts(world: Path, words: list[str]) -> None:
-    assert "next:" in check_refused(run_cli("vendor", "keys", "create", "x", *words, "--db", database(world)))
+def test_wrong_terms_of_accounts_are_refused(workspace: Path, words: list[str]) -> None:
+    assert "next:" in check_refused(run_cli("vendor", "keys", "create", "x", *words, "--db", database(workspace)))
 
 
 @pytest.mark.parametrize("name", [" ", "a\nb", "\0", "\x1b[31mred", "x" * 201])
-def test_names_of_accounts(world: Path, account: str, name: str) -> None:
+def test_wrong_names_of_accounts_are_refused(workspace: Path, account: str, name: str) -> None:
     for words in (["create", name], ["edit", account, "--name", name]):
-        text = check_refused(run_cli("vendor", "keys", *words, "--db", database(world)))
+        text = check_refused(run_cli("vendor", "keys", *words, "--db", database(workspace)))
         assert "choose another name" in text
         assert "\x1b" not in text
 
 
 @pytest.mark.parametrize("hours", ["nan", "inf", "-1", "8761", "abc"])
-def test_grace(world: Path, account: str, hours: str) -> None:
+def test_wrong_grace_periods_are_refused(workspace: Path, account: str, hours: str) -> None:
     check_refused(
-        run_cli("vendor", "keys", "edit", account, "--rotate", "--grace-hours", hours, "--db", database(world))
+        run_cli("vendor", "keys", "edit", account, "--rotate", "--grace-hours", hours, "--db", database(workspace))
     )
 
 
-def test_an_expiry_that_an_earlier_version_took_is_listed(world: Path, account: str) -> None:
-    engine = open_database(database(world))
+def test_an_expiry_that_an_earlier_version_accepted_is_listed(workspace: Path, account: str) -> None:
+    engine = open_database(database(workspace))
     late = datetime(9999, 12, 31, 23, 59, tzinfo=UTC).timestamp() + 43_200
-    with engine.begin() as books:
-        books.execute(update(accounts).where(accounts.c.id == account).values(expires=late))
-    done = run_cli("vendor", "keys", "list", "--db", database(world))
+    with engine.begin() as database_connection:
+        database_connection.execute(update(accounts).where(accounts.c.id == account).values(expires=late))
+    done = run_cli("vendor", "keys", "list", "--db", database(workspace))
     assert done.returncode == 0
     assert "9999" in done.stdout
-    with engine.begin() as books:
-        books.execute(update(accounts).values(expires=None))
+    with engine.begin() as database_connection:
+        database_connection.execute(update(accounts).values(expires=None))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_an_expiry_that_an_earlier_version_took_is_listed(world: Path, account: 
     ["sqlite://", "sqlite:///", "sqlite:////no/such/folder.db", "mysql://x/y", "notaurl", "sqlite:///a?mode=ro",
      "postgresql://[bad/x", "sqlite:///x\0y", "postgresql://host:port/x"],
 )  # fmt: skip
-def test_databases_of_a_vendor(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_databases_of_a_vendor_are_refused(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "--db" in check_refused(run_cli("vendor", "keys", "list", "--db", address))
     assert not list(tmp_path.iterdir())
@@ -159,19 +159,21 @@ def test_databases_of_a_vendor(address: str, tmp_path: Path, monkeypatch: pytest
         ("--db", ["notaurl"]),
     ],
 )
-def test_options_of_the_vendor(
-    world: Path, busy_port: int, flag: str, values: list[str], monkeypatch: pytest.MonkeyPatch
+def test_wrong_options_of_the_vendor_are_refused(
+    workspace: Path, busy_port: int, flag: str, values: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if flag not in ("--host", "--port"):
         monkeypatch.setattr("vl2v.vendor_server.running.check_port", lambda *_: None)
     monkeypatch.setattr("vl2v.vendor_server.running.listen", lambda *_: pytest.fail("it would serve"))
-    base = ["vendor", "serve", "--teacher", "offline:", "--db", database(world), "--port", str(busy_port)]
+    base = ["vendor", "serve", "--teacher", "offline:", "--db", database(workspace), "--port", str(busy_port)]
     for value in values:
         check_refused(run_cli(*base, flag, value), 2, 4)
 
 
-def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(world: Path, busy_port: int) -> None:
-    done = run_cli("vendor", "serve", "--teacher", "file:/none.npz", "--db", database(world), "--port", str(busy_port))
+def test_a_used_port_is_reported_before_the_model_is_loaded(workspace: Path, busy_port: int) -> None:
+    done = run_cli(
+        "vendor", "serve", "--teacher", "file:/none.npz", "--db", database(workspace), "--port", str(busy_port)
+    )
     assert "choose another port: --port" in check_refused(done)
 
 
@@ -185,9 +187,9 @@ def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(world: Path, bu
         ("--host", ["\0", "no such host"]),
     ],
 )
-def test_options_of_the_student_server(world: Path, flag: str, values: list[str]) -> None:
+def test_wrong_options_of_the_student_server_are_refused(workspace: Path, flag: str, values: list[str]) -> None:
     for value in values:
-        check_refused(run_cli("serve", world / "data", flag, value))
+        check_refused(run_cli("serve", workspace / "data", flag, value))
 
 
 @pytest.mark.parametrize(
@@ -200,9 +202,9 @@ def test_options_of_the_student_server(world: Path, flag: str, values: list[str]
         "a=&a [*a]", "distill.steps={a: 1}", "method=nosuch", "__class__=1", "x" * 3000 + "=1",
     ],
 )  # fmt: skip
-def test_settings(world: Path, setting: str) -> None:
-    words = [str(world / "data") if word == "DATA" else word for word in DATA]
-    check_refused(run_cli("quote", *words, "--set", setting, "--cache", world / "c", "--store", world / "s"))
+def test_wrong_settings_are_refused(workspace: Path, setting: str) -> None:
+    words = [str(workspace / "data") if word == "DATA" else word for word in DATA]
+    check_refused(run_cli("quote", *words, "--set", setting, "--cache", workspace / "c", "--store", workspace / "s"))
 
 
 @pytest.mark.parametrize(
@@ -222,11 +224,11 @@ def test_settings(world: Path, setting: str) -> None:
         ("--variants", ["/none", "/dev/zero"]),
     ],
 )
-def test_options_of_a_benchmark(world: Path, flag: str, values: list[str]) -> None:
-    replaced = {"DATA": str(world / "data"), "OUT": str(world / "grid")}
+def test_wrong_options_of_a_benchmark_are_refused(workspace: Path, flag: str, values: list[str]) -> None:
+    replaced = {"DATA": str(workspace / "data"), "OUT": str(workspace / "grid")}
     words = [replaced.get(word, word) for word in GRID]
     for value in values:
-        done = run_cli("benchmark", "run", *words, "--cache", world / "c", "--store", world / "s", flag, value)
+        done = run_cli("benchmark", "run", *words, "--cache", workspace / "c", "--store", workspace / "s", flag, value)
         check_refused(done, 2, 3, 13)
 
 
@@ -241,10 +243,12 @@ def test_options_of_a_benchmark(world: Path, flag: str, values: list[str]) -> No
         ("--config", ["/none", "/dev/zero"]),
     ],
 )
-def test_options_of_quote(world: Path, flag: str, values: list[str]) -> None:
-    words = [str(world / "data") if word == "DATA" else word for word in DATA]
+def test_wrong_options_of_quote_are_refused(workspace: Path, flag: str, values: list[str]) -> None:
+    words = [str(workspace / "data") if word == "DATA" else word for word in DATA]
     for value in values:
-        check_refused(run_cli("quote", *words, "--cache", world / "c", "--store", world / "s", flag, value), 2, 13)
+        check_refused(
+            run_cli("quote", *words, "--cache", workspace / "c", "--store", workspace / "s", flag, value), 2, 13
+        )
 
 
 @pytest.mark.parametrize(
@@ -256,11 +260,11 @@ def test_options_of_quote(world: Path, flag: str, values: list[str]) -> None:
         ("--set", ["nosuch=1", "workers=100000", "budget=1e400"]),
     ],
 )
-def test_options_of_distill(world: Path, flag: str, values: list[str]) -> None:
-    words = [str(world / "data") if word == "DATA" else word for word in DATA]
+def test_wrong_options_of_distill_are_refused(workspace: Path, flag: str, values: list[str]) -> None:
+    words = [str(workspace / "data") if word == "DATA" else word for word in DATA]
     for value in values:
-        check_refused(run_cli("distill", *words, "--out", world / "run", flag, value))
-        assert not (world / "run").exists()
+        check_refused(run_cli("distill", *words, "--out", workspace / "run", flag, value))
+        assert not (workspace / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -276,7 +280,9 @@ def test_options_of_distill(world: Path, flag: str, values: list[str]) -> None:
         ["teacher", "check", "offline:", "--data", "/none"], ["teacher", "check", "nosuch"],
     ],
 )  # fmt: skip
-def test_places_that_are_none(world: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_paths_of_cache_and_store_are_refused(
+    workspace: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    done = run_cli(*(str(world / "data") if word == "DATA" else word for word in words))
+    done = run_cli(*(str(workspace / "data") if word == "DATA" else word for word in words))
     check_refused(done, 2, 3, 4, 6, 8, 12, 13)

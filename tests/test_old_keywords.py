@@ -20,9 +20,9 @@ def public(first: int, *, storage: str = "default") -> tuple[int, str]:
 
 
 def test_an_old_keyword_warns_and_works() -> None:
-    with pytest.warns(DeprecationWarning, match=r"places of public\(\) is now storage") as told:
+    with pytest.warns(DeprecationWarning, match=r"places of public\(\) is now storage") as warned:
         assert public(1, places="mine") == (1, "mine")  # type: ignore[call-arg]
-    assert told[0].filename == __file__, "the warning names the caller"
+    assert warned[0].filename == __file__, "the warning names the caller"
     assert public(1, storage="mine") == (1, "mine")
     assert public(1) == (1, "default")
     with pytest.raises(TypeError, match="both storage and its old name places"):
@@ -53,10 +53,10 @@ def test_the_old_name_of_the_saved_weights_works(monkeypatch: pytest.MonkeyPatch
         settings: ClassVar = {"data": {"root": "x"}}
         variants: ClassVar[dict[str, object]] = {}
 
-    asked: list[list[str | None]] = []
+    calls: list[list[str | None]] = []
     monkeypatch.setattr(protocol, "load_grid", lambda folder: (Grid, None))
     monkeypatch.setattr(sweep, "records_in", lambda folder: [])
     monkeypatch.setattr(results, "once", lambda records: ["a record"])
-    monkeypatch.setattr(tabulate, "tabulate", lambda *_, **named: asked.append(named["weights"]))
+    monkeypatch.setattr(tabulate, "tabulate", lambda *_, **named: calls.append(named["weights"]))
     _tabulated([Path("x")], None, "validation", ["saved", "kept", "last"], False)
-    assert asked == [[None, None, "last"]]
+    assert calls == [[None, None, "last"]]

@@ -16,14 +16,14 @@ def helps(*path: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", [("label",), ("teacher", "check")])
-def test_what_nothing_is_chosen_for_has_no_when_short(path: tuple[str, ...]) -> None:
-    found = helps(*path)
-    assert "--when-short" not in found
-    assert "--free" in found
+def test_commands_that_choose_no_images_have_no_when_short(path: tuple[str, ...]) -> None:
+    help_texts = helps(*path)
+    assert "--when-short" not in help_texts
+    assert "--free" in help_texts
 
 
-def test_evaluate_says_what_its_columns_default_to() -> None:
-    found = helps("evaluate")
-    assert all("as in training" in found[flag] for flag in ("--image", "--label", "--split", "--group"))
-    assert "random split" not in found["--split"]
+def test_the_help_of_evaluate_states_the_defaults_of_its_columns() -> None:
+    help_texts = helps("evaluate")
+    assert all("as in training" in help_texts[flag] for flag in ("--image", "--label", "--split", "--group"))
+    assert "random split" not in help_texts["--split"]
     assert "random split" in helps("distill")["--split"]

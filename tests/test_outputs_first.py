@@ -1,4 +1,4 @@
-"""Outputs that cannot be written: refused before anything is bought, and called by the name that was given."""
+"""Outputs that cannot be written are refused before anything is bought, and named as stated by the user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASSES = "bar,blank,zebra stripe"
 DATA = {"data": {"layout_as_found": True}}
 
 
-def test_an_error_has_the_name_of_the_file_and_not_of_its_part(tmp_path: Path) -> None:
+def test_an_error_names_the_file_instead_of_its_temporary_part(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as missing, replacing(tmp_path / "no" / "a.csv") as fresh:
         fresh.write_text("x")
     assert missing.value.filename == str(tmp_path / "no" / "a.csv")
@@ -50,8 +50,8 @@ def test_labels_are_not_bought_for_a_table_that_cannot_be_written(bench: Bench, 
         label(bench.data, bench.teacher, CLASSES, tmp_path / "file" / "labels.csv", storage=storage, settings=DATA)
     with closing(EmbeddingStore(storage.store)) as store:
         assert not store.entries()
-    found = label(bench.data, bench.teacher, CLASSES, tmp_path / "new" / "l.csv", storage=storage, settings=DATA)
-    assert found.written == 90
+    labels = label(bench.data, bench.teacher, CLASSES, tmp_path / "new" / "l.csv", storage=storage, settings=DATA)
+    assert labels.written == 90
     assert (tmp_path / "new" / "l.csv").is_file()
 
 

@@ -14,7 +14,7 @@ from vl2v import api
 from vl2v.errors import ConfigError
 from vl2v.locations import StoragePaths
 
-# what only a run has
+# arguments that only a run has
 OF_RUNS = {"out", "resume", "accept_teacher", "recipe", "report", "cpus_per_worker", "gpus_per_worker"}
 
 
@@ -23,7 +23,7 @@ def test_the_signatures_agree() -> None:
     assert set(distill) - set(quote) == OF_RUNS
     assert set(quote) <= set(distill)
     positional = [
-        [name for name, p in found.items() if p.kind is p.POSITIONAL_OR_KEYWORD] for found in (quote, distill)
+        [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD] for parameters in (quote, distill)
     ]
     assert positional[0] == positional[1]
 
@@ -50,5 +50,5 @@ def test_held_out_domains_are_not_trained_on(tmp_path: Path) -> None:
     assert vl2v.quote(table, teacher, settings=settings, storage=storage).images["training"] == 16
     with pytest.raises(ConfigError, match="Unknown domain"):
         vl2v.quote(table, teacher, held_out=["d"], storage=storage)
-    with pytest.raises(ConfigError, match="Unknown domain"):  # a text is one domain, not b and c
+    with pytest.raises(ConfigError, match="Unknown domain"):  # a string is one domain, not b and c
         vl2v.quote(table, teacher, held_out="bc", storage=storage)

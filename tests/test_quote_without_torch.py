@@ -1,4 +1,4 @@
-"""A quote with a teacher that needs no network imports neither torch nor what is built on it."""
+"""A quote with a teacher that needs no network imports neither torch nor packages that need it."""
 
 from __future__ import annotations
 
@@ -49,10 +49,12 @@ def table_and_teacher(folder: Path) -> tuple[Path, Path]:
     return table, teacher
 
 
-def test_a_quote_without_a_student_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_a_quote_without_a_student_does_not_import_torch(tmp_path: Path) -> None:
     table, teacher = table_and_teacher(tmp_path)
-    places = ("--cache", str(tmp_path / "cache"), "--store", str(tmp_path / "store.sqlite"))
-    output = in_child(LOADED, "quote", str(table), "--teacher", f"file:{teacher}", "--size", "16", "--json", *places)
+    storage_options = ("--cache", str(tmp_path / "cache"), "--store", str(tmp_path / "store.sqlite"))
+    output = in_child(
+        LOADED, "quote", str(table), "--teacher", f"file:{teacher}", "--size", "16", "--json", *storage_options
+    )
     quote, _, heavy = output.rstrip().rpartition("\n")
     assert json.loads(quote)["disk_bytes"]["pixel cache"] == 12 * 16 * 16 * 3
     assert json.loads(heavy) == []

@@ -1,4 +1,4 @@
-"""Recipes lie under a user's settings, and what they leave to the data becomes numbers."""
+"""Recipes are defaults of the settings, and their values that depend on the data become numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_papers_recipe_is_the_default_and_changes_nothing() -> None:
     assert plain.settings_of("vl2v").kl_weight is None
 
 
-def test_ood_is_what_its_page_says() -> None:
+def test_ood_has_the_settings_on_its_page() -> None:
     ood = config(recipe="ood")
     assert (ood.method, ood.align.solver, ood.align.steps, ood.align.learning_rate) == ("vl2v", "adam", 1001, 1e-3)
     d = ood.distill
@@ -43,11 +43,21 @@ def test_ood_is_what_its_page_says() -> None:
     assert ood.settings_of("vl2v").kl_weight == 0
 
 
-def test_the_users_settings_lie_over_the_recipe() -> None:
-    own = config(recipe="ood", distill={"steps": 700, "augment": {"style": 0.2}}, align={"learning_rate": 2e-3}, seed=3)
-    assert (own.distill.steps, own.distill.passes, own.distill.learning_rate) == (700, None, 3e-4)
-    assert (own.distill.augment.style, own.distill.augment.scale, own.align.learning_rate) == (0.2, 0.7, 2e-3)
-    assert own.align.steps == 1001
+def test_settings_of_the_user_override_the_recipe() -> None:
+    settled_config = config(
+        recipe="ood", distill={"steps": 700, "augment": {"style": 0.2}}, align={"learning_rate": 2e-3}, seed=3
+    )
+    assert (settled_config.distill.steps, settled_config.distill.passes, settled_config.distill.learning_rate) == (
+        700,
+        None,
+        3e-4,
+    )
+    assert (
+        settled_config.distill.augment.style,
+        settled_config.distill.augment.scale,
+        settled_config.align.learning_rate,
+    ) == (0.2, 0.7, 2e-3)
+    assert settled_config.align.steps == 1001
     shared = config(recipe="ood", batch_per_domain=4)
     assert (shared.batch, shared.batch_per_domain, shared.unlabelled_per_batch) == (None, 4, 12)
     assert config(recipe="ood", unlabelled_per_batch=5).batch is None
@@ -60,10 +70,14 @@ def test_the_users_settings_lie_over_the_recipe() -> None:
 
 
 @pytest.mark.parametrize(("method", "steps"), [("adip", 1001), ("kd", 0), ("linear-probe", 0), ("no-align", 0)])
-def test_other_methods_take_the_recipes_numbers_and_no_stage_that_they_do_not_have(method: str, steps: int) -> None:
-    found = config(recipe="ood", method=method)
-    assert (found.method, found.first_stage_steps, found.distill.learning_rate) == (method, steps, 3e-4)
-    assert found.distill.augment.style == 0.5
+def test_other_methods_use_the_recipe_without_stages_that_they_do_not_have(method: str, steps: int) -> None:
+    settled_config = config(recipe="ood", method=method)
+    assert (settled_config.method, settled_config.first_stage_steps, settled_config.distill.learning_rate) == (
+        method,
+        steps,
+        3e-4,
+    )
+    assert settled_config.distill.augment.style == 0.5
 
 
 @pytest.mark.parametrize("data", [{"unlabelled": "y"}, {"rest_unlabelled": True, "labels_per_class": 4}])
@@ -91,17 +105,17 @@ def test_images_without_labels_learn_their_class_from_the_teacher(data: dict[str
         ({"batch": 1}, 2, 40000, True, (1, 1), 2400),
     ],
 )
-def test_steps_and_shares_follow_the_data(
+def test_steps_and_shares_depend_on_the_data(
     settings: dict[str, Any], sources: int, images: int, unlabelled: bool, batch: tuple[int, int], steps: int
 ) -> None:
-    found = settled(config(recipe="ood", **settings), sources, images, unlabelled)
-    assert (found.batch, found.distill.passes, found.distill.steps) == (None, None, steps)
-    assert (found.batch_per_domain, found.unlabelled_per_batch) == batch
-    assert settled(found, 2, 10, True) == found, "settled once for all"
-    assert parse(RunConfig, found.model_dump(mode="json"), "a run") == found, "as config.yaml has it"
+    settled_config = settled(config(recipe="ood", **settings), sources, images, unlabelled)
+    assert (settled_config.batch, settled_config.distill.passes, settled_config.distill.steps) == (None, None, steps)
+    assert (settled_config.batch_per_domain, settled_config.unlabelled_per_batch) == batch
+    assert settled(settled_config, 2, 10, True) == settled_config, "settled once for all"
+    assert parse(RunConfig, settled_config.model_dump(mode="json"), "a run") == settled_config, "as config.yaml has it"
 
 
-def test_settings_without_a_recipe_are_settled_as_they_are() -> None:
+def test_settings_without_a_recipe_are_not_changed() -> None:
     assert settled(config(), 3, 10, True) == config()
 
 
@@ -114,19 +128,19 @@ def test_faults_name_the_recipe() -> None:
         config(distill={"augment": {"style": 0.9, "corrupt": 0.7}})
 
 
-def test_a_recipe_over_a_runs_own_file_would_change_nothing_and_is_refused(tmp_path: Path) -> None:
-    run, own = tmp_path / "config.yaml", tmp_path / "own.yaml"
+def test_a_recipe_with_the_settings_file_of_a_run_is_refused(tmp_path: Path) -> None:
+    run, settings_file = tmp_path / "config.yaml", tmp_path / "own.yaml"
     run.write_text(config(made_with={"vl2v": "0"}).to_yaml())
     with pytest.raises(ConfigError, match="recipe ood would have no effect"):
         make_config(run, {"recipe": "ood"})
     assert make_config(run, {"recipe": "paper"}).recipe == make_config(run, {}).recipe == "paper"
-    own.write_text("distill: {steps: 9}")
-    assert make_config(own, BASE | {"recipe": "ood"}).distill.steps == 9
+    settings_file.write_text("distill: {steps: 9}")
+    assert make_config(settings_file, BASE | {"recipe": "ood"}).distill.steps == 9
 
 
-def test_command_line_and_python_take_it(tmp_path: Path) -> None:
-    said = CliRunner().invoke(app, ["distill", "--help"], env={"COLUMNS": "300"}).output
-    assert "--recipe" in said
+def test_command_line_and_python_accept_a_recipe(tmp_path: Path) -> None:
+    output = CliRunner().invoke(app, ["distill", "--help"], env={"COLUMNS": "300"}).output
+    assert "--recipe" in output
     arguments = ["distill", str(tmp_path), "--teacher", "offline:", "--student", "offline:", "--recipe", "best"]
     done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "run")])
     assert "recipe: Input should be 'paper' or 'ood'" in done.output

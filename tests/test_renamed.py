@@ -21,7 +21,7 @@ def test_an_old_module_warns_and_works(old: str) -> None:
         _ = module.nothing
 
 
-def test_names_come_from_their_new_home() -> None:
+def test_names_can_be_imported_from_their_new_module() -> None:
     sys.modules.pop("vl2v.job.prepare", None)
     with pytest.warns(DeprecationWarning, match="planning"):
         module = importlib.import_module("vl2v.job.prepare")

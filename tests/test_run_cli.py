@@ -1,4 +1,4 @@
-"""Commands in the tests' own process leave it as it was, and behave as `vl2v` does in a process of its own."""
+"""Commands in the process of the tests do not change it, and behave like `vl2v` in a child process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from once import Once
 
 
 def state() -> dict[str, Any]:
-    """What a command could change for its whole process."""
+    """Return the state of the process that a command could change."""
     return {
         "environment": dict(os.environ),
         "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
@@ -39,12 +39,10 @@ def state() -> dict[str, Any]:
     }
 
 
-def test_a_command_that_changes_its_process_leaves_the_tests_as_they_were(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    mine = typer.Typer()
+def test_changes_of_a_command_to_its_process_are_undone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    test_app = typer.Typer()
 
-    @mine.command()
+    @test_app.command()
     def change(value: Annotated[int, typer.Argument()]) -> None:
         os.environ["VL2V_LEAK"] = "1"
         os.environ.pop("PATH")
@@ -60,27 +58,27 @@ def test_a_command_that_changes_its_process_leaves_the_tests_as_they_were(
         os.chdir(tmp_path)
         print(f"width {os.environ['COLUMNS']}")
 
-    monkeypatch.setattr("vl2v.cli.app", mine)
+    monkeypatch.setattr("vl2v.cli.app", test_app)
     before = state()
     done = run_cli("77")
     assert (done.returncode, done.stdout) == (0, "width 200\n")
     assert state() == before
 
 
-def test_a_fault_that_is_no_message_reaches_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = typer.Typer()
+def test_an_unexpected_exception_reaches_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    test_app = typer.Typer()
 
-    @mine.command()
+    @test_app.command()
     def fail() -> None:
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr("vl2v.cli.app", mine)
+    monkeypatch.setattr("vl2v.cli.app", test_app)
     with pytest.raises(ZeroDivisionError, match="a fault"):
         run_cli()
 
 
 @pytest.mark.slow
-def test_a_whole_run_leaves_the_process_as_it_was(bench: Bench, tmp_path: Path) -> None:
+def test_a_complete_run_does_not_change_the_process(bench: Bench, tmp_path: Path) -> None:
     before = state()
     done = run_cli(*bench.distill(tmp_path / "run", "--steps", "4", "--align-steps", "4", "--report"))
     assert done.returncode == 0, done.stderr
@@ -89,7 +87,7 @@ def test_a_whole_run_leaves_the_process_as_it_was(bench: Bench, tmp_path: Path) 
 
 
 @pytest.mark.system
-def test_a_process_of_its_own_says_and_writes_the_same(bench: Bench, runs: Runs, tmp_path: Path) -> None:
+def test_a_child_process_prints_and_writes_the_same(bench: Bench, runs: Runs, tmp_path: Path) -> None:
     made = runs.get()
     child = fork_vl2v(*bench.distill(tmp_path / "run"), "--json", "--store", str(tmp_path / "vectors.sqlite"))
     assert child.done.returncode == 0, child.stderr
@@ -98,10 +96,10 @@ def test_a_process_of_its_own_says_and_writes_the_same(bench: Bench, runs: Runs,
 
 
 @pytest.mark.system
-def test_a_fault_in_a_process_of_its_own(bench: Bench, tmp_path: Path) -> None:
+def test_an_exception_in_a_child_process_is_reported(bench: Bench, tmp_path: Path) -> None:
     wrong = ["quote", str(tmp_path / "absent"), "--teacher", bench.teacher]
-    forked, here = fork_vl2v(*wrong).done, run_cli(*wrong)
-    assert vars(forked) == vars(here)
+    forked, in_process = fork_vl2v(*wrong).done, run_cli(*wrong)
+    assert vars(forked) == vars(in_process)
     assert forked.returncode == 3
     assert fork_vl2v("--no-such-option").wait() == 2
     killed = fork_vl2v(*bench.distill(tmp_path / "run", "--steps", "1000"))
@@ -119,7 +117,7 @@ def test_a_run_is_trained_once(bench: Bench, tmp_path: Path) -> None:
     assert again.result["image_queries"] == 48
 
 
-def test_a_folder_that_could_not_be_made_is_made_by_the_next(tmp_path: Path) -> None:
+def test_a_folder_whose_creation_failed_is_created_by_the_next_caller(tmp_path: Path) -> None:
     once = Once(tmp_path / "shared")
 
     def fail(folder: Path) -> None:

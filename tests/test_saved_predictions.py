@@ -17,9 +17,9 @@ def test_rounding_does_not_change_the_most_probable_class(tmp_path: Path) -> Non
     labels = np.zeros(len(logits), np.int64)
     part = DomainPredictions("a", "in-domain", [f"{i}.png" for i in range(len(logits))], labels, logits, None)
     save_predictions([part], tmp_path / "predictions.npz")
-    found = read_predictions(tmp_path / "predictions.npz")
+    predictions = read_predictions(tmp_path / "predictions.npz")
     rounded = logits[1:].astype(np.float16)
     assert (rounded.argmax(axis=1) != logits[1:].argmax(axis=1)).sum() > 100, "rounding alone does"
-    assert np.array_equal(found.answers, logits.argmax(axis=1))
-    assert np.isfinite(found.student).all()
-    assert np.abs(found.student - logits)[1:].max() < 0.1
+    assert np.array_equal(predictions.answers, logits.argmax(axis=1))
+    assert np.isfinite(predictions.student).all()
+    assert np.abs(predictions.student - logits)[1:].max() < 0.1

@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE` reaches every setting of quote and distill, under the flags that have names of their own."""
+"""`--set KEY=VALUE` changes every setting of quote and distill; named flags take precedence."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from vl2v.errors import ConfigError
 from vl2v.nested import nested
 
 
-def given(*items: str, **flags: Any) -> dict[str, Any]:
+def assigned(*items: str, **flags: Any) -> dict[str, Any]:
     return settings_of(items, {key.replace("__", "."): value for key, value in flags.items()})
 
 
-def test_any_setting_and_flags_over_it() -> None:
-    found = given("distill.augment.style=0.2", "rise.anchors=[a, b]", "seed=3", "distill.steps=50", distill__steps=70)
-    assert found["distill"]["augment"] == {"style": 0.2}
-    assert (found["distill"]["steps"], found["seed"], found["rise"]) == (70, 3, {"anchors": ["a", "b"]})
+def test_any_setting_can_be_set_and_flags_take_precedence() -> None:
+    values = assigned(
+        "distill.augment.style=0.2", "rise.anchors=[a, b]", "seed=3", "distill.steps=50", distill__steps=70
+    )
+    assert values["distill"]["augment"] == {"style": 0.2}
+    assert (values["distill"]["steps"], values["seed"], values["rise"]) == (70, 3, {"anchors": ["a", "b"]})
 
 
 @pytest.mark.parametrize("item", ["", "seed", "=3", "seed=", "distill.=1", ".steps=1", "distill..steps=1", "seed=[1"])
-def test_what_is_no_assignment_is_refused(item: str) -> None:
+def test_texts_other_than_assignments_are_refused(item: str) -> None:
     with pytest.raises(ConfigError, match="expected"):
         pair(item, "--set")
 

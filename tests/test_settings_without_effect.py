@@ -1,4 +1,4 @@
-"""Values that YAML or pydantic would change without a word, and settings and options that nothing uses."""
+"""Values that YAML or pydantic would silently change, and settings and options without effect."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def config_of(*assigned: str) -> RunConfig:
         ("-", [None]),
     ],
 )
-def test_numbers_in_yaml(text: str, value: object) -> None:
+def test_numbers_in_yaml_are_read_as_numbers(text: str, value: object) -> None:
     assert yaml.load(text, Settings) == value
 
 
-def test_what_a_run_writes_is_read_as_it_was() -> None:
+def test_settings_written_by_a_run_are_read_unchanged() -> None:
     values = {"a": ["010", "1:30", "0x10", "1e3", 10, 0.5, 1e-7, 1e20, True, None, "yes", "-", 2**40]}
     assert yaml.load(yaml.safe_dump(values), Settings) == values
 
@@ -65,17 +65,17 @@ def test_a_number_with_a_leading_zero_is_decimal() -> None:
 
 
 @pytest.mark.parametrize("assigned", ["seed=yes", "seed=true", "distill.steps=on", "budget=no", "image_weight=no"])
-def test_true_is_no_number(assigned: str) -> None:
+def test_true_is_not_accepted_as_a_number(assigned: str) -> None:
     with pytest.raises(ConfigError, match="yes, no, on and off"):
         config_of(assigned)
 
 
-def test_true_where_it_belongs() -> None:
+def test_true_is_accepted_for_flags() -> None:
     assert config_of("data.skip_bad=yes").data.skip_bad
 
 
 @pytest.mark.parametrize(
-    ("assigned", "said"),
+    ("assigned", "expected"),
     [
         (["method=linear-probe", "distill.freeze=0.5"], ["--freeze"]),
         (["method=erm", "teacher.views=3", "image_weight=0.3"], ["--views", "--image-weight"]),
@@ -103,26 +103,26 @@ def test_true_where_it_belongs() -> None:
         (["data.classes=[cat, dog]", "data.balance=1"], ["data.balance (--balance)"]),
     ],
 )
-def test_settings_without_effect_are_told(assigned: list[str], said: list[str]) -> None:
-    found = without_effect(config_of(*assigned))
-    assert len(found) == len(said)
-    assert all(flag in text for flag, text in zip(said, found, strict=True))
+def test_settings_without_effect_are_reported(assigned: list[str], expected: list[str]) -> None:
+    warnings_found = without_effect(config_of(*assigned))
+    assert len(warnings_found) == len(expected)
+    assert all(flag in text for flag, text in zip(expected, warnings_found, strict=True))
 
 
-def test_a_student_without_align() -> None:
+def test_settings_of_align_have_no_effect_without_it() -> None:
     values = {"teacher.spec": "open_clip:a/b", "student.spec": "teacher", "data.root": "photos", "align.steps": 3}
     (text,) = without_effect(make_config(None, settings_of((), values)))
     assert text == "align.steps (--align-steps) has no effect on the student teacher"
 
 
-def test_the_settings_of_a_method_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_a_method_of_another_package_have_an_effect(monkeypatch: pytest.MonkeyPatch) -> None:
     from vl2v.method.registry import METHODS
 
     class Own(type(METHODS["kd"].settings())):  # type: ignore[misc]
         strength: float = 1.0
 
-    mine = replace(METHODS["kd"], name="mine", settings=Own)
-    monkeypatch.setitem(METHODS._loaded, "mine", mine)
+    method = replace(METHODS["kd"], name="mine", settings=Own)
+    monkeypatch.setitem(METHODS._loaded, "mine", method)
     assert without_effect(config_of("mine.strength=2")) == ["mine.strength has no effect on the method vl2v"]
     assert without_effect(config_of("mine.strength=2", "method=mine")) == []
 
@@ -139,14 +139,14 @@ def test_no_method_has_a_default_without_effect() -> None:
         assert not any(without_effect(config_of(f"method={name}", f"recipe={recipe}")) for name in METHODS)
 
 
-def test_a_report_with_a_store_that_is_missing(tmp_path: Path) -> None:
+def test_a_report_with_a_missing_store_is_refused(tmp_path: Path) -> None:
     """Without the option, a run whose store is missing has a report without purchases."""
     done = run_cli("report", tmp_path, "--store", tmp_path / "s.sqlite")
     assert done.returncode == 2
     assert "--store names no file" in done.stderr
 
 
-def test_a_score_without_a_threshold(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_score_without_a_threshold_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     done = run_cli("predict", "run", "photo.png", "--score", "energy")
     assert done.returncode == 2
     assert "no effect" in done.stderr
@@ -165,7 +165,7 @@ def test_options_for_the_checked_images_need_them(tmp_path: Path, words: list[st
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["gone", "--set", "data.root=other"], "--set data.root=other has no effect next to DATA gone"),
         (["gone", "--set", "data={root: other}"], "--set data={root: other} has no effect next to DATA gone"),
@@ -176,14 +176,14 @@ def test_options_for_the_checked_images_need_them(tmp_path: Path, words: list[st
         (["gone", "--set", "seed=3"], ""),
     ],
 )
-def test_a_value_that_another_one_replaces_leads_to_a_warning(words: list[str], said: str) -> None:
+def test_a_value_that_another_one_replaces_leads_to_a_warning(words: list[str], message: str) -> None:
     done = run_cli("quote", *words, "--teacher", "offline:")
     assert done.returncode == 3
-    assert done.stderr.partition("error:")[0].strip() == (f"warning: {said}" if said else "")
+    assert done.stderr.partition("error:")[0].strip() == (f"warning: {message}" if message else "")
 
 
 @pytest.mark.parametrize(("option", "other"), [("free=true", "price"), ("price_per_1000_images=1", "free")])
-def test_a_price_that_has_no_effect_is_called_what_it_is(option: str, other: str) -> None:
+def test_a_price_without_effect_is_named_correctly(option: str, other: str) -> None:
     with pytest.raises(ConfigError, match="whose price is known") as caught:
         stated_price(config_of(f"teacher.{option}"))
     flag = f"--{option.partition('=')[0].replace('_', '-')}"

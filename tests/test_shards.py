@@ -1,4 +1,4 @@
-"""Threads that each compute a part of a batch give what one computation of the whole batch gives."""
+"""Threads that each compute a part of a batch give the same result as one computation of the full batch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def images(count: int) -> Tensor:
 
 
 def gradients(model: nn.Module, shards: Shards | None, count: int) -> list[Tensor]:
-    """Of a loss that depends on the whole batch, and not on the mean over images alone."""
+    """Return gradients of a loss that depends on the full batch, not only on the mean over images."""
     model.zero_grad()
     inputs = images(count)
     output = model(inputs) if shards is None else shards.train(model, inputs)
@@ -40,20 +40,20 @@ def gradients(model: nn.Module, shards: Shards | None, count: int) -> list[Tenso
 
 
 @pytest.mark.parametrize("count", [1, SMALLEST, 2 * SMALLEST, 17, 40])
-def test_gradients_are_those_of_the_whole_batch(count: int) -> None:
+def test_gradients_are_those_of_the_full_batch(count: int) -> None:
     model = network(nn.ReLU())
     next(model.backbone.parameters()).requires_grad_(False)
-    whole = gradients(model, None, count)
+    full = gradients(model, None, count)
     with sharding(count) as shards:
         assert shards.count == max(1, min(4, count // SMALLEST))
         parts, again = gradients(model, shards, count), gradients(model, shards, count)
-    assert len(whole) == len(parts) == 5
-    for expected, found, repeated in zip(whole, parts, again, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
-        assert found.equal(repeated), "in the same order each time"
+    assert len(full) == len(parts) == 5
+    for expected, actual, repeated in zip(full, parts, again, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-5)
+        assert actual.equal(repeated), "in the same order each time"
 
 
-def test_each_part_is_computed_by_a_thread_of_its_own_with_its_share_of_threads() -> None:
+def test_each_part_is_computed_by_a_separate_thread_with_its_share_of_threads() -> None:
     seen: list[tuple[int, int]] = []
     model = network()
     model.register_forward_pre_hook(lambda _, inputs: seen.append((len(inputs[0]), torch.get_num_threads())))
@@ -75,9 +75,9 @@ def test_validation_during_training_uses_all_threads() -> None:
 def test_outputs_without_gradients_are_the_same() -> None:
     model = network().eval()
     with sharding(24) as shards:
-        found = shards.infer(model, images(24))
-    assert not found.requires_grad
-    torch.testing.assert_close(found, model(images(24)).detach(), rtol=1e-4, atol=1e-5)
+        actual = shards.infer(model, images(24))
+    assert not actual.requires_grad
+    torch.testing.assert_close(actual, model(images(24)).detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_failure_in_a_thread_is_raised() -> None:
@@ -101,13 +101,13 @@ class Statistics(nn.Module):
     ("more", "expected"),
     [((), True), ((nn.Dropout(0.5),), False), ((nn.Dropout(0.0),), True), ((Statistics(),), False)],
 )
-def test_what_cannot_be_divided_is_noticed(more: tuple[nn.Module, ...], expected: bool) -> None:
+def test_batches_that_cannot_be_divided_are_detected(more: tuple[nn.Module, ...], expected: bool) -> None:
     state = torch.get_rng_state()
     assert divisible(network(*more), images(3)) is expected
     assert torch.get_rng_state().equal(state)
 
 
-def test_a_batch_is_not_divided_where_threads_would_lose_the_precision() -> None:
+def test_a_batch_is_not_divided_if_threads_would_lose_the_precision() -> None:
     with torch.autocast("cpu", torch.bfloat16), sharding(64) as shards:
         assert shards.count == 1
     with sharding(64, possible=False) as shards:

@@ -1,4 +1,4 @@
-"""How the number of threads is chosen, on a clock of the tests' own, and what it is applied to."""
+"""The choice of the number of threads on a simulated clock, and its effect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vl2v import threads
 
 
 class Machine:
-    """A clock that work advances, by as much as its number of threads takes for an image."""
+    """A clock that work advances by the time that its number of threads takes for an image."""
 
     def __init__(self, seconds: dict[int, float]) -> None:
         self.seconds, self.now, self.count = seconds, 0.0, 0
@@ -31,9 +31,9 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, float]], Machine]:
     def make(seconds: dict[int, float]) -> Machine:
-        found = Machine(seconds)
-        monkeypatch.setattr("vl2v.threads.time.perf_counter", lambda: found.now)
-        return found
+        simulated = Machine(seconds)
+        monkeypatch.setattr("vl2v.threads.time.perf_counter", lambda: simulated.now)
+        return simulated
 
     return make
 
@@ -58,14 +58,14 @@ def two() -> Iterator[None]:
         ({1: 1.0, 8: 0.95, 16: 0.80}, 16),
     ],
 )
-def test_one_thread_is_taken_unless_more_are_clearly_faster(seconds: dict[int, float], chosen: int) -> None:
+def test_one_thread_is_used_unless_more_are_clearly_faster(seconds: dict[int, float], chosen: int) -> None:
     assert threads.preferred(seconds) == chosen
 
 
 def test_one_half_and_all_are_measured_in_turn(machine: Callable[[dict[int, float]], Machine]) -> None:
     m = machine({1: 0.010, 4: 0.004, 8: 0.002})
-    found = threads.measured(m.work, 10, 100_000, 8, m.use)
-    assert found == pytest.approx({1: 0.1, 4: 0.04, 8: 0.02})
+    threads_chosen = threads.measured(m.work, 10, 100_000, 8, m.use)
+    assert threads_chosen == pytest.approx({1: 0.1, 4: 0.04, 8: 0.02})
     assert [count for count, _ in m.calls[5:]] == [1, 4, 8] * threads.ROUNDS
     assert {images for _, images in m.calls} == {10}
 
@@ -80,8 +80,8 @@ def test_slow_steps_are_measured_with_fewer_images_and_less_often(
     machine: Callable[[dict[int, float]], Machine],
 ) -> None:
     m = machine({1: 0.1, 2: 0.06})
-    found = threads.measured(m.work, 100, 100_000, 2, m.use)
-    assert found == pytest.approx({1: 1.0, 2: 0.6})
+    threads_chosen = threads.measured(m.work, 100, 100_000, 2, m.use)
+    assert threads_chosen == pytest.approx({1: 1.0, 2: 0.6})
     assert {images for _, images in m.calls[2:]} == {10}
     slower = machine({1: 4.0, 2: 2.0})
     threads.measured(slower.work, 16, 100_000, 2, slower.use)
@@ -90,7 +90,7 @@ def test_slow_steps_are_measured_with_fewer_images_and_less_often(
 
 
 @pytest.mark.usefixtures("two")
-def test_what_the_user_set_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_set_by_the_user_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(images: int) -> None:
         raise AssertionError("measured")
 
@@ -102,7 +102,7 @@ def test_what_the_user_set_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("two")
-def test_choosing_leaves_the_number_of_threads_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choosing_does_not_change_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads, "SHORT", 0.0)
     tried = set()
@@ -111,7 +111,7 @@ def test_choosing_leaves_the_number_of_threads_as_it_was(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("text", "number"), [("3", 3), ("4,2", 4), ("", None), ("0", None), ("many", None)])
-def test_the_number_in_the_environment(monkeypatch: pytest.MonkeyPatch, text: str, number: int | None) -> None:
+def test_the_number_in_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, text: str, number: int | None) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", text)
     assert threads.stated() == number
 
@@ -126,7 +126,7 @@ def test_waiting_threads_sleep(monkeypatch: pytest.MonkeyPatch, cores: int, spin
     assert (os.environ["OMP_WAIT_POLICY"], os.environ["GOMP_SPINCOUNT"]) == ("PASSIVE", spins)
 
 
-def test_what_the_user_wants_of_waiting_threads_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_the_user_for_waiting_threads_are_preserved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"OMP_WAIT_POLICY": "ACTIVE"})
     threads.sleep_while_waiting()
     assert os.environ == {"OMP_WAIT_POLICY": "ACTIVE"}
@@ -136,7 +136,7 @@ def test_what_the_user_wants_of_waiting_threads_stays(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("two")
-def test_torch_and_numpy_compute_with_the_number_while_it_is_open() -> None:
+def test_torch_and_numpy_use_the_number_within_the_context() -> None:
     def numbers() -> tuple[int, set[int]]:
         blas = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
         return torch.get_num_threads(), set(blas)

@@ -41,16 +41,16 @@ def run(folder: Path, limit: float, *more: str) -> int:
 def test_a_run_fails_for_an_unmarked_test_that_takes_too_long(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], workers: int
 ) -> None:
-    if workers:  # a worker finds the plugin by its conftest
+    if workers:  # a worker finds the plugin through its conftest
         (tmp_path / "conftest.py").write_text(
             f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom tiers import Tiers\n"
             "def pytest_configure(config):\n"
             "    if hasattr(config, 'workerinput'): config.pluginmanager.register(Tiers(0.2))\n"
         )
     assert run(tmp_path, 0.2, "-n", str(workers)) == pytest.ExitCode.TESTS_FAILED
-    said = capfd.readouterr().out
-    assert "4 passed" in said
-    named = said.partition("without a marker")[2]
+    output = capfd.readouterr().out
+    assert "4 passed" in output
+    named = output.partition("without a marker")[2]
     assert "test_it.py::test_spins" in named
     assert "test_it.py::test_has_a_child_that_spins" in named
     assert "test_may_spin" not in named, "it is marked"

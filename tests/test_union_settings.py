@@ -23,23 +23,23 @@ UNIONS = {
     "distill.minutes": ("a number of at least 0, or 'auto'", [-1, [1]]),
     "teacher.prompts": ("a text, or a list of values, each a text", [3, [1], ["a {}", None], {"a": 1}]),
 }
-FLAGS = {"minutes": "time"}  # options with another name than the setting
+FLAGS = {"minutes": "time"}  # options whose name differs from the setting
 
 
 def types_of(annotation: Any) -> list[Any]:
-    """The types of a union except None; otherwise empty."""
+    """Return the types of a union except None, or nothing for another type."""
     if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
         return []
     return [kind for kind in typing.get_args(annotation) if kind is not type(None)]
 
 
 def test_every_setting_of_two_types_is_tested() -> None:
-    found = {key for key, field in fields_of(RunConfig) if len(types_of(field.annotation)) > 1}
-    assert found == set(UNIONS)
+    unions = {key for key, field in fields_of(RunConfig) if len(types_of(field.annotation)) > 1}
+    assert unions == set(UNIONS)
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, (_, values) in UNIONS.items() for value in values])
-def test_one_fault_under_its_own_key(key: str, value: object) -> None:
+def test_a_wrong_value_gives_one_fault_under_its_key(key: str, value: object) -> None:
     block, name = key.split(".")
     with pytest.raises(ConfigError) as caught:
         make_config(None, {**NEEDED, block: {**NEEDED.get(block, {}), name: value}})
@@ -59,19 +59,19 @@ def test_one_fault_under_its_own_key(key: str, value: object) -> None:
 def test_values_of_either_type_are_read(key: str, value: object) -> None:
     block, name = key.split(".")
     config = make_config(None, {**NEEDED, block: {**NEEDED.get(block, {}), name: value}})
-    found = getattr(getattr(config, block), name)
-    assert found == (tuple(value) if isinstance(value, list) else value)
+    read = getattr(getattr(config, block), name)
+    assert read == (tuple(value) if isinstance(value, list) else value)
 
 
-def test_a_method_of_another_package_and_a_union_inside_a_list() -> None:
+def test_unions_of_other_packages_and_inside_lists_are_reported() -> None:
     class Further(Strict):
         rates: tuple[Annotated[float, Field(gt=0, lt=1)] | Literal["a", "b"], ...] = ()
         size: Positive | tuple[Positive, Positive] | None = None
 
     with pytest.raises(ValidationError) as caught:
         Further.model_validate({"rates": [0.5, 7], "size": 0})
-    said = {fault["loc"]: fault["msg"] for fault in caught.value.errors()}
-    assert said == {
+    messages = {fault["loc"]: fault["msg"] for fault in caught.value.errors()}
+    assert messages == {
         ("rates", 1): "Input should be a number above 0 and below 1, or 'a' or 'b'",
         (
             "size",
@@ -80,7 +80,7 @@ def test_a_method_of_another_package_and_a_union_inside_a_list() -> None:
 
 
 @pytest.mark.parametrize("value", [0, "x", [1], [1, 2, 3], 4096])
-def test_options_of_a_student_file(value: object) -> None:
+def test_options_of_a_student_file_are_reported(value: object) -> None:
     with pytest.raises(ValidationError) as caught:
         TimmOptions.model_validate({"img_size": value})
     assert described(caught.value).startswith("img_size: Input should be a whole number from 1 to 2048, or a list of 2")

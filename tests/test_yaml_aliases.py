@@ -1,4 +1,4 @@
-"""Aliases in YAML that stand for an enormous number of values are refused in time; ordinary ones are read."""
+"""YAML aliases that expand to an enormous number of values are refused quickly; ordinary ones are read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_bomb_is_refused(tmp_path: Path, name: str) -> None:
         read_yaml(file)
 
 
-def test_of_classes_and_on_the_command_line(tmp_path: Path) -> None:
+def test_a_bomb_in_classes_yaml_and_in_options_is_refused(tmp_path: Path) -> None:
     (tmp_path / "classes.yaml").write_text(LISTS)
     with pytest.raises(ConfigError, match="aliases that stand for"):
         read_phrases(tmp_path, ["a0"])

@@ -1,4 +1,4 @@
-"""The pytest plugin that keeps the tiers of the suite honest; tests/conftest.py registers it.
+"""The pytest plugin that checks the tiers of the suite; tests/conftest.py registers it.
 
 It measures the CPU time of every test's own call, fixtures apart, prints the 30 most expensive tests, and lists those
 without the marker `slow` or `system` that take longer than `LIMIT`. A run fails if one of them exceeds it by more than
@@ -17,14 +17,14 @@ import pytest
 LIMIT = 3.0  # seconds of CPU time
 NOISE = 1.5  # the same work takes up to so many times the CPU time while the other hyperthread of the core is busy
 SHOWN = 30
-PROPERTY = "cpu_seconds"  # of a report; xdist sends it from the workers
+PROPERTY = "cpu_seconds"  # property of a report; xdist sends it from the workers
 TIERS = ("slow", "system")
 
 _elsewhere = 0.0  # CPU seconds of processes that are not children of this one
 
 
 def add_cpu_seconds(seconds: float) -> None:
-    """Count the CPU time of a process that worked for the current test and is not a child of this process."""
+    """Count the CPU time of a process of the current test that is not a child of this process."""
     global _elsewhere
     _elsewhere += seconds
 
@@ -47,7 +47,7 @@ class Tiers:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Measure a test's own call."""
+        """Measure the call of a test."""
         before = cpu_seconds()
         try:
             return (yield)
@@ -55,7 +55,7 @@ class Tiers:
             item.user_properties.append((PROPERTY, cpu_seconds() - before))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect what was measured, from this process or from a worker."""
+        """Collect measurements of this process or of a worker."""
         if report.when != "call":
             return
         seconds = float(str(dict(report.user_properties).get(PROPERTY, 0.0)))
@@ -65,7 +65,7 @@ class Tiers:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Fail a run that passed, but not within the tiers' limit."""
+        """Fail a run that passed, but not within the limit of the tier."""
         if (
             any(seconds > NOISE * self.limit for seconds, _ in self.too_slow)
             and session.exitstatus == pytest.ExitCode.OK

@@ -17,9 +17,9 @@ def evaluation(student: float, teacher: float = 0.5) -> Evaluation:
 
 
 @pytest.mark.parametrize(("ours", "sign"), [((0.7, 0.8), "+25.0"), ((0.2, 0.3), "-25.0")])
-def test_the_verdict_says_what_was_found(ours: tuple[float, float], sign: str) -> None:
-    found = {"erm": [evaluation(0.4), evaluation(0.6)], "vl2v": [evaluation(value) for value in ours]}
-    comparison = Comparison.of(found)
+def test_the_verdict_states_the_difference_of_the_methods(ours: tuple[float, float], sign: str) -> None:
+    evaluations = {"erm": [evaluation(0.4), evaluation(0.6)], "vl2v": [evaluation(value) for value in ours]}
+    comparison = Comparison.of(evaluations)
     assert f"{sign} ± 11.2 points against ERM" in comparison.verdict()  # of 0.10 and 0.05, as a hypotenuse
     console = Console(file=io.StringIO(), width=100)
     console.print(comparison.table())

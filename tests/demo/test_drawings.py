@@ -22,7 +22,7 @@ def drawn(once: Once) -> Path:
     return once("drawings", lambda folder: draw(folder / "task", size=48)) / "task"
 
 
-def test_no_drawing_stands_in_two_styles() -> None:
+def test_no_drawing_is_in_two_styles() -> None:
     for name in EMOJI:
         assert not set(emoji_of("colour", name)) & set(emoji_of("line", name))
         shared = {f"{p.split('-')[0]}-{w}" for p, words in SOLID_ICONS[name].items() for w in words.split()}
@@ -30,7 +30,7 @@ def test_no_drawing_stands_in_two_styles() -> None:
         assert not shared, name
 
 
-def test_the_task_is_clean_and_its_styles_are_what_they_say(drawn: Path) -> None:
+def test_the_dataset_is_valid_and_has_its_styles(drawn: Path) -> None:
     folder = DomainFolder(drawn)
     dataset = folder.scan()
     assert set(dataset.domains) == set(STYLES)
@@ -45,7 +45,7 @@ def test_the_task_is_clean_and_its_styles_are_what_they_say(drawn: Path) -> None
 
 
 @pytest.mark.slow
-def test_drawing_again_gives_the_same_files_and_does_nothing(drawn: Path, tmp_path: Path) -> None:
+def test_drawing_again_changes_nothing(drawn: Path, tmp_path: Path) -> None:
     def digest(root: Path) -> dict[str, str]:
         files = sorted(root.rglob("*.png"))
         return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
@@ -65,7 +65,7 @@ def test_other_content_is_not_overwritten(drawn: Path, tmp_path: Path) -> None:
     assert json.loads((drawn / MARKER).read_text())["size"] == 48
 
 
-def test_lines_only_keeps_the_lines() -> None:
+def test_lines_only_removes_everything_except_the_lines() -> None:
     layers = '<g id="color"><path d="M0 0"/></g><g id="line"><path d="M1 1"/></g><g id="line-supplement"/>'
     left = lines_only(f'<svg xmlns="http://www.w3.org/2000/svg">{layers}</svg>')
     assert 'id="color"' not in left

@@ -14,7 +14,7 @@ class Lines(Silent):
         self.lines.append(text)
 
 
-def test_a_note_or_warning_of_every_run_is_shown_once_and_titles_always() -> None:
+def test_repeated_notes_and_warnings_are_shown_once_and_titles_always() -> None:
     shown = Lines()
     notes = _Once(shown)
     for seed in (0, 1):

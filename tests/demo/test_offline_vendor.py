@@ -49,7 +49,7 @@ def teacher() -> OfflineVendor:
     return OfflineVendor()
 
 
-def test_it_opens_by_name_and_says_who_it_is() -> None:
+def test_the_teacher_opens_by_name_and_describes_itself() -> None:
     teacher = open_teacher("offline:")
     assert isinstance(teacher, Teacher)
     card = teacher.describe()
@@ -61,13 +61,13 @@ def test_it_opens_by_name_and_says_who_it_is() -> None:
 
 
 @pytest.mark.parametrize("spec", ["offline", "offline:more"])
-def test_another_spelling_is_no_teacher(spec: str) -> None:
+def test_another_spelling_is_refused(spec: str) -> None:
     with pytest.raises(TeacherError, match="Unknown teacher"):
         open_teacher(spec)
 
 
-def test_the_vectors_are_those_that_were_pinned(teacher: OfflineVendor) -> None:
-    """Another rounding on another machine passes; other weights or another preprocessing do not."""
+def test_the_embeddings_equal_the_pinned_ones(teacher: OfflineVendor) -> None:
+    """Different rounding on another machine passes; other weights or preprocessing do not."""
     pinned = json.loads(PINNED.read_text())
     images, texts = teacher.embed_images(drawings()), teacher.embed_texts(TEXTS)
     np.testing.assert_allclose(images[:, :8], pinned["images"], atol=2e-3)
@@ -76,7 +76,7 @@ def test_the_vectors_are_those_that_were_pinned(teacher: OfflineVendor) -> None:
     np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, atol=1e-5)
 
 
-def test_how_many_are_asked_at_once_does_not_matter(teacher: OfflineVendor) -> None:
+def test_embeddings_do_not_depend_on_the_batch_size(teacher: OfflineVendor) -> None:
     rng = np.random.default_rng(0)
     files = [png(Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8))) for _ in range(35)] + drawings()
     together = teacher.embed_images(files)
@@ -85,7 +85,7 @@ def test_how_many_are_asked_at_once_does_not_matter(teacher: OfflineVendor) -> N
 
 
 @pytest.mark.system
-def test_another_process_gives_the_same_bits(teacher: OfflineVendor, tmp_path: Path) -> None:
+def test_embeddings_of_another_process_are_equal_bit_for_bit(teacher: OfflineVendor, tmp_path: Path) -> None:
     for number, file in enumerate(drawings()):
         (tmp_path / f"{number}.png").write_bytes(file)
     script = (
@@ -110,26 +110,26 @@ def test_a_drawn_house_is_nearer_to_its_name_than_to_others(teacher: OfflineVend
     assert int(scores.argmax()) == 0
 
 
-def test_nothing_in_nothing_out(teacher: OfflineVendor) -> None:
+def test_no_input_gives_no_embedding(teacher: OfflineVendor) -> None:
     checked(teacher.embed_images([]), 0, teacher.describe(), "image")
     checked(teacher.embed_texts([]), 0, teacher.describe(), "text")
 
 
-def test_bytes_that_are_no_image_are_refused(teacher: OfflineVendor) -> None:
+def test_bytes_that_are_not_an_image_are_refused(teacher: OfflineVendor) -> None:
     with pytest.raises(TeacherError, match="not a JPEG"):
         teacher.embed_images([drawings()[0], b"no image"])
 
 
-def test_missing_weights_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vendor, "WEIGHTS", "elsewhere.safetensors")
     with pytest.raises(TeacherError, match="reinstall"):
         OfflineVendor().describe()
 
 
-def test_weights_and_card_lie_in_the_package_and_are_small() -> None:
+def test_weights_and_card_are_in_the_package_and_small() -> None:
     weights = resources.files("vl2v.teacher.offline").joinpath(vendor.WEIGHTS)
     assert weights.is_file()
     assert len(weights.read_bytes()) <= 12_000_000
     assert resources.files("vl2v.teacher.offline").joinpath("model_card.md").is_file()
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel == {"packages": ["src/vl2v", "src/vl2v_runtime"]}  # whole folders go into the wheel
+    assert wheel == {"packages": ["src/vl2v", "src/vl2v_runtime"]}  # the wheel contains complete folders

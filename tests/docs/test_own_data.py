@@ -1,4 +1,4 @@
-"""The commands of the pages on own data and on tables, as they stand there, on a small dataset."""
+"""The commands of the pages on own data and tables, on a small dataset."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CAMERAS = {"ink": "phone", "neon": "web", "rose": "scanner"}
 
 
 def commands(page: str, section: str) -> list[str]:
-    """The indented commands of a section of a page, continued lines joined."""
+    """Return the indented commands of a section of a page, with continued lines joined."""
     text = (PAGES / page).read_text(encoding="utf-8").replace("\\\n", " ")
     (body,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
     lines = (re.sub(r"\s+", " ", line.strip()) for line in body.splitlines() if line.startswith("    "))
@@ -35,8 +35,8 @@ def commands(page: str, section: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """The dataset with tables of its images, in columns called as on the page."""
+def table_bench(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """The dataset with tables of its images, with the column names of the page."""
     copy = bench.copy(tmp_path_factory.mktemp("page"))
     rows = []
     for file in sorted(copy.data.rglob("*.png")):
@@ -53,7 +53,7 @@ def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def other_tools(data: Path, rows: list[list[str]]) -> None:
-    """The same images as the page's other datasets."""
+    """Write the same images as the other datasets of the page."""
     (data / "shards").mkdir()
     for i in range(2):
         with tarfile.open(data / "shards" / f"part-{i:03d}.tar", "w") as archive:
@@ -76,9 +76,9 @@ def other_tools(data: Path, rows: list[list[str]]) -> None:
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     columns = {"image": pa.array(image, kind), "species": [r[1] for r in rows], "camera": [r[2] for r in rows]}
     parquet.write_table(pa.table(columns), data / "species.parquet")
-    kept = dict(np.load(data.parent / "teacher.npz"))
-    digests = [hashlib.sha256((data / path).read_bytes()).hexdigest() for path in kept.pop("paths")]
-    np.savez(data.parent / "teacher.npz", sha256=np.array(digests), **kept)
+    teacher_file = dict(np.load(data.parent / "teacher.npz"))
+    digests = [hashlib.sha256((data / path).read_bytes()).hexdigest() for path in teacher_file.pop("paths")]
+    np.savez(data.parent / "teacher.npz", sha256=np.array(digests), **teacher_file)
 
 
 SECTIONS = (
@@ -91,17 +91,24 @@ SECTIONS = (
 
 @pytest.mark.parametrize(("page", "section"), SECTIONS)
 def test_the_commands_of_a_section_work(
-    own: Bench, page: str, section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    table_bench: Bench, page: str, section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(own.data)
-    found = commands(page, section)
-    assert found
-    for command in found:
-        meant = command.replace("open_clip:ViT-B-16/openai", own.teacher)
+    monkeypatch.chdir(table_bench.data)
+    section_commands = commands(page, section)
+    assert section_commands
+    for command in section_commands:
+        meant = command.replace("open_clip:ViT-B-16/openai", table_bench.teacher)
         words = shlex.split(meant.replace("hf:user/species", "species.parquet"))[1:]
         words = [str(tmp_path / word) if word.startswith("runs/") else word for word in words]
-        words = [own.student if word.startswith("timm:") else word for word in words]
+        words = [table_bench.student if word.startswith("timm:") else word for word in words]
         if words[0] == "distill":
-            words += [*shlex.split(SMALL), "--recipe", "paper", "--no-report", "--store", str(own.root / "v.sqlite")]
-        done = run_cli(*words, "--cache", str(own.root / "cache"))
+            words += [
+                *shlex.split(SMALL),
+                "--recipe",
+                "paper",
+                "--no-report",
+                "--store",
+                str(table_bench.root / "v.sqlite"),
+            ]
+        done = run_cli(*words, "--cache", str(table_bench.root / "cache"))
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

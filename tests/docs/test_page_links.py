@@ -1,4 +1,4 @@
-"""Links between Markdown files hold in the repository, anchors included; the build checks the site's own."""
+"""Links and anchors between Markdown files are valid in the repository; the build checks those of the site."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 
 def anchors(path: Path) -> set[str]:
-    """The anchors of a file's headings: lower case, spaces as hyphens, other signs dropped."""
+    """Return the anchors of headings: lower case, hyphens for spaces, other characters removed."""
     text = FENCE.sub("", path.read_text(encoding="utf-8"))
     titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_links_hold(path: Path) -> None:
+def test_links_are_valid(path: Path) -> None:
     broken = []
     for link in LINK.findall(FENCE.sub("", path.read_text(encoding="utf-8"))):
         if re.match(r"https?:|mailto:", link):

@@ -1,4 +1,4 @@
-"""The reference leaves out nothing that is public."""
+"""The reference contains every public name."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def test_every_public_name_has_its_entry() -> None:
     assert public - {"vl2v.Vl2vError"} <= entries, "Vl2vError stands with the errors"
 
 
-def test_exit_codes() -> None:
+def test_every_exit_code_is_documented() -> None:
     text = (REFERENCE / "python.md").read_text(encoding="utf-8")
-    told = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| [^|`]*`(\w+)`", text, flags=re.MULTILINE)}
+    documented = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| [^|`]*`(\w+)`", text, flags=re.MULTILINE)}
     kinds: list[type[Vl2vError]] = [Vl2vError, *Vl2vError.__subclasses__()]
-    assert told == {kind.__name__: kind.exit_code for kind in kinds}
+    assert documented == {kind.__name__: kind.exit_code for kind in kinds}

@@ -1,4 +1,4 @@
-"""The site builds without a warning, needs nothing from elsewhere, and is whole."""
+"""The site builds without a warning, has no external content, and is complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FETCHED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "sour
 
 
 class Fetched(HTMLParser):
-    """What a page makes a browser fetch."""
+    """Collects the resources that a browser loads for a page."""
 
     def __init__(self, page: Path) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def pages(site: Path) -> dict[str, str]:
     return {path.relative_to(site).as_posix(): path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
 
 
-def test_a_browser_fetches_nothing_from_elsewhere(site: Path) -> None:
+def test_pages_load_no_external_content(site: Path) -> None:
     for path in site.rglob("*.html"):
         foreign = [address for address in Fetched(path).found if re.match(r"(https?:)?//", address)]
         assert not foreign, f"{path}: {foreign}"
@@ -62,16 +62,18 @@ def test_equations_are_mathml(site: Path) -> None:
 
 
 def test_the_reference_is_made_from_the_source(site: Path) -> None:
-    found = pages(site)
-    assert "Labels to use per class and source domain" in found["reference/command-line/index.html"]
-    assert 'id="vl2v-benchmark-run"' in found["reference/command-line/index.html"]
-    assert "The most to spend, in the teacher" in found["reference/python/index.html"].replace("the most", "The most")
+    site_pages = pages(site)
+    assert "Labels to use per class and source domain" in site_pages["reference/command-line/index.html"]
+    assert 'id="vl2v-benchmark-run"' in site_pages["reference/command-line/index.html"]
+    assert "The most to spend, in the teacher" in site_pages["reference/python/index.html"].replace(
+        "the most", "The most"
+    )
     for error in ("MissingExtraError", "Interrupted"):
-        assert f'id="vl2v.errors.{error}"' in found["reference/python/index.html"]
-    assert 'id="vl2v.Teacher.embed_images"' in found["reference/teachers/index.html"]
+        assert f'id="vl2v.errors.{error}"' in site_pages["reference/python/index.html"]
+    assert 'id="vl2v.Teacher.embed_images"' in site_pages["reference/teachers/index.html"]
 
 
-def test_the_changelog_and_the_rest_beside_docs_are_pages(site: Path) -> None:
-    found = pages(site)
-    assert "Keep a Changelog" in found["changelog/index.html"]
-    assert 'href="../architecture/"' in found["contributing/index.html"]
+def test_the_changelog_and_other_files_outside_docs_are_pages(site: Path) -> None:
+    site_pages = pages(site)
+    assert "Keep a Changelog" in site_pages["changelog/index.html"]
+    assert 'href="../architecture/"' in site_pages["contributing/index.html"]

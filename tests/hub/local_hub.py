@@ -1,4 +1,4 @@
-"""The part of the hub's HTTP API that publishing and fetching a model need, over a real socket, kept in memory."""
+"""The part of the HTTP API of the hub that publishing and downloading a model need, over a real socket, in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGE = 10_000  # bytes from which a file goes through LFS; the hub's own rule i
 
 @dataclass
 class Repository:
-    """One on the hub: content by path and branch, and which files came through LFS."""
+    """A repository on the hub: content by path and branch, and the files uploaded through LFS."""
 
     private: bool
     branches: dict[str, dict[str, bytes]] = field(default_factory=lambda: {"main": {".gitattributes": b""}})
@@ -33,7 +33,7 @@ class Repository:
 
 
 class LocalHub:
-    """What was made, sent and asked; `url` is for HF_ENDPOINT."""
+    """The repositories and requests; `url` is for HF_ENDPOINT."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
@@ -61,8 +61,8 @@ class LocalHub:
         self.requests.append(f"{request.method} {request.url.path}")
         if request.method == "POST" and request.headers.get("authorization") != f"Bearer {TOKEN}":
             return JSONResponse({"error": "Invalid username or password."}, 401)
-        found: Response = await call_next(request)
-        return found
+        response: Response = await call_next(request)
+        return response
 
     async def _validate(self, request: Request) -> Any:
         text = (await request.json())["content"]
@@ -73,13 +73,13 @@ class LocalHub:
         return {"errors": [], "warnings": []}
 
     async def _create(self, request: Request) -> Any:
-        asked = await request.json()
-        if asked["organization"] != "me":
+        body = await request.json()
+        if body["organization"] != "me":
             return JSONResponse({"error": "You don't have the rights to create a model under this namespace"}, 403)
-        name = f"{asked['organization']}/{asked['name']}"
+        name = f"{body['organization']}/{body['name']}"
         if name in self.repositories:
             return JSONResponse({"error": "You already created this model repo", "url": f"{self.url}/{name}"}, 409)
-        self.repositories[name] = Repository(asked.get("visibility") == "private")
+        self.repositories[name] = Repository(body.get("visibility") == "private")
         return {"url": f"{self.url}/{name}", "name": name}
 
     async def _branch(self, user: str, name: str, branch: str) -> Any:
@@ -88,20 +88,20 @@ class LocalHub:
         return {}
 
     async def _info(self, user: str, name: str, branch: str = "main") -> Any:
-        found = self.repositories.get(f"{user}/{name}")
-        if found is None:
+        repository = self.repositories.get(f"{user}/{name}")
+        if repository is None:
             return JSONResponse({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
-        if branch == found_sha(found):
+        if branch == sha_of(repository):
             branch = "main"
-        if branch not in found.branches:
+        if branch not in repository.branches:
             return JSONResponse({"error": "Invalid rev id"}, 404, {"X-Error-Code": "RevisionNotFound"})
-        files = [{"rfilename": path} for path in found.branches[branch]]
-        facts = {"id": f"{user}/{name}", "private": found.private, "sha": found_sha(found), "siblings": files}
+        files = [{"rfilename": path} for path in repository.branches[branch]]
+        facts = {"id": f"{user}/{name}", "private": repository.private, "sha": sha_of(repository), "siblings": files}
         return facts | {"tags": [], "downloads": 0, "likes": 0}
 
     async def _tree(self, user: str, name: str, branch: str) -> Any:
-        found = self.repositories[f"{user}/{name}"].branches
-        content = found.get(branch, found["main"])
+        branches = self.repositories[f"{user}/{name}"].branches
+        content = branches.get(branch, branches["main"])
         return [{"type": "file", "path": p, "size": len(c), "oid": git_oid(c)} for p, c in content.items()]
 
     async def _preupload(self, request: Request) -> Any:
@@ -122,8 +122,8 @@ class LocalHub:
         return {}
 
     async def _commit(self, user: str, name: str, branch: str, request: Request) -> Any:
-        found = self.repositories[f"{user}/{name}"]
-        content = dict(found.branches[branch])
+        repository = self.repositories[f"{user}/{name}"]
+        content = dict(repository.branches[branch])
         for line in (await request.body()).decode().splitlines():
             entry = json.loads(line)
             value = entry["value"]
@@ -131,21 +131,21 @@ class LocalHub:
                 content[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
                 content[value["path"]] = self.objects[value["oid"]]
-                found.lfs.add(value["path"])
+                repository.lfs.add(value["path"])
             elif entry["key"] == "deletedFile":
                 del content[value["path"]]
-        found.branches[branch] = content
-        found.commits += 1
-        return {"commitUrl": f"{self.url}/{user}/{name}/commit/{found_sha(found)}", "commitOid": found_sha(found)}
+        repository.branches[branch] = content
+        repository.commits += 1
+        return {"commitUrl": f"{self.url}/{user}/{name}/commit/{sha_of(repository)}", "commitOid": sha_of(repository)}
 
     async def _resolve(self, user: str, name: str, branch: str, path: str) -> Response:
-        found = self.repositories[f"{user}/{name}"]
-        content = found.branches.get(branch, found.branches["main"])[path]
-        headers = {"ETag": f'"{git_oid(content)}"', "X-Repo-Commit": found_sha(found)}
+        repository = self.repositories[f"{user}/{name}"]
+        content = repository.branches.get(branch, repository.branches["main"])[path]
+        headers = {"ETag": f'"{git_oid(content)}"', "X-Repo-Commit": sha_of(repository)}
         return Response(content, headers=headers, media_type="application/octet-stream")
 
 
-def found_sha(repository: Repository) -> str:
+def sha_of(repository: Repository) -> str:
     return f"{repository.commits:040x}"
 
 

@@ -1,4 +1,4 @@
-"""What a model card says, and that the hub's own reader takes its head."""
+"""The content of model cards, and their metadata as read by the hub."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def facts(method: str = "adip", student: str = "timm:resnet50.tv_in1k", **change
     return Facts("me/pets", None, card, figures, config.model_dump(mode="json"), **changes)
 
 
-def test_the_hubs_reader_finds_what_stands_in_the_head() -> None:
+def test_the_hub_reads_the_metadata_of_the_card() -> None:
     head = ModelCard(model_card(facts())).data.to_dict()  # type: ignore[no-untyped-call]
     assert head["base_model"] == "timm/resnet50.tv_in1k"
     assert (head["license"], head["pipeline_tag"]) == ("unknown", "image-classification")
@@ -78,11 +78,11 @@ def test_the_hubs_reader_finds_what_stands_in_the_head() -> None:
         "@inproceedings{addepalli2024leveraging",
     ],
 )
-def test_what_a_reader_has_to_know(sentence: str) -> None:
+def test_the_card_has_the_facts_that_a_reader_needs(sentence: str) -> None:
     assert sentence in model_card(facts())
 
 
-def test_trust_and_exported_files_are_told_where_they_are() -> None:
+def test_the_card_names_trust_data_and_exported_files_if_present() -> None:
     plain, full = model_card(facts()), model_card(facts(trust=TRUST, exported=("model.onnx",)))
     assert "with the temperature 1.25, fitted on 40 validation images" in full
     assert "from 5.0 to 2.0 percent" in full
@@ -92,14 +92,14 @@ def test_trust_and_exported_files_are_told_where_they_are() -> None:
 
 
 def test_a_baseline_of_labels_alone_has_no_teacher() -> None:
-    said = model_card(facts("erm"))
-    assert "from labels alone" in said
-    assert "Many vendors forbid" not in said
-    assert "errors and biases of its teacher" not in said
+    card = model_card(facts("erm"))
+    assert "from labels alone" in card
+    assert "Many vendors forbid" not in card
+    assert "errors and biases of its teacher" not in card
     assert "Many vendors forbid" in model_card(facts("kd"))
 
 
-def test_where_weights_came_from() -> None:
+def test_the_card_states_the_origin_of_the_weights() -> None:
     timm = {"kind": "timm", "name": "resnet50.tv_in1k", "options": {}}
     assert origin_of(timm, "timm:resnet50.tv_in1k").hub_name == "timm/resnet50.tv_in1k"
     from_file = origin_of(timm, "timm:resnet50.tv_in1k@FILE")
@@ -109,7 +109,7 @@ def test_where_weights_came_from() -> None:
     assert origin_of({"kind": "module", "name": "Net"}, "Net").hub_name is None
 
 
-def test_nothing_of_others_is_markup() -> None:
+def test_untrusted_texts_are_escaped() -> None:
     hostile = "<b>*x*</b> [a](http://e) `y` | z"
     made = facts(trust=TRUST)
     provenance = made.student["provenance"]
@@ -119,7 +119,7 @@ def test_nothing_of_others_is_markup() -> None:
     row = ROWS[0] | {"domain": hostile, "role": "out-of-domain"}
     figures = {"domains": [row], "means": {hostile: MEANS["in_domain"]}, "asked": ASKED | {"currency": hostile}}
     student = {**made.student, "classes": [hostile, "dog"], "dimension": hostile}
-    said = model_card(replace(made, student=student, figures=figures)).partition("\n---\n")[2]
+    card = model_card(replace(made, student=student, figures=figures)).partition("\n---\n")[2]
     shown = "\\*x\\*&lt;/b&gt; \\[a\\]\\(http&#58;//e\\) \\`y\\` \\| z"
-    assert said.count(shown) == 17
-    assert not any(mark in said for mark in ("<b>", "](http", "*x*</b>"))
+    assert card.count(shown) == 17
+    assert not any(mark in card for mark in ("<b>", "](http", "*x*</b>"))

@@ -1,4 +1,4 @@
-"""A run goes to a hub on this machine, over HTTP, by the hub's own client; and comes back."""
+"""A run is published to a local hub over HTTP with the client of the hub, and downloaded again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 
 def publishable(bench: Bench, out: Path) -> None:
-    places = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
+    storage = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     settings: dict[str, Any] = {
         "tracking": ["tensorboard"],
         "student": {"size": 32},
@@ -41,9 +41,9 @@ def publishable(bench: Bench, out: Path) -> None:
         "device": "cpu",
     }
     settings |= {"distill": {"steps": 4, "checkpoint_every": 2}, "batch_per_domain": 4, "workers": 0}
-    wanted: dict[str, Any] = {"held_out": ["rose"], "storage": places, "settings": settings, "report": False}
+    wanted: dict[str, Any] = {"held_out": ["rose"], "storage": storage, "settings": settings, "report": False}
     package.distill(bench.data, bench.teacher, bench.student, out=out, **wanted)
-    package.export(out, storage=places)
+    package.export(out, storage=storage)
     (out / "notes.txt").write_text("private")
     (out / "student" / "photo.png").write_bytes(b"private")
 
@@ -56,16 +56,16 @@ def run(bench: Bench, once: Once) -> Path:
 
 @pytest.fixture
 def hub() -> Iterator[LocalHub]:
-    with serving() as found:
-        yield found
+    with serving() as running:
+        yield running
 
 
 class Command:
-    """The command line in this process; the hub's client has read its environment on import, so it is changed there."""
+    """Run a command in this process with changed constants of the hub client, which reads its environment on import."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         self._patch = monkeypatch
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the hub of the tests speaks LFS alone
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the hub of the tests only supports LFS
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "cache"))
 
@@ -91,17 +91,17 @@ FILES = {
 }  # fmt: skip
 
 
-def test_a_run_is_published_and_comes_back(
+def test_a_run_is_published_and_downloaded_again(
     bench: Bench, run: Path, hub: LocalHub, command: Command, tmp_path: Path
 ) -> None:
     done = command(hub, "push", str(run), "me/stripes", "--licence", "apache-2.0", "--json")
     assert done.exit_code == 0, done.stderr
-    found = hub.repositories["me/stripes"]
-    content = found.branches["main"]
+    metadata = hub.repositories["me/stripes"]
+    content = metadata.branches["main"]
     assert content.keys() == FILES | {".gitattributes"} | ({"student/trust.json"} & content.keys())
-    assert {"student/model.safetensors", "export/model.onnx"} <= found.lfs
-    assert found.commits == 1, "a push is atomic"
-    assert not found.private
+    assert {"student/model.safetensors", "export/model.onnx"} <= metadata.lfs
+    assert metadata.commits == 1, "a push is atomic"
+    assert not metadata.private
     assert json.loads(done.stdout)["url"].startswith(f"{hub.url}/me/stripes/commit/")
     assert TOKEN not in done.stdout + done.stderr
     head = head_of(content["README.md"])
@@ -112,10 +112,10 @@ def test_a_run_is_published_and_comes_back(
     assert figures == {row["domain"]: round(row["student"], 4) for row in table}
 
     image = bench.data / "rose" / "bar" / "0.png"
-    own = {key: value for key, value in environment().items() if not key.startswith("HF_")}
-    own |= {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
+    clean_environment = {key: value for key, value in environment().items() if not key.startswith("HF_")}
+    clean_environment |= {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
     words = [sys.executable, "-m", "vl2v", "predict", "hf:me/stripes", str(image), "--format", "json"]
-    again = subprocess.run(words, capture_output=True, text=True, env=own, timeout=200, check=False)
+    again = subprocess.run(words, capture_output=True, text=True, env=clean_environment, timeout=200, check=False)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)[0]["label"] == package.load(run).predict(image)[0]
 
@@ -131,14 +131,14 @@ def test_a_second_push_replaces_the_first(run: Path, hub: LocalHub, command: Com
     assert content["LICENSE"] == b"old", "what is not ours stays"
 
 
-def test_a_private_repository_and_a_branch(run: Path, hub: LocalHub, command: Command) -> None:
+def test_a_run_is_pushed_to_a_private_repository_and_a_branch(run: Path, hub: LocalHub, command: Command) -> None:
     done = command(hub, "push", str(run), "me/hidden", "--private", "--revision", "trial")
     assert done.exit_code == 0, done.stderr
-    found = hub.repositories["me/hidden"]
-    assert found.private
-    assert found.branches["trial"].keys() >= FILES
-    assert found.branches["main"].keys() == {".gitattributes"}
-    found.private = False
+    repository = hub.repositories["me/hidden"]
+    assert repository.private
+    assert repository.branches["trial"].keys() >= FILES
+    assert repository.branches["main"].keys() == {".gitattributes"}
+    repository.private = False
     refused = command(hub, "push", str(run), "me/hidden", "--private")
     assert refused.exit_code == HubError.exit_code
     assert "me/hidden is public" in refused.stderr
@@ -156,7 +156,7 @@ def test_a_private_repository_and_a_branch(run: Path, hub: LocalHub, command: Co
         ("me/taken", [], TOKEN, "contains something else"),
     ],
 )
-def test_refusals(
+def test_wrong_arguments_are_refused(
     run: Path, hub: LocalHub, command: Command, name: str, more: list[str], token: str, says: str
 ) -> None:
     hub.repositories["me/taken"] = Repository(False, {"main": {"pytorch_model.bin": b"weights"}})
@@ -169,7 +169,7 @@ def test_refusals(
     assert not token or token not in done.stderr
 
 
-def test_without_a_network(run: Path, command: Command) -> None:
+def test_a_missing_network_is_reported(run: Path, command: Command) -> None:
     done = command(None, "push", str(run), "me/stripes")
     assert done.exit_code == HubError.exit_code
     assert "The hub cannot be reached." in done.stderr
@@ -192,8 +192,8 @@ def test_a_dry_run_sends_nothing_and_writes_what_would_be_sent(
     image = next(bench.data.rglob("*.png"))
     assert np.array_equal(package.load(run / "hub").predict_proba(image), package.load(run).predict_proba(image))
     assert command(hub, "push", str(run), "me/stripes", "--dry-run").exit_code == 0, "it may be repeated"
-    taken = command(hub, "push", str(run), "me/stripes", "--dry-run", "--out", str(run))
-    assert "is not empty" in taken.stderr
+    dry_run = command(hub, "push", str(run), "me/stripes", "--dry-run", "--out", str(run))
+    assert "is not empty" in dry_run.stderr
 
 
 def test_nothing_of_the_machine_is_published(bench: Bench, run: Path) -> None:
@@ -218,7 +218,7 @@ def test_an_exported_file_that_names_the_machine_is_refused(bench: Bench, run: P
         make_package(copied, "me/stripes")
 
 
-def test_settings_for_others() -> None:
+def test_published_settings_have_no_private_paths() -> None:
     config = {
         "data": {"root": "/home/me/secret-project", "unlabelled": "/home/me/more"},
         "teacher": {"spec": "https://vision.corp.example:8443/v1#model=clip", "prompts": "/home/me/prompts.txt"},

@@ -42,7 +42,7 @@ def tensor(arrays: Any, key: str, dtype: torch.dtype) -> Tensor:
 
 
 @pytest.mark.parametrize(("suffix", "dtype"), PRECISIONS)
-def test_dual_loss_and_its_gradient(shared: Path, suffix: str, dtype: torch.dtype) -> None:
+def test_the_dual_loss_and_its_gradient_equal_the_published_ones(shared: Path, suffix: str, dtype: torch.dtype) -> None:
     meta, z = golden(shared, "dual_loss")
     for case in meta["cases"]:
         i = case["id"]
@@ -57,7 +57,7 @@ def test_dual_loss_and_its_gradient(shared: Path, suffix: str, dtype: torch.dtyp
             assert error < (1e-12 if suffix == "f64" else 1e-5)
 
 
-def test_zero_shot_head(shared: Path) -> None:
+def test_the_zero_shot_head_equals_the_published_one(shared: Path) -> None:
     meta, z = golden(shared, "zero_shot_head")
     for case in meta["cases"]:
         i, scale = case["id"], case["exp_logit_scale_f32"]
@@ -77,7 +77,7 @@ def linear(z: Any, i: int, weight: str, bias: str, dtype: torch.dtype) -> nn.Lin
 
 
 @pytest.mark.parametrize(("suffix", "dtype"), PRECISIONS)
-def test_align(shared: Path, suffix: str, dtype: torch.dtype) -> None:
+def test_align_equals_the_published_one(shared: Path, suffix: str, dtype: torch.dtype) -> None:
     meta, z = golden(shared, "align")
     tight = suffix == "f64"
     for case in meta["cases"]:
@@ -127,7 +127,7 @@ class Conv(nn.Module):
 
 
 @pytest.mark.parametrize(("suffix", "dtype"), PRECISIONS)
-def test_distill(shared: Path, suffix: str, dtype: torch.dtype) -> None:
+def test_distill_equals_the_published_one(shared: Path, suffix: str, dtype: torch.dtype) -> None:
     meta, z = golden(shared, "distill")
     tight = suffix == "f64"
     for case in meta["cases"]:
@@ -152,7 +152,7 @@ def test_distill(shared: Path, suffix: str, dtype: torch.dtype) -> None:
         ).all()
 
 
-def test_swad(shared: Path) -> None:
+def test_swad_equals_the_published_one(shared: Path) -> None:
     meta, z = golden(shared, "swad")
     for case in meta["cases"]:
         i, checkpoints = case["id"], case["checkpoint_steps"]
@@ -175,17 +175,17 @@ def test_swad(shared: Path) -> None:
         assert np.abs(valley.average()["w"].numpy() - z[f"{i}_final"]).max() < 1e-9
 
 
-def test_split(shared: Path) -> None:
+def test_splits_equal_the_published_ones(shared: Path) -> None:
     meta, z = golden(shared, "split")
     for case in meta["cases"]:
-        kept, out = domainbed_holdout(case["length"], case["trial_seed"], case["env"], case["holdout_fraction"])
-        assert kept.tolist() == z[f"{case['id']}_train"].tolist()
+        training, out = domainbed_holdout(case["length"], case["trial_seed"], case["env"], case["holdout_fraction"])
+        assert training.tolist() == z[f"{case['id']}_train"].tolist()
         assert out.tolist() == z[f"{case['id']}_held_out"].tolist()
     for case in meta["seed_hash"]:
         assert seed_hash(*case["args"]) == case["value"]
 
 
-def test_pacs_split(shared: Path) -> None:
+def test_the_split_of_pacs_equals_the_published_one(shared: Path) -> None:
     meta, _ = golden(shared, "pacs_split")
     root = shared / "data" / "PACS"
     if not root.is_dir():
@@ -195,16 +195,20 @@ def test_pacs_split(shared: Path) -> None:
     assert list(folder.folders) == meta["classes"]
     for record in meta["records"]:
         paths = [path for path in folder.paths if path.startswith(f"{record['domain']}/")]
-        kept, out = domainbed_holdout(len(paths), record["trial_seed"], record["env"])
-        held = [paths[i] for i in out]
-        assert (len(paths), len(held), len(kept)) == (record["n_total"], record["n_held_out"], record["n_train"])
-        assert held[:10] == record["first10_held_out"]
-        assert hashlib.sha256("\n".join(held).encode()).hexdigest() == record["sha256_held_out_in_order"]
-        train = "\n".join(sorted(paths[i] for i in kept))
+        training, out = domainbed_holdout(len(paths), record["trial_seed"], record["env"])
+        held_out_paths = [paths[i] for i in out]
+        assert (len(paths), len(held_out_paths), len(training)) == (
+            record["n_total"],
+            record["n_held_out"],
+            record["n_train"],
+        )
+        assert held_out_paths[:10] == record["first10_held_out"]
+        assert hashlib.sha256("\n".join(held_out_paths).encode()).hexdigest() == record["sha256_held_out_in_order"]
+        train = "\n".join(sorted(paths[i] for i in training))
         assert hashlib.sha256(train.encode()).hexdigest() == record["sha256_train_sorted"]
 
 
-def test_evaluator(shared: Path) -> None:
+def test_accuracies_equal_the_published_ones(shared: Path) -> None:
     meta, z = golden(shared, "evaluator")
     for case in meta["cases"]:
         scores = {}
@@ -220,7 +224,7 @@ def test_evaluator(shared: Path) -> None:
         assert abs(mean.loss - case["summaries"]["tr_outloss"]) < 1e-5
 
 
-def test_evaluation_preprocessing(shared: Path) -> None:
+def test_the_preprocessing_for_evaluation_equals_the_published_one(shared: Path) -> None:
     meta, z = golden(shared, "eval_preprocess")
     preprocess = Preprocess(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     for case in meta["cases"]:
@@ -235,7 +239,7 @@ def test_evaluation_preprocessing(shared: Path) -> None:
 
 
 @pytest.mark.slow
-def test_resnet18_through_both_stages(shared: Path) -> None:
+def test_resnet18_is_trained_in_both_stages_as_published(shared: Path) -> None:
     import torchvision
 
     meta, z = golden(shared, "resnet18")
@@ -244,9 +248,9 @@ def test_resnet18_through_both_stages(shared: Path) -> None:
     backbone.fc = nn.Identity()
     state = backbone.state_dict()
     for name, (total, absolute) in meta["init_checksums_sum_abssum"].items():
-        found = state[name].double()
-        assert abs(float(found.sum()) - total) < 1e-4, f"another initialisation: {name}"
-        assert abs(float(found.abs().sum()) - absolute) < 1e-4, f"another initialisation: {name}"
+        averaged = state[name].double()
+        assert abs(float(averaged.sum()) - total) < 1e-4, f"another initialisation: {name}"
+        assert abs(float(averaged.abs().sum()) - absolute) < 1e-4, f"another initialisation: {name}"
     x, labels = torch.from_numpy(z["x"]).float(), torch.from_numpy(z["labels"])
     images, text = torch.from_numpy(z["teacher_img"]), text_head(torch.from_numpy(z["prompt_emb"]))
     projection = nn.Linear(512, meta["D"])

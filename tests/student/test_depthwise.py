@@ -19,31 +19,31 @@ def test_outputs_and_gradients_agree(kernel: int, side: int, stride: int, dilati
     torch.manual_seed(0)
     padding = (4, 4) if dilation == 2 else (2, 2)
     plain = nn.Conv2d(12, 12, kernel, stride, padding, dilation, groups=12)
-    ours = copy.deepcopy(plain)
-    pad_depthwise(ours)
-    assert type(ours) is PaddedDepthwise
+    patched = copy.deepcopy(plain)
+    pad_depthwise(patched)
+    assert type(patched) is PaddedDepthwise
     images = torch.randn(3, 12, side, side).contiguous(memory_format=torch.channels_last)
     one, other = images.clone().requires_grad_(), images.clone().requires_grad_()
-    expected, found = plain(one), ours(other)
-    torch.testing.assert_close(found, expected)
+    expected, actual = plain(one), patched(other)
+    torch.testing.assert_close(actual, expected)
     expected.square().sum().backward()
-    found.square().sum().backward()
+    actual.square().sum().backward()
     torch.testing.assert_close(other.grad, one.grad)
-    for mine, its in zip(ours.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(mine.grad, its.grad)
+    for patched_parameter, its in zip(patched.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(patched_parameter.grad, its.grad)
 
 
-def test_a_backbone_has_them_and_keeps_its_weights_and_copies() -> None:
+def test_a_backbone_uses_them_with_the_same_weights_and_can_be_copied() -> None:
     module = timm.create_model("test_efficientnet", num_classes=0)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     preprocess = Preprocess(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     backbone = from_module(module, preprocess)
-    found = [part for part in backbone.module.modules() if isinstance(part, PaddedDepthwise)]
-    assert found
-    assert all(part.groups == part.in_channels for part in found)
+    actual = [part for part in backbone.module.modules() if isinstance(part, PaddedDepthwise)]
+    assert actual
+    assert all(part.groups == part.in_channels for part in actual)
     assert before.keys() == backbone.module.state_dict().keys()
     copied = copy.deepcopy(backbone.module).eval()
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(copied(images), backbone.module.eval()(images))
-    assert sum(part is mine for part in copied.modules() for mine in found) == 0
+    assert sum(part is patched_parameter for part in copied.modules() for patched_parameter in actual) == 0

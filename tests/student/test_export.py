@@ -40,7 +40,7 @@ def int8(cosine: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_the_head_stands_in_the_file_as_it_is(cosine: Exported, int8: Path) -> None:
+def test_the_head_in_the_file_equals_that_of_the_student(cosine: Exported, int8: Path) -> None:
     assert cosine.student.head is not None
     for file in (cosine.file, int8):
         head = initializers(file)[HEAD]
@@ -48,11 +48,11 @@ def test_the_head_stands_in_the_file_as_it_is(cosine: Exported, int8: Path) -> N
         assert np.array_equal(numpy_helper.to_array(head), cosine.student.head.numpy())
 
 
-def test_the_file_tells_nothing_of_this_machine(cosine: Exported, int8: Path) -> None:
-    here = str(Path(torch.__file__).parent.parent).encode()
+def test_the_file_contains_no_path_of_this_machine(cosine: Exported, int8: Path) -> None:
+    torch_folder = str(Path(torch.__file__).parent.parent).encode()
     for file in (cosine.file, int8):
         content = file.read_bytes()
-        assert here not in content
+        assert torch_folder not in content
         assert b"stack_trace" not in content
         assert b"site-packages" not in content
 
@@ -127,8 +127,8 @@ def test_a_student_with_offsets_is_exported_with_them(cosine: Exported, tmp_path
     student = copy.deepcopy(cosine.student)
     student.offsets[1] = 5.0
     write(to_onnx(student), tmp_path / "model.onnx")
-    found = vl2v_runtime.load(tmp_path / "model.onnx").logits(IMAGES)
-    np.testing.assert_allclose(found, student.logits(student.project(IMAGES)), atol=1e-3)
+    logits = vl2v_runtime.load(tmp_path / "model.onnx").logits(IMAGES)
+    np.testing.assert_allclose(logits, student.logits(student.project(IMAGES)), atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_head_that_does_not_fit_changes_nothing(
     assert file.read_bytes() == cosine.file.read_bytes()
 
 
-def test_vectors_of_norm_zero_and_files_without_a_head_are_refused(
+def test_embeddings_of_norm_zero_and_files_without_a_head_are_refused(
     cosine: Exported, linear: Exported, tmp_path: Path
 ) -> None:
     for wrong in (0.0, np.nan, np.inf):
@@ -159,7 +159,7 @@ def test_vectors_of_norm_zero_and_files_without_a_head_are_refused(
 
 
 class Own(nn.Module):
-    """A backbone that the file cannot know: flattened, with dropout, which must be off."""
+    """A backbone of the user: flattened, with dropout, which must be disabled."""
 
     def __init__(self, turn: bool = False) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ def student_of(module: nn.Module) -> Student:
     return Student(backbone, nn.Linear(5, DIMENSION), torch.randn(3, DIMENSION), CLASSES, 20.0)
 
 
-def test_a_module_of_the_users_own_is_exported(tmp_path: Path) -> None:
+def test_a_module_of_the_user_is_exported(tmp_path: Path) -> None:
     student = student_of(Own()).train()
     write(to_onnx(student), tmp_path / "own.onnx")
     assert student.training, "it is not changed"
@@ -189,7 +189,7 @@ def test_a_module_that_cannot_be_traced_is_named() -> None:
         to_onnx(student_of(Own(turn=True)))
 
 
-def test_without_the_extra_it_says_so(cosine: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_export_names_it(cosine: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "onnx" else real(name, *a))
     with pytest.raises(MissingExtraError, match=r"vl2v\[export\]"):

@@ -1,4 +1,4 @@
-"""How many images an INT8 file may lose."""
+"""The number of images that an INT8 file may lose."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def test_at_least_one_image_may_be_lost_unless_the_tolerance_is_zero(
     tolerance: float, images: int, allowed: int
 ) -> None:
     assert allowed_images(tolerance, images) == allowed
-    whole = Compared(1, images, 0.1, 0.1, None, 1.0, accuracy=1.0, student=1.0, quantised={})
-    check_parity("int8", whole, tolerance)
-    check_parity("int8", replace(whole, accuracy=1 - allowed / images), tolerance)
-    check_parity("int8", replace(whole, accuracy=None, student=None, agreement=1 - allowed / images), tolerance)
+    float_file = Compared(1, images, 0.1, 0.1, None, 1.0, accuracy=1.0, student=1.0, quantised={})
+    check_parity("int8", float_file, tolerance)
+    check_parity("int8", replace(float_file, accuracy=1 - allowed / images), tolerance)
+    check_parity("int8", replace(float_file, accuracy=None, student=None, agreement=1 - allowed / images), tolerance)
     if allowed < images:
-        worse = replace(whole, accuracy=1 - (allowed + 1) / images)
+        worse = replace(float_file, accuracy=1 - (allowed + 1) / images)
         with pytest.raises(StudentError, match=f"at most {allowed} of {images:,} images lost") as caught:
             check_parity("int8", worse, tolerance)
         assert ("or one image" in str(caught.value)) == (0 < tolerance * images < 100)

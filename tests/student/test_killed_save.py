@@ -15,11 +15,11 @@ from vl2v_runtime.trust import Trust
 
 
 class KilledError(BaseException):
-    """Stands for SIGKILL between two files."""
+    """Simulates SIGKILL between two files."""
 
 
 def add_zebra(folder: Path) -> Student:
-    """Do what `vl2v classes add` does with the student."""
+    """Change the student like `vl2v classes add`."""
     student = Student.load(folder)
     student.provenance[files.CHANGES] = [{"at": "2026-01-01", "before": list(student.classes)}]
     student.add_class("zebra", np.ones(4, np.float32))
@@ -30,7 +30,7 @@ def add_zebra(folder: Path) -> Student:
 
 
 @pytest.mark.parametrize("written", range(3))
-def test_a_killed_change_of_classes_is_completed_or_complete(
+def test_a_killed_change_of_classes_is_completed_by_repeating_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
     folder = plain_student().save(tmp_path / "student")

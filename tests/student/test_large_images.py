@@ -1,4 +1,4 @@
-"""Images of up to 2048 pixels, which the student of a stranger may ask for, are processed in smaller batches."""
+"""Images of up to 2048 pixels, which an untrusted student can require, are processed in smaller batches."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def test_a_batch_has_a_limited_number_of_pixels(
     assert max(lengths) == 2
 
 
-def test_the_results_are_the_same(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = student.project_pixels(IMAGES)
+def test_divided_batches_give_the_same_results(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+    undivided = student.project_pixels(IMAGES)
     monkeypatch.setattr("vl2v.student.preprocess.MOST_PIXELS", 2 * SIZE**2)
-    assert torch.allclose(student.project_pixels(IMAGES), whole, atol=1e-5)
+    assert torch.allclose(student.project_pixels(IMAGES), undivided, atol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "count"), [(32, 64), (224, 64), (512, 64), (1024, 16), (2048, 4)])

@@ -1,4 +1,4 @@
-"""Offsets of logits: how one is chosen for new classes, and what a student does with it."""
+"""Offsets of logits: their choice for new classes, and their effect on a student."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_offset_costs_the_known_classes_the_share(count: int, seed: int, sha
     assert float((known.max(1) < new.max(1) + offset + 0.1).mean()) >= share - 1 / count or offset == 0
 
 
-def test_no_share_is_no_offset_and_no_offset_is_negative() -> None:
+def test_a_share_of_zero_gives_no_offset_and_offsets_are_not_negative() -> None:
     known, new = np.ones((20, 2)), np.full((20, 1), 5.0)
     assert new_class_offset(known, new, 0.0) == 0
     assert new_class_offset(known, new, 0.05) == 0
@@ -45,7 +45,7 @@ def small(offsets: list[float] | None = None, head: bool = True) -> Student:
     return Student(backbone, nn.Linear(4, 4 if head else 3), rows, ["a", "b", "c"], 10.0, offsets=offsets)
 
 
-def test_logits_and_files_have_the_offsets(tmp_path: Path) -> None:
+def test_offsets_are_added_to_logits_and_saved(tmp_path: Path) -> None:
     plain, moved, rows = small(), small([0.0, 2.5, -1.0]), torch.randn(5, 4)
     np.testing.assert_allclose(moved.logits(rows) - plain.logits(rows), [[0, 2.5, -1.0]] * 5, atol=1e-5)
     moved.save(tmp_path / "moved")
@@ -60,7 +60,7 @@ def test_logits_and_files_have_the_offsets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("offsets", [[1.0], [1.0, float("nan"), 0.0], [0.0] * 4, "abc", [0, 1e9, 0]])
-def test_offsets_of_strangers_are_checked(tmp_path: Path, offsets: object) -> None:
+def test_untrusted_offsets_are_checked(tmp_path: Path, offsets: object) -> None:
     small([0.0, 2.5, -1.0]).save(tmp_path)
     card = json.loads((tmp_path / "student.json").read_text())
     (tmp_path / "student.json").write_text(json.dumps(card | {"offsets": offsets}))

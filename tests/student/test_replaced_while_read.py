@@ -27,7 +27,9 @@ def student_of(classes: list[str]) -> Student:
 
 @pytest.mark.parametrize("step", ["_read_raw", "build", "_assembled"])
 @pytest.mark.parametrize("after", [["cat", "dog"], ["cat", "dog", "horse"]])
-def test_either_student_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, after: list[str]) -> None:
+def test_the_earlier_or_the_new_student_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, after: list[str]
+) -> None:
     student_of(CLASSES if len(after) == 2 else CLASSES[:2]).save(tmp_path)
     before = Student.load(tmp_path)
     work: Callable[..., object] = getattr(files, step)
@@ -39,9 +41,9 @@ def test_either_student_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return done
 
     monkeypatch.setattr(files, step, replaced)
-    found = Student.load(tmp_path)
+    student = Student.load(tmp_path)
     expected = student_of(after) if step == "_read_raw" else before
-    assert found.classes == expected.classes
-    assert found.head is not None
+    assert student.classes == expected.classes
+    assert student.head is not None
     assert expected.head is not None
-    assert torch.equal(found.head, expected.head)
+    assert torch.equal(student.head, expected.head)

@@ -24,7 +24,7 @@ CLASSES = ["cat", "dog", "horse"]
 
 
 class Own(nn.Module):
-    """A backbone of the user's own, with dropout so that training mode shows."""
+    """A backbone of the user, with dropout so that training mode has an effect."""
 
     def __init__(self, features: int = 5) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def student_of(backbone: Backbone | None = None, dimension: int = 4) -> Student:
 
 
 def by_hand(student: Student, image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Embedding and probabilities of one image in float64, step by step."""
+    """Compute embedding and probabilities of one image in float64, step by step."""
     size = student.preprocess.size
     pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), dtype=np.float64) / 255
     inputs = (pixels - student.preprocess.mean) / student.preprocess.std
@@ -88,7 +88,7 @@ def test_one_image_many_images_and_none(tmp_path: Path) -> None:
         student.predict(b"text")
 
 
-def test_predicting_leaves_the_mode_alone_and_uses_no_dropout() -> None:
+def test_predicting_uses_no_dropout_and_does_not_change_the_mode() -> None:
     student = student_of().train()
     first = student.predict_proba([picture(0), picture(1)])
     assert student.training
@@ -101,7 +101,7 @@ def test_cosine_logits_of_a_zero_row_are_zero() -> None:
     assert torch.allclose(logits, torch.tensor([[0.0, 0.0], [6.0, 8.0]]))
 
 
-def test_add_class() -> None:
+def test_a_class_can_be_added() -> None:
     student = student_of()
     before = student.predict_proba(picture(0))
     embedding = student.embed(picture(0))[0]
@@ -126,7 +126,7 @@ def test_head_and_classes_have_to_fit(head: tuple[int, ...], classes: list[str])
         Student(from_module(Own(), PREPROCESS), nn.Linear(5, 4), torch.ones(head), classes, 20.0)
 
 
-def test_an_own_module_survives_saving(tmp_path: Path) -> None:
+def test_a_module_of_the_user_survives_saving(tmp_path: Path) -> None:
     student, images = student_of(), [picture(i) for i in range(4)]
     student.add_class("zebra", [1, 2, 3, 4])
     student.save(tmp_path / "run" / "student")
@@ -157,32 +157,32 @@ def test_a_student_without_projection_survives_saving(tmp_path: Path) -> None:
     assert np.array_equal(loaded.embed(picture(0)), student.embed(picture(0)))
 
 
-def broken(folder: Path, how: str) -> None:
+def broken(folder: Path, kind: str) -> None:
     card, weights = folder / "student.json", folder / "model.safetensors"
     content = json.loads(card.read_text())
-    if how == "no card":
+    if kind == "no card":
         card.unlink()
-    elif how == "no weights":
+    elif kind == "no weights":
         weights.unlink()
-    elif how == "truncated weights":
+    elif kind == "truncated weights":
         weights.write_bytes(weights.read_bytes()[:-10])
-    elif how == "empty weights":
+    elif kind == "empty weights":
         weights.write_bytes(b"")
-    elif how == "card is text":
+    elif kind == "card is text":
         card.write_text("{not json")
-    elif how == "card is a list":
+    elif kind == "card is a list":
         card.write_text("[]")
-    elif how == "other format":
+    elif kind == "other format":
         card.write_text(json.dumps(content | {"format": 2}))
-    elif how == "a field is missing":
+    elif kind == "a field is missing":
         del content["classes"]
         card.write_text(json.dumps(content))
-    elif how == "other dimension":
+    elif kind == "other dimension":
         card.write_text(json.dumps(content | {"dimension": 9}))
 
 
 @pytest.mark.parametrize(
-    "how",
+    "kind",
     [
         "no card",
         "no weights",
@@ -195,9 +195,9 @@ def broken(folder: Path, how: str) -> None:
         "other dimension",
     ],
 )
-def test_a_broken_folder_is_refused(tmp_path: Path, how: str) -> None:
+def test_a_broken_folder_is_refused(tmp_path: Path, kind: str) -> None:
     student_of().save(tmp_path)
-    broken(tmp_path, how)
+    broken(tmp_path, kind)
     with pytest.raises(StudentError):
         Student.load(tmp_path, backbone=Own())
 
@@ -207,7 +207,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
         Student.load(tmp_path / "nothing")
 
 
-def test_the_feature_dimension_is_found_by_trying() -> None:
+def test_the_feature_dimension_is_measured() -> None:
     module = Own(11).train()
     backbone = from_module(module, PREPROCESS)
     assert (backbone.features, backbone.recipe) == (11, Recipe("module", "Own"))
@@ -215,9 +215,9 @@ def test_the_feature_dimension_is_found_by_trying() -> None:
 
 
 class Wrong(nn.Module):
-    def __init__(self, how: str) -> None:
+    def __init__(self, kind: str) -> None:
         super().__init__()
-        self.how = how
+        self.how = kind
 
     def forward(self, x: Tensor) -> Any:
         answers = {"4-D": x, "tuple": (x.flatten(1),), "whole": x.flatten(1).long(), "one": x.flatten()[None]}
@@ -226,13 +226,13 @@ class Wrong(nn.Module):
         return answers[self.how]
 
 
-@pytest.mark.parametrize("how", ["4-D", "tuple", "whole", "one"])
-def test_a_module_without_feature_dimension_is_refused(how: str) -> None:
+@pytest.mark.parametrize("kind", ["4-D", "tuple", "whole", "one"])
+def test_a_module_without_feature_dimension_is_refused(kind: str) -> None:
     with pytest.raises(StudentError, match="no feature dimension"):
-        from_module(Wrong(how), PREPROCESS)
+        from_module(Wrong(kind), PREPROCESS)
 
 
-def test_a_module_that_takes_no_image_batch_is_refused() -> None:
+def test_a_module_that_accepts_no_image_batch_is_refused() -> None:
     with pytest.raises(StudentError, match="not today"):
         from_module(Wrong("raises"), PREPROCESS)
 
@@ -257,7 +257,7 @@ def write(state: dict[str, Tensor], path: Path, wrap: str = "") -> Path:
         (".pt", 0, ""),
     ],
 )
-def test_timm_with_a_local_checkpoint(tmp_path: Path, name: str, suffix: str, classes: int, wrap: str) -> None:
+def test_timm_loads_a_local_checkpoint(tmp_path: Path, name: str, suffix: str, classes: int, wrap: str) -> None:
     torch.manual_seed(1)
     source: Any = timm.create_model(name, pretrained=False, num_classes=classes).eval()
     file = write(source.state_dict(), tmp_path / f"weights{suffix}", wrap)
@@ -275,7 +275,7 @@ def test_timm_with_a_local_checkpoint(tmp_path: Path, name: str, suffix: str, cl
     assert np.array_equal(loaded.predict_proba(picture(0)), student.predict_proba(picture(0)))
 
 
-def test_another_size_is_remembered(tmp_path: Path) -> None:
+def test_another_image_size_is_saved(tmp_path: Path) -> None:
     source = timm.create_model("test_vit", pretrained=False)
     file = write(source.state_dict(), tmp_path / "vit.safetensors")
     backbone = load_backbone(f"timm:test_vit@{file}", size=96, mean=(0.1, 0.2, 0.3))
@@ -348,7 +348,7 @@ def test_an_open_clip_tower_survives_saving(tmp_path: Path, tiny_clip: str) -> N
     np.testing.assert_allclose(loaded.embed(images[0])[0], embedding, atol=1e-5)
 
 
-def test_a_recipe_remembers_the_activation(tiny_clip: str) -> None:
+def test_the_activation_is_saved(tiny_clip: str) -> None:
     plain, quick = (build(Recipe("open_clip", "tiny-student", o)) for o in ({}, {"force_quick_gelu": True}))
     assert not any(type(module).__name__ == "QuickGELU" for module in plain.modules())
     assert any(type(module).__name__ == "QuickGELU" for module in quick.modules())

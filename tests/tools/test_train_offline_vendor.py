@@ -38,32 +38,32 @@ def wordnet(tmp_path_factory: pytest.TempPathFactory) -> WordNet:
     return WordNet(folder)
 
 
-def test_style_is_no_part_of_a_name() -> None:
+def test_style_is_not_part_of_a_name() -> None:
     assert words("DogSide-2-outline_24px") == ["dog", "side"]
     assert base("home-2-line") == base("home-2-fill") == "home-2"
 
 
-def test_a_thing_is_found_with_the_kinds_above_it(wordnet: WordNet) -> None:
-    found = describe("barking-dogs-outline", wordnet)
-    assert found is not None
-    assert (found.name, found.kind) == ("dog", "animal")
-    assert found.texts == {"dog": 1.0, "animal": 0.5}
+def test_an_object_is_described_with_its_hypernyms(wordnet: WordNet) -> None:
+    nouns = describe("barking-dogs-outline", wordnet)
+    assert nouns is not None
+    assert (nouns.name, nouns.kind) == ("dog", "animal")
+    assert nouns.texts == {"dog": 1.0, "animal": 0.5}
 
 
-def test_a_dogs_face_shows_its_owner_and_an_arrow_shows_nothing(wordnet: WordNet) -> None:
-    found = describe("dog-face", wordnet)
-    assert found is not None
-    assert found.name == "dog"
+def test_the_face_of_a_dog_is_a_dog_and_an_arrow_is_nothing(wordnet: WordNet) -> None:
+    nouns = describe("dog-face", wordnet)
+    assert nouns is not None
+    assert nouns.name == "dog"
     assert describe("arrow-left", wordnet, [("animal", 0.3)]) is None
 
 
 def test_a_farmer_is_a_person(wordnet: WordNet) -> None:
-    found = describe("farmer", wordnet)
-    assert found is not None
-    assert found.texts["person"] == 0.7
+    nouns = describe("farmer", wordnet)
+    assert nouns is not None
+    assert nouns.texts["person"] == 0.7
 
 
-def test_every_icon_of_the_demo_is_kept_out() -> None:
+def test_every_icon_of_the_demo_is_excluded() -> None:
     kept_out = sources.demo_drawings()
     for table in (SOLID_ICONS, OUTLINE_ICONS):
         for fonts in table.values():

@@ -1,4 +1,4 @@
-"""Real trackers of a real run: an event file, an offline W&B run and an MLflow database, read back."""
+"""Real trackers of a real run: TensorBoard, offline W&B and an MLflow database."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ SMALL: dict[str, Any] = {
 STEPS = [0, 4, 8, 9, 13, 17, 20]  # 9 of Align, then 12 of Distill
 
 
-class Heard(Silent):
-    """Progress whose notes are remembered."""
+class NoteRecorder(Silent):
+    """Records the notes."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -62,7 +62,9 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def distill(bench: Bench, out: Path, tracking: list[str], heard: Heard | None = None, resume: bool = False) -> Any:
+def distill(
+    bench: Bench, out: Path, tracking: list[str], notes: NoteRecorder | None = None, resume: bool = False
+) -> Any:
     return package.distill(
         None if resume else bench.data,
         None if resume else bench.teacher,
@@ -71,16 +73,16 @@ def distill(bench: Bench, out: Path, tracking: list[str], heard: Heard | None = 
         held_out=None if resume else ["rose"],
         resume=resume,
         storage=StoragePaths(bench.root / "cache", out.parent / "vectors.sqlite"),
-        progress=heard,
+        progress=notes,
         settings=SMALL | {"tracking": tracking},
         report=False,
     )
 
 
 def stopped_then_resumed(bench: Bench, out: Path, tracking: list[str]) -> Any:
-    """Stopped between two validations of Distill, then resumed."""
-    asked = iter(range(100))
-    with stopped_by(lambda: next(asked) == 15), pytest.raises(Interrupted):
+    """A run that was stopped between two validations of Distill and then resumed."""
+    polls = iter(range(100))
+    with stopped_by(lambda: next(polls) == 15), pytest.raises(Interrupted):
         distill(bench, out, tracking)
     return distill(bench, out, tracking, resume=True)
 
@@ -88,9 +90,9 @@ def stopped_then_resumed(bench: Bench, out: Path, tracking: list[str]) -> Any:
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = EventAccumulator(str(run / "tensorboard"))
-    found.Reload()
-    return {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def texts(run: Path) -> dict[str, str]:
@@ -103,24 +105,24 @@ def texts(run: Path) -> dict[str, str]:
 
 
 def wandb_records(run: Path) -> list[Any]:
-    """What stands in W&B's offline files: LevelDB's log format, after a header of seven bytes."""
+    """Return the records of offline files of W&B: the log format of LevelDB after a header of seven bytes."""
     from wandb.proto import wandb_internal_pb2
 
     protocol: Any = wandb_internal_pb2
 
     records = []
     for file in sorted((run / "wandb").glob("offline-run-*/*.wandb"), key=lambda f: f.stat().st_mtime_ns):
-        content, place, whole = file.read_bytes(), 7, b""
-        while place + 7 <= len(content):
-            if 32768 - place % 32768 < 7:
-                place += 32768 - place % 32768
+        content, offset, record = file.read_bytes(), 7, b""
+        while offset + 7 <= len(content):
+            if 32768 - offset % 32768 < 7:
+                offset += 32768 - offset % 32768
                 continue
-            length, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
-            whole += content[place + 7 : place + 7 + length]
-            place += 7 + length
+            length, kind = int.from_bytes(content[offset + 4 : offset + 6], "little"), content[offset + 6]
+            record += content[offset + 7 : offset + 7 + length]
+            offset += 7 + length
             if kind in (1, 4):  # the whole record, or its last part
-                records.append(protocol.Record.FromString(whole))
-                whole = b""
+                records.append(protocol.Record.FromString(record))
+                record = b""
     return records
 
 
@@ -140,11 +142,11 @@ def mlflow_run(run: Path) -> tuple[Any, Any]:
 
 @pytest.fixture(scope="session")
 def plain(bench: Bench, once: Once) -> Path:
-    """A finished run that nothing follows."""
+    """A finished run without tracking."""
     return once("not-tracked", lambda folder: distill(bench, folder / "run", [])) / "run"
 
 
-def test_three_trackers_follow_a_resumed_run_and_change_nothing(bench: Bench, plain: Path, tmp_path: Path) -> None:
+def test_three_trackers_log_a_resumed_run_and_do_not_change_it(bench: Bench, plain: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = stopped_then_resumed(bench, run, ALL)
     weights = "student/model.safetensors"
@@ -189,17 +191,17 @@ def test_nothing_private_is_logged(bench: Bench, tmp_path: Path) -> None:
     run = tmp_path / "run"
     distill(bench, run, ["tensorboard", "mlflow"])
     _, logged = mlflow_run(run)
-    said = f"{texts(run)} {logged.data.params}"
-    assert "test_resnet" in said
-    assert str(bench.root) not in said
+    logged_text = f"{texts(run)} {logged.data.params}"
+    assert "test_resnet" in logged_text
+    assert str(bench.root) not in logged_text
     assert logged.data.params["data.root"] == "DATA"
 
 
-def test_a_kill_before_the_state_is_saved_leaves_no_double_point(bench: Bench, plain: Path, tmp_path: Path) -> None:
-    """The trackers' memory is lost as if the process had died in the middle of a checkpoint."""
+def test_a_kill_before_the_state_is_saved_leaves_no_duplicate_point(bench: Bench, plain: Path, tmp_path: Path) -> None:
+    """The state of the trackers is lost, as if the process had died in the middle of a checkpoint."""
     run = tmp_path / "run"
-    asked = iter(range(100))
-    with stopped_by(lambda: next(asked) == 15), pytest.raises(Interrupted):
+    polls = iter(range(100))
+    with stopped_by(lambda: next(polls) == 15), pytest.raises(Interrupted):
         distill(bench, run, ["tensorboard", "mlflow"])
     memory = json.loads((run / "tracking.json").read_text())
     for name in memory:
@@ -212,7 +214,7 @@ def test_a_kill_before_the_state_is_saved_leaves_no_double_point(bench: Bench, p
 
 
 @pytest.mark.parametrize("method", ["start", "log", "finish"])
-def test_a_tracker_that_fails_is_left_out_with_one_warning(
+def test_a_failing_tracker_is_disabled_with_one_warning(
     bench: Bench, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     from vl2v.tracking.tensorboard import TensorBoardTracker
@@ -221,9 +223,9 @@ def test_a_tracker_that_fails_is_left_out_with_one_warning(
         raise OSError("no room left for events")
 
     monkeypatch.setattr(TensorBoardTracker, method, fail)
-    heard = Heard()
-    distill(bench, tmp_path / "run", ["tensorboard", "mlflow"], heard)
-    warnings = [line for line in heard.lines if "tracker" in line]
+    notes = NoteRecorder()
+    distill(bench, tmp_path / "run", ["tensorboard", "mlflow"], notes)
+    warnings = [line for line in notes.lines if "tracker" in line]
     assert len(warnings) == 1
     assert "tensorboard failed and is disabled" in warnings[0]
     assert "no room left for events" in warnings[0]
@@ -232,7 +234,7 @@ def test_a_tracker_that_fails_is_left_out_with_one_warning(
     assert mlflow_run(tmp_path / "run")[1].info.status == "FINISHED"
 
 
-def test_wandb_without_a_key_warns_and_asks_nobody(
+def test_wandb_without_a_key_warns_and_does_not_prompt(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
@@ -250,7 +252,7 @@ def test_wandb_without_a_key_warns_and_asks_nobody(
     assert "export WANDB_API_KEY" in notes[0]
 
 
-def test_an_mlflow_server_that_is_away_costs_one_warning(
+def test_an_unreachable_mlflow_server_gives_one_warning(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
@@ -261,7 +263,7 @@ def test_an_mlflow_server_that_is_away_costs_one_warning(
     assert "127.0.0.1" in notes[0]
 
 
-def test_a_missing_extra_is_told_before_anything_is_spent(
+def test_a_missing_extra_is_reported_before_anything_is_spent(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = importlib.util.find_spec
@@ -271,7 +273,7 @@ def test_a_missing_extra_is_told_before_anything_is_spent(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_benchmark_tells_a_missing_extra_before_it_opens_a_teacher(
+def test_a_benchmark_reports_a_missing_extra_before_it_opens_a_teacher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -281,13 +283,13 @@ def test_a_benchmark_tells_a_missing_extra_before_it_opens_a_teacher(
         Sweep(grid, tmp_path / "grid", StoragePaths(tmp_path, tmp_path / "v.sqlite")).open(Silent())
 
 
-def test_an_unknown_tracker_is_refused_with_those_there_are(bench: Bench, tmp_path: Path) -> None:
-    said = CliRunner().invoke(app, bench.distill(tmp_path / "run", "--track", "mlflow", "--track", "nowhere"))
-    assert said.exit_code == 2
-    assert "tracking.1: Input should be 'tensorboard', 'wandb' or 'mlflow' (found 'nowhere')" in said.stderr
+def test_an_unknown_tracker_is_refused_with_the_existing_ones(bench: Bench, tmp_path: Path) -> None:
+    logged_text = CliRunner().invoke(app, bench.distill(tmp_path / "run", "--track", "mlflow", "--track", "nowhere"))
+    assert logged_text.exit_code == 2
+    assert "tracking.1: Input should be 'tensorboard', 'wandb' or 'mlflow' (found 'nowhere')" in logged_text.stderr
 
 
-def test_figures_of_a_line() -> None:
+def test_the_figures_of_a_line_are_logged() -> None:
     line = {
         "losses": [1.0, 3.0], "learning_rate": 0.1, "val_loss": 0.5, "val_accuracy": 0.9, "converged_at": 0,
         "dead_at": None, "threshold": 1.0, "domains": {"ink": {"loss": 0.5, "accuracy": 0.9}},
@@ -298,7 +300,7 @@ def test_figures_of_a_line() -> None:
     }  # fmt: skip
 
 
-def test_tracking_is_not_of_a_benchmark_jobs_key() -> None:
+def test_tracking_is_not_part_of_the_key_of_a_benchmark_job() -> None:
     settings: dict[str, Any] = {"data": {"root": "."}, "teacher": {"spec": "offline:"}, "student": {"spec": "timm:x"}}
     origin = Origin("data", "teacher", "student")
     changes: list[dict[str, Any]] = [{}, {"tracking": ["wandb", "mlflow"]}, {"seed": 1}]
@@ -307,7 +309,7 @@ def test_tracking_is_not_of_a_benchmark_jobs_key() -> None:
 
 
 def folder_of(bench: Bench, path: Path) -> RunFolder:
-    """A run that has begun and has no figures yet."""
+    """A run that has started and has no figures yet."""
     settings: dict[str, Any] = {"data": {"root": bench.data}, "teacher": {"spec": bench.teacher}}
     folder = RunFolder(path)
     folder.create(RunConfig(**settings | {"student": {"spec": bench.student}}))

@@ -27,7 +27,7 @@ PARTS = {
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Answers ok, to POST when its body is there, to /slow late."""
+    """Answer ok: to POST once its body has arrived, to /slow with a delay."""
     assert scope["type"] == "http"
     while (await receive()).get("more_body"):
         pass
@@ -58,11 +58,11 @@ def running() -> Iterator[int]:
 
 @contextmanager
 def idle(port: int, count: int, sent: bytes) -> Iterator[list[socket.socket]]:
-    """So many connections on which `sent` was sent."""
+    """Open connections and send `sent` on each."""
     sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
     try:
         for one in sockets:
-            with suppress(OSError):  # it was given up for another one
+            with suppress(OSError):  # it was closed for another one
                 one.sendall(sent)
         yield sockets
     finally:
@@ -71,7 +71,7 @@ def idle(port: int, count: int, sent: bytes) -> Iterator[list[socket.socket]]:
 
 
 def closed(one: socket.socket, seconds: float) -> bool:
-    """Whether the server closes a connection within that time; what it sends before is read."""
+    """Return whether the server closes a connection within that time, after reading what it sent."""
     one.settimeout(seconds)
     try:
         while one.recv(4096):
@@ -84,7 +84,7 @@ def closed(one: socket.socket, seconds: float) -> bool:
 
 
 def reply(one: socket.socket) -> bytes:
-    """One answer of the application."""
+    """Return an answer of the application."""
     one.settimeout(5)
     received = b""
     while not received.endswith(b"ok"):
@@ -95,7 +95,7 @@ def reply(one: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("kind", PARTS)
-def test_idle_connections_keep_nobody_out(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_idle_connections_do_not_block_others(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(BoundedProtocol, "most_open", 40)
     with running() as port, idle(port, 200, PARTS[kind]):
         for _ in range(3):
@@ -103,7 +103,7 @@ def test_idle_connections_keep_nobody_out(monkeypatch: pytest.MonkeyPatch, kind:
             assert (answer.status_code, answer.text) == (200, "ok")
 
 
-def test_connections_that_are_worked_on_are_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_active_connections_are_not_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BoundedProtocol, "most_open", 5)
     slow = REQUEST.replace(b"/x", b"/slow")
     with running() as port, idle(port, 5, slow) as sockets:
@@ -113,11 +113,11 @@ def test_connections_that_are_worked_on_are_not_given_up(monkeypatch: pytest.Mon
             assert all(reply(one).startswith(b"HTTP/1.1 200") for one in sockets)
 
 
-def test_a_head_has_to_arrive_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_header_has_to_arrive_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.3)
     with running() as port:
         with idle(port, 2, b"") as silent, idle(port, 1, PARTS["half a head"]) as half:
-            for _ in range(10):  # a byte now and then gains nothing
+            for _ in range(10):  # a byte now and then does not help
                 with suppress(OSError):
                     half[0].sendall(b"x")
                 time.sleep(0.06)
@@ -136,7 +136,7 @@ def test_a_head_has_to_arrive_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("both", [True, False])
-def test_two_lengths_end_the_connection(both: bool) -> None:
+def test_two_content_lengths_close_the_connection(both: bool) -> None:
     length = b"content-length: 5\r\n" if both else b""
     first = b"POST / HTTP/1.1\r\nhost: localhost\r\n" + length + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n"
     with running() as port, idle(port, 1, first + REQUEST) as (one,):
@@ -152,7 +152,7 @@ def test_two_lengths_end_the_connection(both: bool) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["silent", "half a head"])
-def test_more_idle_connections_than_the_server_takes(kind: str) -> None:
+def test_more_idle_connections_than_the_server_accepts_do_not_block_others(kind: str) -> None:
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     if before[1] != resource.RLIM_INFINITY and before[1] < 3 * CONNECTIONS:
