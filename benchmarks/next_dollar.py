@@ -71,7 +71,7 @@ def measure(m: Arrays) -> list[dict[str, Any]]:
             for share in SHARES:
                 queried = trial.choose("diverse", share)
                 count, doubled = int(queried.sum()), queried.copy()
-                doubled[diverse(features, domains, count, seed=seed, taken=queried)] = True
+                doubled[diverse(features, domains, count, seed=seed, selected=queried)] = True
                 curve = left_out_curve(trial, queried)
                 now = trial.fitted(queried, IMAGE_WEIGHT)(trial.target)
                 for purchase, later in {"as many again": doubled, "all": np.ones(len(queried), bool)}.items():

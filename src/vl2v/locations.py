@@ -141,12 +141,12 @@ def check_names(values: Mapping[str, object]) -> None:
     """
     for key in ("out", "to", "run", "folder", "student"):
         path = values.get(key)
-        if isinstance(path, str | os.PathLike) and printable(found := os.fspath(path)) != found:
+        if isinstance(path, str | os.PathLike) and printable(text := os.fspath(path)) != text:
             option, purpose, _ = KINDS[key]
             raise RunError(
                 f"The path of {purpose} is not UTF-8.",
                 expected=f"a path in UTF-8 for {option}",
-                found=shown(found),
+                found=shown(text),
                 next_step="rename the folder (convmv renames many), or name another one",
             )
 

@@ -161,8 +161,8 @@ class _InParts(torch.autograd.Function):
             set_random()
             with torch.enable_grad(), ctx.autocast():  # the backward pass may have another thread
                 output = ctx.module(part)
-            found = torch.autograd.grad(output, ctx.parameters, gradient, allow_unused=True)
-            for i, (total, more) in enumerate(zip(sums, found, strict=True)):
+            part_gradients = torch.autograd.grad(output, ctx.parameters, gradient, allow_unused=True)
+            for i, (total, more) in enumerate(zip(sums, part_gradients, strict=True)):
                 sums[i] = more if total is None else total if more is None else total + more
         restore()
         return None, None, *sums

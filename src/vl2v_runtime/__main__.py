@@ -142,14 +142,14 @@ _share.__name__ = "number"  # in messages of argparse
 def _find(inputs: Sequence[Path]) -> list[Path]:
     """Return the given files and the images in the given folders. Skipped files are reported on standard error."""
     paths: list[Path] = []
-    for given in inputs:
-        if given.is_dir():
-            images, left_out = search(given)
+    for path in inputs:
+        if path.is_dir():
+            images, left_out = search(path)
             paths += images
             if left_out:
-                print(f"warning: {shown(given)}: {left_out}", file=sys.stderr)
+                print(f"warning: {shown(path)}: {left_out}", file=sys.stderr)
         else:
-            paths.append(given)
+            paths.append(path)
     return paths
 
 
@@ -166,7 +166,7 @@ def _print(done: Iterator[tuple[Path, Attempt]], output: str, mark: str) -> tupl
     """
     if output == "csv":
         _write_row(("path", "label", "confidence", "accepted", "fault"))
-    listed: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     embeddings: list[Floats] = []
     faults = 0
     for path, attempt in done:
@@ -178,16 +178,16 @@ def _print(done: Iterator[tuple[Path, Attempt]], output: str, mark: str) -> tupl
         if output == "json":
             chances = answer.probabilities if answer else {}
             row = {"path": printable(path), "label": label, "confidence": confidence, "accepted": accepted}
-            listed.append(row | {"fault": attempt.fault, "probabilities": chances})
+            rows.append(row | {"fault": attempt.fault, "probabilities": chances})
         elif output == "csv":
             sure = {None: "", True: "yes", False: "no"}[accepted]
             number = "" if confidence is None else f"{confidence:.6f}"
             _write_row((printable(path), cell(label), number, sure, attempt.fault))
         else:
-            said = f"not read: {attempt.fault}" if answer is None else f"{confidence:.3f}  {label}"
-            print(clean(f"{shown(path)}  {said}{f'  ({mark})' if accepted is False else ''}"))
+            result = f"not read: {attempt.fault}" if answer is None else f"{confidence:.3f}  {label}"
+            print(clean(f"{shown(path)}  {result}{f'  ({mark})' if accepted is False else ''}"))
     if output == "json":
-        _write(json.dumps(listed, indent=2, ensure_ascii=not is_unicode(sys.stdout)) + "\n")
+        _write(json.dumps(rows, indent=2, ensure_ascii=not is_unicode(sys.stdout)) + "\n")
     return faults, embeddings
 
 

@@ -115,7 +115,7 @@ class Reference:
         """
         parts = list(domains.values())
         centres = [_centres(part["centres"]) for part in parts]
-        made = cls(
+        reference = cls(
             tuple(str(name)[:LONGEST_NAME] for name in domains),
             tuple(whole(part["images"], "images", 0, 10**12) for part in parts),
             np.array([number(part["spread"], "spread", 0, LARGEST) for part in parts], dtype=np.float64),
@@ -126,11 +126,11 @@ class Reference:
             tuple(numbers(drift["expected"], "expected", 0, LARGEST)),
             tuple(numbers(drift["limit"], "limit", 0, LARGEST)),
         )
-        sizes = made.sizes
+        sizes = reference.sizes
         rising = sizes[:1] >= (1,) and all(a < b for a, b in pairwise(sizes))
-        if not rising or not len(sizes) == len(made.expected) == len(made.limit):
+        if not rising or not len(sizes) == len(reference.expected) == len(reference.limit):
             raise ValueError("the parts of the drift reference are inconsistent")
-        return made
+        return reference
 
     def to_dict(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the parts ``domains`` and ``drift`` of trust.json as plain values."""

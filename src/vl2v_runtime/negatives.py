@@ -54,19 +54,19 @@ class Negatives:
         Raises:
             ValueError: if the shapes do not fit.
         """
-        known, rows = np.asarray(logits, np.float64), np.asarray(embeddings, np.float64)
-        expected = (len(known), self.embeddings.shape[1])
-        if known.ndim != 2 or rows.shape != expected:
+        class_logits, rows = np.asarray(logits, np.float64), np.asarray(embeddings, np.float64)
+        expected = (len(class_logits), self.embeddings.shape[1])
+        if class_logits.ndim != 2 or rows.shape != expected:
             raise ValueError(f"expected logits [N, K] and embeddings {list(expected)}, found {list(rows.shape)}")
         others = self.scale * rows @ self.embeddings.T.astype(np.float64)
-        return _log_sum_exp(known / temperature) - _log_sum_exp(others / temperature)
+        return _log_sum_exp(class_logits / temperature) - _log_sum_exp(others / temperature)
 
-    def keep(self, chosen: NDArray[np.bool_]) -> Negatives | None:
+    def keep(self, mask: NDArray[np.bool_]) -> Negatives | None:
         """Return those that are chosen, [M] bool, or None if there are none."""
-        if not chosen.any():
+        if not mask.any():
             return None
-        texts = tuple(text for text, stays in zip(self.texts, chosen, strict=True) if stays)
-        return Negatives(texts, self.embeddings[chosen], self.scale, self.limit)
+        texts = tuple(text for text, stays in zip(self.texts, mask, strict=True) if stays)
+        return Negatives(texts, self.embeddings[mask], self.scale, self.limit)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Negatives:

@@ -142,10 +142,10 @@ class Network:
     def _check(self) -> None:
         """Check that the graph has the inputs and outputs that the metadata describe."""
         card = self.metadata
-        wanted = {LOGITS, EMBEDDING} if card.classifier == COSINE else {LOGITS}
+        output_names = {LOGITS, EMBEDDING} if card.classifier == COSINE else {LOGITS}
         inputs = [(i.name, i.type, *(i.shape or ())[1:]) for i in self._session.get_inputs()]
         outputs = {o.name: (o.type, *(o.shape or ())[1:]) for o in self._session.get_outputs()}
-        right = inputs == [(INPUT, FLOATS, 3, card.size, card.size)] and outputs.keys() == wanted
+        right = inputs == [(INPUT, FLOATS, 3, card.size, card.size)] and outputs.keys() == output_names
         right = right and all(len(form) == 2 and form[0] == FLOATS for form in outputs.values())
         right = right and isinstance(outputs.get(EMBEDDING, (FLOATS, 1))[1], int)
         if not right or outputs[LOGITS][1] != len(card.classes):

@@ -77,8 +77,8 @@ def _node(data: Buffer, start: int, end: int) -> str:
     if operator in REPEATING:
         return f"a node that repeats a graph ({operator})"
     if operator not in KNOWN.get(domain, ()):
-        named = f"{domain}.{operator}" if domain else operator
-        return f"the operator {named[:80]!a}, which is not allowed in a classifier"
+        full_name = f"{domain}.{operator}" if domain else operator
+        return f"the operator {full_name[:80]!a}, which is not allowed in a classifier"
     return ""
 
 

@@ -41,10 +41,10 @@ def read_with_status(path: str | Path, most: int) -> tuple[bytes, os.stat_result
 
 def _read(descriptor: int, size: int, most: int) -> bytes:
     """Read at most `most` bytes of a file of `size` bytes, which may grow meanwhile."""
-    parts, left = [], most
-    while left and (part := os.read(descriptor, min(left, max(size, BLOCK) + 1))):
+    parts, remaining = [], most
+    while remaining and (part := os.read(descriptor, min(remaining, max(size, BLOCK) + 1))):
         parts.append(part)
-        left -= len(part)
+        remaining -= len(part)
         if len(parts) == 1 and len(part) == size < BLOCK:  # the usual case: one read suffices
             break
     return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -102,11 +102,11 @@ def _short(digits: str) -> int:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    content = dict(pairs)
+    if len(content) != len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise JsonError(f"the key {twice[:40]!r} twice in one object")
-    return made
+    return content
 
 
 def _inside(container: dict[str, Any] | list[Any]) -> Iterable[Any]:

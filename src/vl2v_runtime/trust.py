@@ -210,10 +210,10 @@ class Trust:
             raise ValueError(f"unknown score; expected {' or '.join(self.reject) or 'none'}, found {score!r}")
         if coverage == 1:
             return -np.inf
-        for known, value in self.reject[score].items():
-            if abs(known - coverage) < 1e-9:
+        for share, value in self.reject[score].items():
+            if abs(share - coverage) < 1e-9:
                 return value
-        expected = ", ".join(f"{known:g}" for known in (1.0, *self.coverages))
+        expected = ", ".join(f"{share:g}" for share in (1.0, *self.coverages))
         raise ValueError(f"no threshold for this coverage; expected one of {expected}, found {coverage:g}")
 
     def accepts(

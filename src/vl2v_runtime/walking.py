@@ -164,8 +164,8 @@ class _Walk:
         """Sort the entries of a folder into images, skipped files and links, and return its real folders."""
         real = []
         with os.scandir(path) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
-        for entry in listed:
+            children = sorted(entries, key=lambda entry: entry.name)
+        for entry in children:
             name = entry.name
             if name.startswith(".") or name.casefold() in LITTER:
                 continue
@@ -181,16 +181,16 @@ class _Walk:
                 self._links.append(place)
             else:
                 real.append(place)
-        if packed := [entry.name for entry in listed if entry.name.casefold().endswith(ARCHIVES) and entry.is_file()]:
-            self._take_archives(folder, path, packed, {entry.name for entry in listed})
+        if packed := [entry.name for entry in children if entry.name.casefold().endswith(ARCHIVES) and entry.is_file()]:
+            self._take_archives(folder, path, packed, {entry.name for entry in children})
         return real[::-1]
 
-    def _take_archives(self, folder: Folder, path: str, packed: list[str], known: set[str]) -> None:
+    def _take_archives(self, folder: Folder, path: str, packed: list[str], sibling_names: set[str]) -> None:
         """Report archives, except those next to or in a folder of their name, which are unpacked already."""
-        known.add(Path(os.path.realpath(path)).name)
+        sibling_names.add(Path(os.path.realpath(path)).name)
         for name in packed:
             end = next(end for end in ARCHIVES if name.casefold().endswith(end))
-            if not name.startswith(".") and name[: -len(end)] not in known:
+            if not name.startswith(".") and name[: -len(end)] not in sibling_names:
                 self._skip(folder, name, "an archive, whose images are not read", "unpack it or move it away")
 
     def _take_file(self, folder: Folder, name: str, path: str, mode: int) -> None:

@@ -36,7 +36,7 @@ def test_k_centre_selects_one_row_of_every_cluster_before_a_second() -> None:
 def test_clusters_with_a_selected_image_are_already_represented() -> None:
     features, where = clustered()
     selected = (where < 4) & (np.arange(len(where)) % 20 == 0)
-    chosen = diverse(features, np.zeros(len(where), np.int64), 2, taken=selected)
+    chosen = diverse(features, np.zeros(len(where), np.int64), 2, selected=selected)
     assert sorted(where[chosen]) == [4, 5]
 
 
@@ -46,7 +46,7 @@ def test_groups_share_evenly_in_every_first_part_as_far_as_their_sizes_permit() 
     chosen = diverse(features, groups, 43)
     assert np.bincount(groups[chosen]).tolist() == [20, 20, 3]
     assert np.bincount(groups[chosen[:9]]).tolist() == [3, 3, 3]
-    assert shares_of(groups, 4, taken=np.arange(len(groups)) < 10) == {0: 0, 1: 2, 2: 2}
+    assert shares_of(groups, 4, selected=np.arange(len(groups)) < 10) == {0: 0, 1: 2, 2: 2}
 
 
 def test_the_choice_is_the_same_every_time_and_depends_on_the_seed() -> None:
@@ -59,7 +59,7 @@ def test_the_choice_is_the_same_every_time_and_depends_on_the_seed() -> None:
 @settings(deadline=None, max_examples=40)
 @given(
     count=st.integers(0, 30),
-    taken=st.lists(st.booleans(), min_size=30, max_size=30),
+    selected=st.lists(st.booleans(), min_size=30, max_size=30),
     copies=st.integers(1, 30),
     groups=st.integers(1, 4),
 )
@@ -70,7 +70,7 @@ def test_the_images_are_distinct_and_new_for_any_features(
     features = np.repeat(np.random.default_rng(0).normal(size=(30, 5)), copies, axis=0)[:30]
     out = np.array(selected)
     count = min(count, int((~out).sum()))
-    chosen = diverse(features, np.arange(30) % groups, count, taken=out)
+    chosen = diverse(features, np.arange(30) % groups, count, selected=out)
     assert len(set(chosen.tolist())) == count == len(chosen)
     assert not out[chosen].any()
 

@@ -124,10 +124,10 @@ class Images:
     domain: NDArray[np.int64]
     view: NDArray[np.int64]
 
-    def of(self, chosen: NDArray[np.bool_]) -> Images:
+    def of(self, mask: NDArray[np.bool_]) -> Images:
         """Return some of the images."""
         parts = (self.features, self.frozen, self.labels, self.domain, self.view)
-        return Images(*(part[chosen] for part in parts))  # type: ignore[arg-type]
+        return Images(*(part[mask] for part in parts))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class Calibration:
         return Share(value, inverse_logit(centre - half), inverse_logit(centre + half))
 
 
-def calibrate(known: Images, classes: int, groups: NDArray[np.int64]) -> Calibration:
+def calibrate(images: Images, classes: int, groups: NDArray[np.int64]) -> Calibration:
     """Leave each group out in turn, and compare the estimates for it with its true accuracy.
 
     The first classifier is a probe on the frozen features, which were not trained on the group either. The second one
@@ -194,19 +194,19 @@ def calibrate(known: Images, classes: int, groups: NDArray[np.int64]) -> Calibra
         groups: [N] int64, usually the domain; at least two of them have `FEWEST_PER_GROUP` unchanged images.
     """
     errors: dict[str, dict[int, list[float]]] = {name: {} for name in (CONFIDENCE, AGREEMENT, BOTH)}
-    clean = known.view == CLEAN
+    clean = images.view == CLEAN
     for group in large_groups(groups[clean]):
-        others = known.of(clean & (groups != group))
+        others = images.of(clean & (groups != group))
         first = Probe(others.frozen, others.labels, classes)
         second = Probe(others.features, others.labels, classes)
-        compared = Known.of(first.scores, first.temperature, second.scores, others.labels)
-        for view in np.unique(known.view[groups == group]):
-            site = known.of((groups == group) & (known.view == view))
+        baseline = Known.of(first.scores, first.temperature, second.scores, others.labels)
+        for view in np.unique(images.view[groups == group]):
+            site = images.of((groups == group) & (images.view == view))
             scores = first(site.frozen)
-            found = Known.of(scores, first.temperature, second(site.features), site.labels)
-            for name, value in compared.estimates(found.signals).items():
-                errors[name].setdefault(group, []).append(found.accuracy - value)
-    if known.features is known.frozen:  # two equal probes always agree
+            outputs = Known.of(scores, first.temperature, second(site.features), site.labels)
+            for name, value in baseline.estimates(outputs.signals).items():
+                errors[name].setdefault(group, []).append(outputs.accuracy - value)
+    if images.features is images.frozen:  # two equal probes always agree
         errors = {CONFIDENCE: errors[CONFIDENCE]}
     return Calibration.of(errors)
 
@@ -234,9 +234,9 @@ class Distances:
     farthest: float
 
     @classmethod
-    def of(cls, known: Images, groups: NDArray[np.int64]) -> Distances:
+    def of(cls, images: Images, groups: NDArray[np.int64]) -> Distances:
         """Compute them from unchanged images of at least two groups."""
-        rows, keys = unit_rows(known.frozen), known.labels * (int(groups.max()) + 1) + groups
+        rows, keys = unit_rows(images.frozen), images.labels * (int(groups.max()) + 1) + groups
         half = stratified_folds(keys, count=2) == 0
         inside, outside = [], []
         for group in large_groups(groups):

@@ -13,20 +13,20 @@ CHUNK = 4096  # rows per block that is compared with all centres
 Floats = NDArray[np.float32]
 
 
-def shares_of(groups: NDArray[np.int64], count: int, taken: NDArray[np.bool_]) -> dict[int, int]:
+def shares_of(groups: NDArray[np.int64], count: int, selected: NDArray[np.bool_]) -> dict[int, int]:
     """Return how many images of each group to select, so that the groups are as equal as their sizes allow.
 
     Args:
         groups: [N], group of each image.
-        count: number of images to select, at most the number that are not taken.
-        taken: [N], whether an image is already selected.
+        count: number of images to select, at most the number that are not selected yet.
+        selected: [N], whether an image is already selected.
 
     Returns:
         The number of further images by group, with the sum `count`.
     """
     names = [int(name) for name in np.unique(groups)]
-    have = {name: int((taken & (groups == name)).sum()) for name in names}
-    free = {name: int((~taken & (groups == name)).sum()) for name in names}
+    have = {name: int((selected & (groups == name)).sum()) for name in names}
+    free = {name: int((~selected & (groups == name)).sum()) for name in names}
     shares = dict.fromkeys(names, 0)
     for _ in range(min(count, sum(free.values()))):
         name = min((n for n in names if shares[n] < free[n]), key=lambda n: have[n] + shares[n])
@@ -34,11 +34,11 @@ def shares_of(groups: NDArray[np.int64], count: int, taken: NDArray[np.bool_]) -
     return shares
 
 
-def at_random(groups: NDArray[np.int64], count: int, seed: int, taken: NDArray[np.bool_]) -> Indices:
+def at_random(groups: NDArray[np.int64], count: int, seed: int, selected: NDArray[np.bool_]) -> Indices:
     """Select images of every group at random, in numbers of `shares_of`. Returns row indices, [count], by group."""
     generator = np.random.default_rng(seed)
-    shares = shares_of(groups, count, taken).items()
-    parts = [generator.permutation(np.flatnonzero(~taken & (groups == name)))[:share] for name, share in shares]
+    shares = shares_of(groups, count, selected).items()
+    parts = [generator.permutation(np.flatnonzero(~selected & (groups == name)))[:share] for name, share in shares]
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
@@ -48,11 +48,11 @@ def diverse(
     count: int,
     *,
     seed: int = 0,
-    taken: NDArray[np.bool_] | None = None,
+    selected: NDArray[np.bool_] | None = None,
 ) -> Indices:
     """Select images that represent the features of every group: those closest to the centres of k-means.
 
-    A group has as many clusters as images to select and taken images together. Clusters with a taken image are
+    A group has as many clusters as images to select and selected images together. Clusters with a selected image are
     represented already. Of the others, the largest come first (similar to TypiClust, Hacohen et al., 2022). If there
     are too few, the images that are least similar to the selected ones follow. The groups take turns, so any prefix of
     the result is divided as evenly. Similarity is the cosine of the centred features. Features wider than `WIDTH` are
@@ -61,21 +61,21 @@ def diverse(
     Args:
         features: [N, F], e.g. of the frozen student.
         groups: [N], group of each image, such as its domain.
-        count: number of images to select, at most the number that are not taken.
+        count: number of images to select, at most the number that are not selected yet.
         seed: seed of the clusters and of the projection.
-        taken: [N], whether an image is already selected; None if none is.
+        selected: [N], whether an image is already selected; None if none is.
 
     Returns:
         Row indices, [count], in the order of selection.
     """
-    taken = np.zeros(len(groups), bool) if taken is None else taken
+    selected = np.zeros(len(groups), bool) if selected is None else selected
     generator, directions = np.random.default_rng(seed), _directions(features, seed)
-    chosen: dict[int, list[int]] = {}
-    for name, share in shares_of(groups, count, taken).items():
+    selection: dict[int, list[int]] = {}
+    for name, share in shares_of(groups, count, selected).items():
         rows = np.flatnonzero(groups == name)
-        chosen[name] = [int(rows[i]) for i in _representatives(directions[rows], taken[rows], share, generator)]
-    have = {name: int((taken & (groups == name)).sum()) for name in chosen}
-    turns = sorted((have[name] + i, name, row) for name, rows in chosen.items() for i, row in enumerate(rows))
+        selection[name] = [int(rows[i]) for i in _representatives(directions[rows], selected[rows], share, generator)]
+    counts = {name: int((selected & (groups == name)).sum()) for name in selection}
+    turns = sorted((counts[name] + i, name, row) for name, rows in selection.items() for i, row in enumerate(rows))
     return np.array([row for *_, row in turns], np.int64)
 
 
@@ -90,10 +90,10 @@ def k_centre(features: NDArray[np.floating], count: int, *, seed: int = 0) -> In
     Returns:
         Row indices, [count], in the order of selection.
     """
-    chosen = np.zeros(len(features), bool)
+    selected = np.zeros(len(features), bool)
     first = int(np.random.default_rng(seed).integers(len(features)))
-    chosen[first] = True
-    return np.array([first, *_least_similar(_directions(features), chosen, count - 1)], np.int64)
+    selected[first] = True
+    return np.array([first, *_least_similar(_directions(features), selected, count - 1)], np.int64)
 
 
 def _directions(features: NDArray[np.floating], seed: int | None = None) -> Floats:
@@ -107,22 +107,22 @@ def _directions(features: NDArray[np.floating], seed: int | None = None) -> Floa
 
 
 def _representatives(
-    directions: Floats, taken: NDArray[np.bool_], count: int, generator: np.random.Generator
+    directions: Floats, selected: NDArray[np.bool_], count: int, generator: np.random.Generator
 ) -> list[int]:
     """Return the row indices of `count` images in the order of selection."""
     if not count:
         return []
-    centres = _clusters(directions, count + int(taken.sum()), generator)
+    centres = _clusters(directions, count + int(selected.sum()), generator)
     nearest, distance = _nearest(directions, centres)
-    free = np.setdiff1d(nearest, nearest[taken])
+    free = np.setdiff1d(nearest, nearest[selected])
     sizes = np.bincount(nearest, minlength=len(centres))
-    chosen = list[int]()
+    selection = list[int]()
     for cluster in free[np.argsort(-sizes[free], kind="stable")][:count]:
         rows = np.flatnonzero(nearest == cluster)
-        chosen.append(int(rows[distance[rows].argmin()]))
-    out = taken.copy()
-    out[chosen] = True
-    return chosen + _least_similar(directions, out, count - len(chosen))
+        selection.append(int(rows[distance[rows].argmin()]))
+    out = selected.copy()
+    out[selection] = True
+    return selection + _least_similar(directions, out, count - len(selection))
 
 
 def _clusters(x: Floats, count: int, generator: np.random.Generator) -> Floats:
@@ -154,14 +154,14 @@ def _nearest(x: Floats, centres: Floats) -> tuple[Indices, Floats]:
     return np.concatenate(nearest), np.concatenate(distances)
 
 
-def _least_similar(directions: Floats, chosen: NDArray[np.bool_], count: int) -> list[int]:
+def _least_similar(directions: Floats, selected: NDArray[np.bool_], count: int) -> list[int]:
     """Return `count` further rows, each the least similar to its most similar selected image (Gonzalez, 1985)."""
     if not count:
         return []
     near = np.full(len(directions), -np.inf, np.float32)
-    for row in np.flatnonzero(chosen):
+    for row in np.flatnonzero(selected):
         np.maximum(near, directions @ directions[row], out=near)
-    out, rows = chosen.copy(), list[int]()
+    out, rows = selected.copy(), list[int]()
     for _ in range(count):
         rows.append(int(np.where(out, np.inf, near).argmin()))
         np.maximum(near, directions @ directions[rows[-1]], out=near)

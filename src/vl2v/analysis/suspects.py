@@ -75,9 +75,9 @@ def rejects(probability: Floats, labels: Labels) -> NDArray[np.bool_]:
         labels: [N] in [0, K).
     """
     classes = probability.shape[1]
-    own = probability[np.arange(len(labels)), labels]
+    label_probability = probability[np.arange(len(labels)), labels]
     counts = np.bincount(labels, minlength=classes)
-    sums = np.bincount(labels, weights=own, minlength=classes)
+    sums = np.bincount(labels, weights=label_probability, minlength=classes)
     thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)  # inf for a class without labels
     reached = np.where(probability >= thresholds, probability, -1.0)
     rejected: NDArray[np.bool_] = reached.max(axis=1) > np.maximum(reached[np.arange(len(labels)), labels], 0)

@@ -66,8 +66,8 @@ def worth_of(
     candidates = source_rows(plan)
     if len(candidates) < FEWEST_IMAGES:
         return None
-    known = None if bought else store.knows_images(plan.card, dataset.digests[candidates])
-    rows, classes = sample_of(dataset.labels, dataset.domain_of, candidates, known)
+    stored = None if bought else store.knows_images(plan.card, dataset.digests[candidates])
+    rows, classes = sample_of(dataset.labels, dataset.domain_of, candidates, stored)
     answered = rows[store.knows_images(plan.card, dataset.digests[rows])]
     if len(answered) < FEWEST_ANSWERS or len(rows) < FEWEST_PER_CLASS * len(classes):
         return None
@@ -114,14 +114,14 @@ def sample_of(
     labels: NDArray[np.int64],
     domains: NDArray[np.int64],
     candidates: DatasetRows,
-    known: NDArray[np.bool_] | None = None,
+    stored: NDArray[np.bool_] | None = None,
 ) -> tuple[DatasetRows, NDArray[np.int64]]:
     """Return a seeded sample of images, divided evenly by domain and class.
 
     Args:
         candidates: [N] rows to sample from.
-        known: [N], whether the teacher's embedding is stored; such images are preferred within a domain and class. None
-            prefers no image.
+        stored: [N], whether the teacher's embedding is stored; such images are preferred within a domain and class.
+            None prefers no image.
 
     Returns:
         (at most `SAMPLE` rows, with domains and classes in turn, so that any prefix is divided as evenly; at most
@@ -132,8 +132,8 @@ def sample_of(
     classes = np.sort(generator.permutation(present)[:CLASSES])
     inside = np.isin(labels[candidates], classes)
     order = generator.permutation(np.flatnonzero(inside))
-    if known is not None:
-        order = order[np.argsort(~known[order], kind="stable")]
+    if stored is not None:
+        order = order[np.argsort(~stored[order], kind="stable")]
     rows = candidates[order]
     turn = np.zeros(len(rows), np.int64)
     stratum = labels[rows] * (int(domains.max()) + 1) + domains[rows]

@@ -38,10 +38,10 @@ class Share:
 
     def fits(self, resources: Mapping[str, float]) -> int:
         """Return how often it fits into the resources of a machine."""
-        found = [resources.get("CPU", 0.0) / self.cpus]
+        counts = [resources.get("CPU", 0.0) / self.cpus]
         if self.gpus:
-            found.append(resources.get("GPU", 0.0) / self.gpus)
-        return math.floor(min(found) + 1e-9)
+            counts.append(resources.get("GPU", 0.0) / self.gpus)
+        return math.floor(min(counts) + 1e-9)
 
     def __str__(self) -> str:
         return f"{self.cpus:g} CPUs and {self.gpus:g} GPUs"

@@ -75,7 +75,7 @@ def _choose(
         chosen = np.flatnonzero(~training.paid)
     else:
         features = _features(plan, training.digests, accelerator, progress)
-        chosen = diverse(features, training.groups, images, seed=plan.config.seed, taken=training.paid)
+        chosen = diverse(features, training.groups, images, seed=plan.config.seed, selected=training.paid)
     return candidates.choice(chosen, at_random(references.groups, evaluation, plan.config.seed, references.paid))
 
 

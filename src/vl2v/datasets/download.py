@@ -62,19 +62,19 @@ def download(
     if not path.exists():
         _attempts(url, part, headers or {}, progress or Silent(), pause)
     part.with_suffix(".etag").unlink(missing_ok=True)
-    whole = path if path.exists() else part
-    size, sums = whole.stat().st_size, _sums(whole)
+    file = path if path.exists() else part
+    size, sums = file.stat().st_size, _sums(file)
     for kind, right, has in (("MD5", md5, sums[0]), ("SHA-256", sha256, sums[1])):
         if right and right != has:
             mismatch = path.with_name(f"{path.name}.mismatch")
-            whole.replace(mismatch)
+            file.replace(mismatch)
             raise DataError(
                 f"{path.name} is not the expected file.",
                 expected=f"{kind} {right}",
                 found=f"{kind} {has}, {size:,} bytes, saved as {mismatch}",
                 next_step="run again to download it again; if you trust this file, rename it and pass it with --from",
             )
-    whole.replace(path)
+    file.replace(path)
     return Fetched(path, size, sums[1])
 
 

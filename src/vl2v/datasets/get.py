@@ -108,10 +108,10 @@ def check(benchmark: Benchmark, folder: Path, *, progress: Progress | None = Non
 
 def tree_digest(files: Iterable[tuple[str, str]]) -> str:
     """Return the SHA-256, in hexadecimal, over ``<path> NUL <SHA-256 of the content> newline`` of the sorted files."""
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path, content in sorted(files):
-        whole.update(f"{path}\0{content}\n".encode())
-    return whole.hexdigest()
+        digest.update(f"{path}\0{content}\n".encode())
+    return digest.hexdigest()
 
 
 def _check_free(benchmark: Benchmark, out: Path, partial: Path, source: Source) -> None:

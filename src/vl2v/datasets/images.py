@@ -59,15 +59,15 @@ class Reading:
             return
         traps = self.benchmark.name == "TerraIncognita"
         annotated = read_labels(self.paths, self._names) if traps else {}
-        listed = _listed(self.paths)
+        images_in_lists = _listed(self.paths)
         for path in self.paths:
             if path.suffix.lower() == ".txt" or (traps and is_annotation(path)):
                 continue
             for member in members(path):
-                yield from self._of_member(member.path, member.read, annotated, listed)
+                yield from self._of_member(member.path, member.read, annotated, images_in_lists)
 
     def _of_member(
-        self, path: PurePosixPath, read: Callable[[], bytes], annotated: Labels, listed: set[str]
+        self, path: PurePosixPath, read: Callable[[], bytes], annotated: Labels, images_in_lists: set[str]
     ) -> Iterator[Image]:
         if path.suffix.lower() not in SUFFIXES:
             return
@@ -75,7 +75,7 @@ class Reading:
         if not labels:
             reason = "no annotation with these domains and classes" if annotated else "no known <domain>/<class>/"
             self._leave_out(str(path), reason)
-        elif listed and "/".join(path.parts[-3:]) not in listed:
+        elif images_in_lists and "/".join(path.parts[-3:]) not in images_in_lists:
             self._leave_out(str(path), "not in the lists")
         elif not is_plain(path.name):
             raise DataError(
@@ -99,9 +99,9 @@ class Reading:
         number = 0
         for table in tables:
             # A dataset without this column may have a file or folder per domain: sketch-00000-of-00001.parquet.
-            own = self._names.domain(table.stem.split("-")[0]) or self._names.domain(table.parent.name)
+            table_domain = self._names.domain(table.stem.split("-")[0]) or self._names.domain(table.parent.name)
             for row in rows(table):
-                domain = self._names.domain(row.domain) if row.domain else own
+                domain = self._names.domain(row.domain) if row.domain else table_domain
                 label = self._names.class_of(row.label)
                 if domain and label:
                     yield Image(domain, label, _name(row.path, row.data, number), row.data, number)

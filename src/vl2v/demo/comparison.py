@@ -60,9 +60,9 @@ class Comparison:
         for title, roles in self.rows.items():
             if title in (METHODS[OURS].title, ZERO_SHOT):
                 continue
-            other = roles[OUT_OF_DOMAIN]
-            error = math.hypot(ours.error, other.error)
-            parts.append(f"{100 * (ours.mean - other.mean):+.1f} ± {100 * error:.1f} points against {title}")
+            baseline = roles[OUT_OF_DOMAIN]
+            error = math.hypot(ours.error, baseline.error)
+            parts.append(f"{100 * (ours.mean - baseline.mean):+.1f} ± {100 * error:.1f} points against {title}")
         return f"{METHODS[OURS].title} on the unseen style: {', '.join(parts)}."
 
     def table(self) -> RenderableType:

@@ -175,7 +175,7 @@ def _folder(out: Path, method: str, seed: int) -> Path:
 
 
 def _run(
-    out: Path, dataset: Path, storage: StoragePaths, own: Mapping[str, Any], pair: Pair, progress: Progress
+    out: Path, dataset: Path, storage: StoragePaths, changes: Mapping[str, Any], pair: Pair, progress: Progress
 ) -> Evaluation:
     from vl2v.api import distill
 
@@ -195,7 +195,7 @@ def _run(
         resume=on_disk.config_file.exists(),
         storage=storage,
         progress=progress,
-        settings=merge(merge(SETTINGS, defaults), own),
+        settings=merge(merge(SETTINGS, defaults), changes),
         report=pair == (OURS, SEEDS[0]),  # the other runs only appear in the comparison
     )
     assert done is not None, "the demo runs in one process"

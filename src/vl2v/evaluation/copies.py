@@ -22,16 +22,16 @@ def warn_of_copies(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) 
     training = np.concatenate([plan.split.training[domain] for domain in plan.split.sources])
     # Without labels, images that a small budget does not cover are no examples, so positions do not correspond.
     rows = {plan.dataset.digests[row].tobytes(): row for row in training.tolist()}
-    chosen = queried_examples(plan)
+    examples = queried_examples(plan)
     pixels = plan.pixels
     with closing(PixelCache(pixels.folder, pixels.size, pixels.fit)) as cache:
         resemblance = resemblance_of_embeddings(
             plan.dataset,
             plan.split,
             cache,
-            np.array([rows[plan.examples.digests[i].tobytes()] for i in chosen.tolist()], np.int64),
+            np.array([rows[plan.examples.digests[i].tobytes()] for i in examples.tolist()], np.int64),
             bought.evaluation,
-            EmbeddingRows(bought.training, chosen),
+            EmbeddingRows(bought.training, examples),
             f"{plan.card.identity} {plan.card.revision}",
             progress,
         )

@@ -72,14 +72,14 @@ def save_embeddings(
         work: the folder that was passed to `save_frozen_features`.
         origin: see `vl2v.origin`.
     """
-    chosen, method = sampled(parts, plan.config.seed), plan.method
+    rows, method = sampled(parts, plan.config.seed), plan.method
     columns: dict[str, NDArray[Any]] = {
         ORIGIN: np.array(origin),
         "classes": np.array(plan.dataset.names),
-        "path": np.concatenate([np.array(part.paths) for part in parts])[chosen],
-        "domain": np.concatenate([np.full(len(part.labels), part.domain) for part in parts])[chosen],
-        "role": np.concatenate([np.full(len(part.labels), part.role) for part in parts])[chosen],
-        "label": np.concatenate([part.labels for part in parts])[chosen],
+        "path": np.concatenate([np.array(part.paths) for part in parts])[rows],
+        "domain": np.concatenate([np.full(len(part.labels), part.domain) for part in parts])[rows],
+        "role": np.concatenate([np.full(len(part.labels), part.role) for part in parts])[rows],
+        "label": np.concatenate([part.labels for part in parts])[rows],
     }
     if (work / FEATURES).exists():
         features = torch.from_numpy(np.load(work / FEATURES))
@@ -89,9 +89,9 @@ def save_embeddings(
             columns["aligned"] = _directions(method.saved_layer(projection.cpu())(features))
     embeddings = [part.embeddings for part in parts if part.embeddings is not None]
     if len(embeddings) == len(parts):
-        columns["distilled"] = _half(torch.from_numpy(np.concatenate(embeddings)[chosen]))
+        columns["distilled"] = _half(torch.from_numpy(np.concatenate(embeddings)[rows]))
     if bought.evaluation is not None:
-        columns["teacher"] = _directions(torch.from_numpy(bought.evaluation[chosen]))
+        columns["teacher"] = _directions(torch.from_numpy(bought.evaluation[rows]))
     if columns.keys() & {"distilled", "teacher"}:
         columns["texts"] = _directions(bought.head)
     with replacing(out) as fresh, fresh.open("wb") as handle:
@@ -106,5 +106,5 @@ def _directions(rows: Tensor) -> NDArray[np.float16]:
 @torch.no_grad()
 def _half(rows: Tensor) -> NDArray[np.float16]:
     limit = torch.finfo(torch.float16).max
-    found: NDArray[np.float16] = rows.detach().clamp(-limit, limit).half().numpy()
-    return found
+    halves: NDArray[np.float16] = rows.detach().clamp(-limit, limit).half().numpy()
+    return halves

@@ -62,10 +62,10 @@ def scores(
     scores_by_domain = {}
     for domain, (slots, targets) in validation.items():
         sums = torch.zeros(3 + 2 * classes, dtype=torch.float64)
-        own = torch.from_numpy(targets[rank::world])
+        process_targets = torch.from_numpy(targets[rank::world])
         start = 0
         for chunk in logits(slots[rank::world]):
-            sums += totals(chunk.cpu(), own[start : start + len(chunk)])
+            sums += totals(chunk.cpu(), process_targets[start : start + len(chunk)])
             start += len(chunk)
         scores_by_domain[domain] = from_totals(_summed(sums, accelerator) if accelerator else sums)
     return scores_by_domain

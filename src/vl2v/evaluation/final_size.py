@@ -57,10 +57,10 @@ def at_final_size(
         if accuracy[size] < accuracy[trained] - TOLERANCE:
             break
         best = size
-    listed = ", ".join(f"{size} pixels {100 * share:.1f}%" for size, share in accuracy.items())
+    accuracies = ", ".join(f"{size} pixels {100 * share:.1f}%" for size, share in accuracy.items())
     if best != trained and (larger := _with_pixels(plan, best, rows, progress, unseen=True)) is not None:
         plan, trained = larger, best
-    progress.note(f"the student is used with images of {trained} pixels; on the validation images: {listed}")
+    progress.note(f"the student is used with images of {trained} pixels; on the validation images: {accuracies}")
     return plan
 
 

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 SHARE = 0.05  # default share of the validation images
 
 
-def new_class_offset(known: NDArray[np.floating], new: NDArray[np.floating], share: float = SHARE) -> float:
-    """Return the offset with which a given share of the images of known classes is assigned to new classes.
+def new_class_offset(existing: NDArray[np.floating], new: NDArray[np.floating], share: float = SHARE) -> float:
+    """Return the offset with which a given share of the images of existing classes is assigned to new classes.
 
     Args:
-        known: [N, K] logits of the known classes, for validation images of these classes. N is at least 1.
+        existing: [N, K] logits of the existing classes, for validation images of these classes. N is at least 1.
         new: [N, V] logits of the new classes, for the same images.
         share: share of these images, in [0, 1). With 0, there is no offset.
 
     Returns:
         The offset, at least 0. It is 0 if this share is assigned to new classes anyway.
     """
-    margins = known.max(axis=1).astype(np.float64) - new.max(axis=1)
+    margins = existing.max(axis=1).astype(np.float64) - new.max(axis=1)
     return max(0.0, round(float(np.quantile(margins, share)), 4)) if share else 0.0

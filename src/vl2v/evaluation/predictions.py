@@ -61,12 +61,12 @@ class Predictions:
         found: NDArray[np.int64] = self.student.argmax(axis=1).astype(np.int64)
         return found
 
-    def of(self, chosen: NDArray[np.bool_] | Indices) -> Predictions:
+    def of(self, selection: NDArray[np.bool_] | Indices) -> Predictions:
         """Return the predictions for some of the images, given as a mask or as indices."""
-        teacher = None if self.teacher is None else self.teacher[chosen]
-        domain, role, path = (part[chosen] for part in (self.domain, self.role, self.path))
+        teacher = None if self.teacher is None else self.teacher[selection]
+        domain, role, path = (part[selection] for part in (self.domain, self.role, self.path))
         return replace(
-            self, domain=domain, role=role, path=path, label=self.label[chosen], student=self.student[chosen],
+            self, domain=domain, role=role, path=path, label=self.label[selection], student=self.student[selection],
             teacher=teacher,
         )  # fmt: skip
 
@@ -114,8 +114,8 @@ def check_answers(
     """
     if label.size and not (label.min() >= 0 and label.max() < classes):
         raise ArraysError(f"labels from {label.min()} to {label.max()} of {classes} classes")
-    if other := set(role.tolist()) - set(ROLES):
-        raise ArraysError(f"the role {min(other)[:40]!r}")
+    if unknown_roles := set(role.tolist()) - set(ROLES):
+        raise ArraysError(f"the role {min(unknown_roles)[:40]!r}")
     for name in path.tolist():
         if "\0" in name or (not anywhere and (".." in PurePosixPath(name).parts or _is_absolute(name))):
             raise ArraysError(f"the path {name[:80]!r}, which is outside the folder of the images")

@@ -97,10 +97,10 @@ def predict_domains(
         if teacher is not None and not plan.labelled:
             labels, reference = teacher.argmax(axis=1).astype(np.int64), TEACHER
         paths = [plan.dataset.paths[row] for row in part.rows]
-        found = DomainPredictions(
+        prediction = DomainPredictions(
             part.domain, part.role, paths, labels, logits, embeddings, teacher, reference, student.classes
         )  # fmt: skip
-        predictions.append(found)
+        predictions.append(prediction)
     return tuple(predictions)
 
 

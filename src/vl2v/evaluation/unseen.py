@@ -103,9 +103,9 @@ class UnseenClasses:
     def table(self) -> Table:
         """Return a table for a terminal, in percent."""
         table = Table(title=f"held-out classes ({', '.join(self.classes)}), accuracy per class, percent")
-        left = ("domain", "", "model")
-        for name in (*left, "seen", "unseen", "harmonic mean", "unseen among themselves"):
-            table.add_column(name, justify="left" if name in left else "right")
+        left_aligned = ("domain", "", "model")
+        for name in (*left_aligned, "seen", "unseen", "harmonic mean", "unseen among themselves"):
+            table.add_column(name, justify="left" if name in left_aligned else "right")
         for role in ROLES:
             rows = [row for row in self.rows if row.role == role]
             for row in rows:
@@ -165,10 +165,10 @@ def evaluate_unseen(
 
     new = [unseen.rows_of(part.domain) for part in domains]
     logits = [predicted(np.concatenate([part.slots, slots[rows]])) for part, rows in zip(domains, new, strict=True)]
-    known = [
+    validation_parts = [
         part_logits[: len(part)] for part, part_logits in zip(domains, logits, strict=True) if part.role == IN_DOMAIN
     ]
-    validation = np.concatenate(known)
+    validation = np.concatenate(validation_parts)
     offset = new_class_offset(validation[:, :seen], validation[:, seen:])
     shift = np.float32(offset) * (np.arange(len(head)) >= seen)
     for part, further_rows, part_logits in zip(domains, new, logits, strict=True):

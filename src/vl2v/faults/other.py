@@ -32,14 +32,14 @@ def network(error: BaseException) -> Vl2vError | None:
         )
     if not isinstance(error, OSError) or error.filename is not None:
         return None
-    named = {f"{n}={v}": v for n in CERTIFICATES if (v := os.environ.get(n))}
-    missing = [name for name, path in named.items() if not Path(path).exists()]
+    certificates = {f"{n}={v}": v for n in CERTIFICATES if (v := os.environ.get(n))}
+    missing = [name for name, path in certificates.items() if not Path(path).exists()]
     if missing and ("CA certificate" in message or error.errno == errno.ENOENT):
         problem, found = "The certificate file is missing.", f"{', '.join(missing)}, which does not exist"
         step = "correct the variable, or unset it to use the default certificates"
     elif isinstance(error, ssl.SSLError):
-        problem, found = "The certificate file cannot be read.", ", ".join([*named, message])
-        step = "correct the file" + (", or unset the variable to use the default certificates" if named else "")
+        problem, found = "The certificate file cannot be read.", ", ".join([*certificates, message])
+        step = "correct the file" + (", or unset the variable to use the default certificates" if certificates else "")
     else:
         return None
     return ConfigError(problem, expected="certificates in PEM", found=found, next_step=step)

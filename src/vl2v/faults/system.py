@@ -43,8 +43,8 @@ def path_of(error: BaseException) -> Path | None:
 
 def system(error: BaseException, locations: Sequence[Location]) -> Vl2vError | None:
     """Convert an error of the operating system; None for any other exception."""
-    if known := _of_resources(error):
-        return known
+    if problem := _of_resources(error):
+        return problem
     if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
         return None
     path = path_of(error)

@@ -67,7 +67,7 @@ def mean_over_domains(scores: Iterable[Score]) -> Score:
     Over the validation images of the source domains, SWAD uses its loss, and its accuracy (or macro
     accuracy, see `vl2v.config.DistillConfig.metric`) selects the best weights.
     """
-    listed = list(scores)
-    n = len(listed)
-    accuracy, loss = sum(s.accuracy for s in listed) / n, sum(s.loss for s in listed) / n
-    return Score(accuracy, loss, sum(s.count for s in listed), sum(s.macro for s in listed) / n)
+    per_domain = list(scores)
+    n = len(per_domain)
+    accuracy, loss = sum(s.accuracy for s in per_domain) / n, sum(s.loss for s in per_domain) / n
+    return Score(accuracy, loss, sum(s.count for s in per_domain), sum(s.macro for s in per_domain) / n)

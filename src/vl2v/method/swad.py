@@ -150,9 +150,9 @@ class LossValley:
             return _copy(self._recent[-1].weights)
         assert self.threshold is not None
         mean = RunningMean(_copy(self._valley.weights), self._valley.count)
-        rest = list(self._waiting)[1:] if self.dead_at is None else []  # the valley may not have ended before training
-        while rest and min(segment.loss for segment in rest) <= self.threshold:
-            mean.add(rest.pop(0).weights)
+        tail = list(self._waiting)[1:] if self.dead_at is None else []  # the valley may not have ended before training
+        while tail and min(segment.loss for segment in tail) <= self.threshold:
+            mean.add(tail.pop(0).weights)
         return mean.weights
 
     def _find_valley(self) -> None:

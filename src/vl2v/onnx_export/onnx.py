@@ -237,8 +237,8 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike, offsets: S
         outputs[at].CopyFrom(_logits_info(outputs[at], len(classes)))
         for info in [info for info in model.graph.value_info if info.name in (LOGITS, HEAD)]:
             model.graph.value_info.remove(info)
-        made, trust = described.provenance, described.trust
-        set_metadata(model, replace(metadata, classes=classes, provenance=made, trust=trust))
+        provenance, trust = described.provenance, described.trust
+        set_metadata(model, replace(metadata, classes=classes, provenance=provenance, trust=trust))
 
     _rewrite(path, change)
 

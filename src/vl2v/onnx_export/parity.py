@@ -80,7 +80,7 @@ def compare(model: Model, truth: Outputs, sample: Sample) -> Compared:
         compared,
         accuracy=float(hits[0].mean()),
         student=float(hits[1].mean()),
-        domains={domain: (float(own), float(students)) for domain, (own, students) in parts.items()},
+        domains={domain: (float(of_file), float(of_student)) for domain, (of_file, of_student) in parts.items()},
     )
 
 

@@ -115,8 +115,8 @@ def run_sample(
         reference = TEACHER if data.classes else LABELS
         names = np.array(dataset.domains)[dataset.domain_of[compared]]
         slots = cache.slots(dataset.digests[compared]), cache.slots(dataset.digests[calibration])
-        own = None if labels is None else labels[compared]
-        return Sample(what, cache.map(), slots[0], own, names, slots[1], reference)
+        sample_labels = None if labels is None else labels[compared]
+        return Sample(what, cache.map(), slots[0], sample_labels, names, slots[1], reference)
 
 
 def _usable_rows(student: Student, dataset: ImageDataset, data: DataConfig) -> tuple[str, Indices, Indices]:

@@ -71,10 +71,10 @@ class Choice:
         if not file.exists():
             return None
         try:
-            found = _File.model_validate(read_json(file))
-            images, evaluation = _digests(found.images), _digests(found.evaluation)
-            if max(len(images), found.unlabelled) > found.candidates or found.stored > len(images):
-                raise ValueError(f"{len(images)} images, {found.stored} stored, {found.candidates} candidates")
+            content = _File.model_validate(read_json(file))
+            images, evaluation = _digests(content.images), _digests(content.evaluation)
+            if max(len(images), content.unlabelled) > content.candidates or content.stored > len(images):
+                raise ValueError(f"{len(images)} images, {content.stored} stored, {content.candidates} candidates")
         except (ValidationError, ValueError) as error:
             raise RunError(
                 f"{file} is damaged.",
@@ -82,7 +82,7 @@ class Choice:
                 found=described(error) if isinstance(error, ValidationError) else " ".join(str(error).split())[:300],
                 next_step="start a new run with another --out; purchased embeddings are reused for free",
             ) from error
-        return cls(images, found.stored, found.candidates, found.unlabelled, evaluation)
+        return cls(images, content.stored, content.candidates, content.unlabelled, evaluation)
 
     @property
     def line(self) -> str:
@@ -193,8 +193,8 @@ def affordable(plan: RunPlan, money: Decimal) -> bool:
 def covered(plan: RunPlan, money: Decimal) -> int:
     """Return the number of training images that an amount of money buys, after the texts."""
     price = plan.card.price
-    left = money - price.of(texts=plan.quote.text_queries)
-    return max(0, int(left * 1000 // price.per_1000_images)) if price.per_1000_images else 0
+    remainder = money - price.of(texts=plan.quote.text_queries)
+    return max(0, int(remainder * 1000 // price.per_1000_images)) if price.per_1000_images else 0
 
 
 def narrowed(plan: RunPlan, choice: Choice, store: EmbeddingStore) -> RunPlan:
@@ -258,12 +258,12 @@ def quoted_choice(plan: RunPlan, store: EmbeddingStore) -> RunPlan:
         return replace(plan, quote=replace(quote, choice=line))
     parts = candidates.training, candidates.evaluation
     counts = candidates.shared(covered(plan, config.budget))
-    chosen = [np.flatnonzero(~part.paid)[:count] for part, count in zip(parts, counts, strict=True)]
-    choice = candidates.choice(chosen[0], chosen[1])
-    images, known = {TRAINING: len(choice.images)}, {TRAINING: choice.stored}
+    selections = [np.flatnonzero(~part.paid)[:count] for part, count in zip(parts, counts, strict=True)]
+    choice = candidates.choice(selections[0], selections[1])
+    images, stored_counts = {TRAINING: len(choice.images)}, {TRAINING: choice.stored}
     if len(choice.evaluation):
-        images[VALIDATION], known[VALIDATION] = len(choice.evaluation), int(candidates.evaluation.paid.sum())
-    return replace(plan, quote=replace(quote, images=images, images_known=known, choice=choice.line))
+        images[VALIDATION], stored_counts[VALIDATION] = len(choice.evaluation), int(candidates.evaluation.paid.sum())
+    return replace(plan, quote=replace(quote, images=images, images_known=stored_counts, choice=choice.line))
 
 
 def _digests(rows: Sequence[str]) -> Digests:

@@ -108,11 +108,11 @@ def _option(key: str, marks: list[Any]) -> str:
 
 def _of_other_methods(config: RunConfig) -> Iterator[str]:
     """Iterate over the changed settings of methods other than the chosen one."""
-    given = config.model_fields_set | set(config.model_extra or {})
-    for name in sorted(name for name in given - {config.method} if name in METHODS):
-        block, other = config.settings_of(name), METHODS[name]
-        defaults = [{}, *(other.defaults(without_labels) for without_labels in (False, True))]
+    stated_keys = config.model_fields_set | set(config.model_extra or {})
+    for name in sorted(name for name in stated_keys - {config.method} if name in METHODS):
+        block, method = config.settings_of(name), METHODS[name]
+        defaults = [{}, *(method.defaults(without_labels) for without_labels in (False, True))]
         for key, field in type(block).model_fields.items():
             value = getattr(block, key)
-            if value != field.default and all(value != known.get(key, field.default) for known in defaults):
+            if value != field.default and all(value != preset.get(key, field.default) for preset in defaults):
                 yield f"{name}.{key}"

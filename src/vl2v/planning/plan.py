@@ -101,8 +101,8 @@ class RunPlan:
     def teacher_usage(self) -> dict[str, Any]:
         """Return the queries that training needs with an empty store, and their price."""
         images = sum(count for purpose, count in self.quote.images.items() if purpose not in (EVALUATION, UNSEEN))
-        known = set(self.requirements.texts) - set(self.requirements.unseen)
-        texts = len(known) if self.method.queries_teacher or self.method.classifier == "cosine" else 0
+        training_texts = set(self.requirements.texts) - set(self.requirements.unseen)
+        texts = len(training_texts) if self.method.queries_teacher or self.method.classifier == "cosine" else 0
         price = self.quote.price
         usage = {"image_queries": images, "text_queries": texts, "cost": f"{price.of(images=images, texts=texts):f}"}
         return usage | {"currency": price.currency, "price_per_1000_images": f"{price.per_1000_images:f}"}

@@ -88,10 +88,10 @@ def with_columns(config: DataConfig) -> DataConfig:
     if not is_table(config.root):
         return config
     names = open_table(config.root).columns
-    named = columns_asked(config.root, columns_of(config))
-    found = find_columns(names, named, source=config.root, labelled=not config.classes)
-    used = {"image": found.image, "label": None if config.classes else found.label, "domain": found.domain}
-    return config.model_copy(update=used | {"split": found.split or None, "group": found.group or None})
+    settings = columns_asked(config.root, columns_of(config))
+    columns = find_columns(names, settings, source=config.root, labelled=not config.classes)
+    used = {"image": columns.image, "label": None if config.classes else columns.label, "domain": columns.domain}
+    return config.model_copy(update=used | {"split": columns.split or None, "group": columns.group or None})
 
 
 def columns_of(config: DataConfig) -> dict[str, str | None]:
@@ -99,7 +99,7 @@ def columns_of(config: DataConfig) -> dict[str, str | None]:
     return {role: getattr(config, role) for role in ROLES}
 
 
-def known_columns(made: Mapping[str, Any], data: object) -> dict[str, str]:
+def known_columns(run_data: Mapping[str, Any], data: object) -> dict[str, str]:
     """Return those columns of a run that another table or frame has as well; none for a folder.
 
     Args:
@@ -112,16 +112,16 @@ def known_columns(made: Mapping[str, Any], data: object) -> dict[str, str]:
         columns = source.open(str(data)).columns
     elif is_table(Path(data)) and Path(data).is_file():
         columns = open_table(Path(data)).columns
-    return {role: made[role] for role in ROLES if made.get(role) and made[role] in columns}
+    return {role: run_data[role] for role in ROLES if run_data.get(role) and run_data[role] in columns}
 
 
-def known_order(made: Mapping[str, Any], data: str | Path, classes: Collection[str]) -> bool:
+def known_order(run_data: Mapping[str, Any], data: str | Path, classes: Collection[str]) -> bool:
     """Return whether a folder has the class folders above the domains, as the folder of a run had.
 
     Args:
         classes: names of the student's classes. The level of the folder that has more of them is the classes.
     """
-    if not made.get("class_first") or not Path(data).is_dir():
+    if not run_data.get("class_first") or not Path(data).is_dir():
         return False
     tops = [top for top in search(Path(data)).subs.values() if top.has_images()]
     if are_parts([top.name for top in tops]):
@@ -250,7 +250,7 @@ def examples_of(
 ) -> Examples:
     """Return the training examples, and create the views of the settings. `new` contains the images of a repair."""
     parts = [(dataset, split.training[domain], dataset.labels[split.training[domain]]) for domain in split.sources]
-    labelled = len(parts)
+    label_parts = len(parts)
     for t, rows in ((dataset, split.rest), (unlabelled, np.arange(len(unlabelled or ()), dtype=np.int64))):
         if t is not None and len(rows):
             parts.append((t, rows, np.full(len(rows), -1, np.int64)))
@@ -261,7 +261,7 @@ def examples_of(
     digests = [make_views(t, rows, k, config.seed, index, cache, progress) for t, rows, _ in parts]
     ends = np.cumsum([len(rows) * k for _, rows, _ in parts])
     groups = np.split(np.arange(ends[-1], dtype=np.int64), ends[:-1])
-    without_labels = groups[labelled:ordinary]
+    without_labels = groups[label_parts:ordinary]
 
     def view_of(i: int) -> View:
         part = int(np.searchsorted(ends, i, side="right"))
@@ -273,6 +273,10 @@ def examples_of(
         digests=np.concatenate([d.reshape(-1, 32) for d in digests]),
         labels=np.concatenate([np.repeat(labels, k) for _, _, labels in parts]),
         views=np.tile(np.arange(k, dtype=np.int64), ends[-1] // k),
-        groups=(*groups[:labelled], *([np.concatenate(without_labels)] if without_labels else []), *groups[ordinary:]),
+        groups=(
+            *groups[:label_parts],
+            *([np.concatenate(without_labels)] if without_labels else []),
+            *groups[ordinary:],
+        ),
         view=view_of,
     )

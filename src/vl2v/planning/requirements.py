@@ -95,16 +95,18 @@ def make_quote(
     card = teacher.describe()
     seen: dict[int, Digests] = {}
     required: dict[str, int] = {}
-    known: dict[str, int] = {}
+    stored_counts: dict[str, int] = {}
     for (purpose, view), digests in requirements.purposes.items():
         before = seen.get(view, digests[:0])
         seen[view] = np.concatenate([before, digests]) if len(before) else digests
         rows = distinct(seen[view])
         rows = rows[rows >= len(before)]
         required[purpose] = required.get(purpose, 0) + len(rows)
-        known[purpose] = known.get(purpose, 0) + int(store.knows_images(card, seen[view][rows], view).sum())
+        stored_counts[purpose] = stored_counts.get(purpose, 0) + int(
+            store.knows_images(card, seen[view][rows], view).sum()
+        )
     texts = list(dict.fromkeys(requirements.texts))
-    queries = sum(required.values()) - sum(known.values())
+    queries = sum(required.values()) - sum(stored_counts.values())
     disk = {
         "purchased embeddings": queries * (4 * card.dimension + ROW_OVERHEAD),
         "pixel cache": images * size * size * 3,
@@ -116,7 +118,7 @@ def make_quote(
     return Quote(
         teacher=card.identity,
         images=required,
-        images_known=known,
+        images_known=stored_counts,
         texts=len(texts),
         texts_known=sum(store.knows_texts(card, texts)),
         price=card.price,

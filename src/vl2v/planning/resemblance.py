@@ -61,12 +61,12 @@ class Resemblance:
         if not self.examples:
             return ""
         counts = ((self.validation, "validation"), (self.test, "test"))
-        listed = " and ".join(f"{n:,} {name} image{'' if n == 1 else 's'}" for n, name in counts if n)
+        images = " and ".join(f"{n:,} {name} image{'' if n == 1 else 's'}" for n, name in counts if n)
         verb = "resembles" if self.validation + self.test == 1 else "resemble"
         pairs = "; ".join(f"{shown(one)} and {shown(other)}" for one, other in self.examples)
         how = " once cropped or mirrored (found by the teacher's embeddings)" if self.aligned else ""
         return (
-            f"{'' if self.complete else 'at least '}{listed} {verb} a training image{how}, such as {pairs}; if they "
+            f"{'' if self.complete else 'at least '}{images} {verb} a training image{how}, such as {pairs}; if they "
             "are copies or frames of one clip, the accuracy is too high: remove them, or list the images in a table "
             "and keep them together with --group"
         )
@@ -104,16 +104,16 @@ def resemblance_of_embeddings(
     hashed = _of_hashes(dataset, tested, _joined(split.training.values()), cache)
     fresh = ~among(dataset.digests[tested], dataset.digests[training])  # the same files are counted elsewhere
     fresh[hashed.pairs[:, 0]] = False
-    chosen = np.flatnonzero(fresh)
+    candidates = np.flatnonzero(fresh)
 
     def compare(ours: Slots, theirs: Slots) -> NearDuplicates:
-        own = EmbeddingRows(evaluation, chosen)
-        return near_duplicates_of_embeddings(cache.map(), ours, theirs, own, examples, progress)
+        rows = EmbeddingRows(evaluation, candidates)
+        return near_duplicates_of_embeddings(cache.map(), ours, theirs, rows, examples, progress)
 
     method = f"{OF_EMBEDDINGS} {teacher}"
-    found = _saved_or_computed(dataset, tested[chosen], training, cache, method, compare)
-    pairs = np.stack([chosen[found.pairs[:, 0]], found.pairs[:, 1]], 1)
-    return _of(dataset, split, training, NearDuplicates(pairs, found.complete), aligned=True)
+    duplicates = _saved_or_computed(dataset, tested[candidates], training, cache, method, compare)
+    pairs = np.stack([candidates[duplicates.pairs[:, 0]], duplicates.pairs[:, 1]], 1)
+    return _of(dataset, split, training, NearDuplicates(pairs, duplicates.complete), aligned=True)
 
 
 def _of_hashes(dataset: ImageDataset, tested: DatasetRows, training: DatasetRows, cache: PixelCache) -> NearDuplicates:
@@ -123,16 +123,16 @@ def _of_hashes(dataset: ImageDataset, tested: DatasetRows, training: DatasetRows
 
 
 def _of(
-    dataset: ImageDataset, split: Split, training: DatasetRows, found: NearDuplicates, *, aligned: bool
+    dataset: ImageDataset, split: Split, training: DatasetRows, duplicates: NearDuplicates, *, aligned: bool
 ) -> Resemblance:
     tested = split.evaluation_rows
-    pairs = found.pairs[
-        (dataset.digests[tested[found.pairs[:, 0]]] != dataset.digests[training[found.pairs[:, 1]]]).any(1)
+    pairs = duplicates.pairs[
+        (dataset.digests[tested[duplicates.pairs[:, 0]]] != dataset.digests[training[duplicates.pairs[:, 1]]]).any(1)
     ]
     examples = [(dataset.paths[tested[a]], dataset.paths[training[b]]) for a, b in pairs[:EXAMPLES].tolist()]
     validation = sum(len(rows) for rows in split.validation.values())  # they are the first split positions
     of_validation = int((pairs[:, 0] < validation).sum())
-    return Resemblance(of_validation, len(pairs) - of_validation, tuple(examples), found.complete, aligned)
+    return Resemblance(of_validation, len(pairs) - of_validation, tuple(examples), duplicates.complete, aligned)
 
 
 def _saved_or_computed(
@@ -150,13 +150,15 @@ def _saved_or_computed(
     if (saved := _read(file)) is not None:
         return saved
     slots = cache.all_slots()
-    known = [np.array([slots[key] for key in keys_of(dataset.digests[rows])], np.int64) for rows in (tested, training)]
-    found = compare(*known)
+    slot_parts = [
+        np.array([slots[key] for key in keys_of(dataset.digests[rows])], np.int64) for rows in (tested, training)
+    ]
+    duplicates = compare(*slot_parts)
     file.parent.mkdir(parents=True, exist_ok=True)
-    content = json.dumps({"pairs": found.pairs.tolist(), "complete": found.complete})
+    content = json.dumps({"pairs": duplicates.pairs.tolist(), "complete": duplicates.complete})
     with written_at_once(file.parent, lambda: file) as part:  # runs of a benchmark plan the same split at the same time
         part.write(content.encode())
-    return found
+    return duplicates
 
 
 def _read(file: Path) -> NearDuplicates | None:

@@ -64,9 +64,9 @@ def match_domains(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ..
 
     Names are compared in Unicode's composed form, since file systems such as that of macOS decompose accents.
     """
-    known = {unicodedata.normalize("NFC", domain): domain for domain in domains}
-    found = (name if name in domains else known.get(unicodedata.normalize("NFC", name)) for name in names)
-    return tuple(dict.fromkeys(name for name in found if name is not None))
+    by_name = {unicodedata.normalize("NFC", domain): domain for domain in domains}
+    matches = (name if name in domains else by_name.get(unicodedata.normalize("NFC", name)) for name in names)
+    return tuple(dict.fromkeys(name for name in matches if name is not None))
 
 
 def check_domains(
@@ -88,8 +88,8 @@ def check_domains(
     step = f"correct {flag}"
     if unknown := [name for name in held_out if not match_domains([name], domains)]:
         if match_domains(unknown, classes):
-            known = ", ".join(map(shown, classes[:5])) + (", ..." if len(classes) > 5 else "")
-            step += f"; {known} are classes: if these folders are the domains, "
+            class_names = ", ".join(map(shown, classes[:5])) + (", ..." if len(classes) > 5 else "")
+            step += f"; {class_names} are classes: if these folders are the domains, "
             step += f"{'omit' if class_first else 'add'} {CLASS_FIRST}"
         elif all(match_domains([part], domains) for part in unknown[0].split(",")):
             step = f"repeat {flag} for each: " + " ".join(f"{flag} {quoted(part)}" for part in unknown[0].split(","))
@@ -116,7 +116,7 @@ def split_dataset(dataset: ImageDataset, config: DataConfig, seed: int) -> Split
     sources = tuple(domain for domain in dataset.domains if domain not in held_out)
     test = {domain: dataset.rows_of(domain) for domain in held_out}
     blocked = _tested_groups(dataset, test)
-    training, validation, rest = {}, {}, [np.zeros(0, np.int64)]
+    training, validation, unselected = {}, {}, [np.zeros(0, np.int64)]
     own_test: dict[str, DatasetRows] = {}
     held_out_groups: dict[int, bool] = {}
     left_out = 0
@@ -134,44 +134,46 @@ def split_dataset(dataset: ImageDataset, config: DataConfig, seed: int) -> Split
         if not len(out) or not len(train):
             raise _too_small(dataset, domain, config, train, out)
         if config.labels_per_class is not None:
-            labelled = train
+            all_rows = train
             train = labels_per_class(train, dataset.labels, config.labels_per_class, seed, i)
             if config.rest_unlabelled:
-                rest.append(np.setdiff1d(labelled, train))
+                unselected.append(np.setdiff1d(all_rows, train))
             share = config.holdout_fraction / (1 - config.holdout_fraction)
-            few = max(1, round(config.labels_per_class * share))  # the number of validation labels is reduced as well
-            out = labels_per_class(out, dataset.labels, few, seed, i)
+            label_count = max(
+                1, round(config.labels_per_class * share)
+            )  # the number of validation labels is reduced as well
+            out = labels_per_class(out, dataset.labels, label_count, seed, i)
         training[domain], validation[domain] = train, out
-    return Split(sources, training, validation, test, np.concatenate(rest), own_test, left_out)
+    return Split(sources, training, validation, test, np.concatenate(unselected), own_test, left_out)
 
 
-def is_dataset_of(dataset: ImageDataset, made: Mapping[str, Any]) -> bool:
+def is_dataset_of(dataset: ImageDataset, run_data: Mapping[str, Any]) -> bool:
     """Whether a dataset has the images, names and labels of a run.
 
     Without domains, the only domain is called like the folder of the images, which may have another name now.
 
     Args:
-        made: ``data`` in the provenance of the run's student.
+        run_data: ``data`` in the provenance of the run's student.
     """
-    names = tuple(made.get("domains") or ())
+    names = tuple(run_data.get("domains") or ())
     if len(names) == len(dataset.domains) == 1:
         dataset = replace(dataset, domains=names)
-    return bool(made.get("digest") == dataset.digest())
+    return bool(run_data.get("digest") == dataset.digest())
 
 
 def split_of_student(
-    dataset: ImageDataset, provenance: Mapping[str, Any], own: DataConfig | None = None
+    dataset: ImageDataset, provenance: Mapping[str, Any], data_config: DataConfig | None = None
 ) -> Split | None:
     """Repeat the split of the run that trained a student; None if these are not its images or its settings are unknown.
 
     Args:
         provenance: provenance of the student, validated by `check_provenance`.
-        own: data settings of the run. None uses those in the provenance.
+        data_config: data settings of the run. None uses those in the provenance.
     """
     settings = (provenance.get("config") or {}).get("data")
-    if not is_dataset_of(dataset, provenance.get("data") or {}) or (own is None and settings is None):
+    if not is_dataset_of(dataset, provenance.get("data") or {}) or (data_config is None and settings is None):
         return None
-    config = own or parse(DataConfig, settings, "the student's provenance")
+    config = data_config or parse(DataConfig, settings, "the student's provenance")
     return split_dataset(dataset, config, int(provenance.get("seed", 0)))
 
 

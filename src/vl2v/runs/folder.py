@@ -130,11 +130,11 @@ class RunFolder:
             RunError: if the folder contains no run.
         """
         if not self.config_file.is_file():
-            own = self.path.absolute().parent  # of a student
+            parent = self.path.absolute().parent  # of a student
             step = "pass the folder of an earlier run (vl2v distill --out)"
             step += "; omit --resume to start a new run" * resuming
-            if (own / self.config_file.name).is_file():
-                step = f"pass the folder of the run: {quoted(own)}"
+            if (parent / self.config_file.name).is_file():
+                step = f"pass the folder of the run: {quoted(parent)}"
             raise RunError(f"{self.path} contains no run.", expected="config.yaml", found="none", next_step=step)
         return located(self.written_config(), self.path)
 
@@ -164,8 +164,8 @@ class RunFolder:
         Raises:
             RunError: if the file is damaged.
         """
-        found = read_json(self.teacher_file) if self.teacher_file.is_file() else None
-        return found if isinstance(found, dict) else None
+        record = read_json(self.teacher_file) if self.teacher_file.is_file() else None
+        return record if isinstance(record, dict) else None
 
     def save_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Write the training state, atomically.

@@ -91,11 +91,11 @@ def check_prompts(config: RunConfig, signature: object, step: str = TEMPLATES) -
 
 
 def _is_fixed(spec: str) -> bool:
-    kind, _, rest = spec.partition(":")
+    kind, _, name = spec.partition(":")
     if kind == "open_clip":
-        clip = ClipSpec.parse(rest)
+        clip = ClipSpec.parse(name)
         return clip.file is None and all(PLAIN.fullmatch(part) for part in (clip.model, clip.pretrained))
-    return kind in FIXED and (not rest or PLAIN.fullmatch(rest) is not None)
+    return kind in FIXED and (not name or PLAIN.fullmatch(name) is not None)
 
 
 def _secret() -> bytes | None:

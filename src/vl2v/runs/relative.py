@@ -65,11 +65,11 @@ def located(config: RunConfig, run: Path) -> RunConfig:
     )
 
 
-def _located_spec(spec: str, found: Callable[[Path, bool], Path]) -> str:
+def _located_spec(spec: str, locate: Callable[[Path, bool], Path]) -> str:
     """The name of a teacher or a student with the path of the file that it may contain."""
-    kind, _, rest = spec.partition(":")
+    kind, _, location = spec.partition(":")
     before, sign, file = spec.partition(FILE_AFTER.get(kind, "\0"))
-    return f"{before}{sign}{found(Path(file), True)}" if file and not rest.startswith("hf-hub:") else spec
+    return f"{before}{sign}{locate(Path(file), True)}" if file and not location.startswith("hf-hub:") else spec
 
 
 def _exists(path: Path) -> bool:

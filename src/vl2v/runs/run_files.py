@@ -257,10 +257,10 @@ def read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
         RunError: if a line has invalid content.
         OSError, ValueError: if the file cannot be read.
     """
-    *lines, rest = read_text(path, MAX_METRICS).split("\n")  # a complete line ends with a newline
+    *lines, last_line = read_text(path, MAX_METRICS).split("\n")  # a complete line ends with a newline
     with suppress(ValueError, RunError):
-        check(MetricsLine, strict_json.parse(rest, allow_nan=True), path)
-        lines.append(rest)
+        check(MetricsLine, strict_json.parse(last_line, allow_nan=True), path)
+        lines.append(last_line)
     return tuple(check(MetricsLine, strict_json.parse(line, allow_nan=True), path) for line in lines if line.strip())
 
 

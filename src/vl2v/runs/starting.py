@@ -66,13 +66,15 @@ def ensure_teacher_allowed(folder: RunFolder, named: str | None = None) -> None:
         TeacherError: if they may not; the message contains the option that opens the teacher anyway.
     """
     config = folder.written_config()
-    given = teacher_signature(folder.path)
-    noted = folder.provenance().get(MARK)  # earlier versions signed in the student alone
-    own = given if is_signed(given, "teacher", config.teacher.spec, config.teacher.prompts) else noted
+    recorded = teacher_signature(folder.path)
+    student_signature = folder.provenance().get(MARK)  # earlier versions signed in the student alone
+    signature = (
+        recorded if is_signed(recorded, "teacher", config.teacher.spec, config.teacher.prompts) else student_signature
+    )
     if named is None:
-        check_teacher(config, own)
+        check_teacher(config, signature)
     else:
-        check_prompts(config, own, "copy its lines into config.yaml, as a list under teacher.prompts")
+        check_prompts(config, signature, "copy its lines into config.yaml, as a list under teacher.prompts")
 
 
 def resume_run(
@@ -98,22 +100,22 @@ def resume_run(
             found="classes that vl2v classes has added or removed",
             next_step="use vl2v report or vl2v evaluate; to undo the changes, delete the folder student, then resume",
         )
-    known = folder.config()
+    run_config = folder.config()
     if by_name:
-        specs = (folder.written_config().teacher.spec, known.teacher.spec)
+        specs = (folder.written_config().teacher.spec, run_config.teacher.spec)
         ensure_teacher_allowed(folder, named if named in specs else None)
-    fixed: dict[str, Any] = {"made_with": known.made_with}
+    fixed: dict[str, Any] = {"made_with": run_config.made_with}
     if config.precision == "auto":  # values that were chosen at the start of the run do not change
-        fixed["precision"] = known.precision
+        fixed["precision"] = run_config.precision
     if config.data.balance == "auto":
-        fixed["data"] = config.data.model_copy(update={"balance": known.data.balance})
+        fixed["data"] = config.data.model_copy(update={"balance": run_config.data.balance})
     if folder.state_file.exists():
-        fixed["threads"] = known.threads
+        fixed["threads"] = run_config.threads
     config = config.model_copy(update=fixed)
-    if config != known:
+    if config != run_config:
         folder.write_config(config)
     signature = sign_teacher(folder.written_config()) if by_name else teacher_signature(folder.path)
-    remember(folder.path, paths, base_of(folder.path, known.data.root), signature)
+    remember(folder.path, paths, base_of(folder.path, run_config.data.root), signature)
 
 
 def ensure_finished(folder: RunFolder) -> None:
@@ -140,14 +142,14 @@ def ensure_same_model(folder: RunFolder, teacher: Teacher, *, record: bool = Tru
 
     if not isinstance(teacher, HttpTeacher):  # files and local models can be queried again for free
         return
-    card, known = teacher.describe(), folder.teacher()
+    card, record_of_start = teacher.describe(), folder.teacher()
     now = {"identity": card.identity, "revision": card.revision, "dimension": card.dimension}
-    other = [key for key in now if known is not None and known.get(key) != now[key]]
-    if known is not None and other:
+    differences = [key for key in now if record_of_start is not None and record_of_start.get(key) != now[key]]
+    if record_of_start is not None and differences:
         raise TeacherError(
             f"{card.identity} is not the model that this run started with.",
-            expected=", ".join(f"{key} {known.get(key)}" for key in other),
-            found=", ".join(f"{key} {now[key]}" for key in other),
+            expected=", ".join(f"{key} {record_of_start.get(key)}" for key in differences),
+            found=", ".join(f"{key} {now[key]}" for key in differences),
             next_step="start a new run with another --out. Purchased embeddings stay stored. This run can continue if "
             "the vendor offers that model again",
         )

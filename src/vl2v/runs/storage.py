@@ -39,12 +39,14 @@ def remember(run: Path, storage: StoragePaths, folder: Path | None = None, teach
         folder: the folder that relative paths of the settings are relative to; None is the current one.
         teacher: signature of the teacher in `config.yaml`; None does not record any.
     """
-    found = {"cache": str(storage.cache.absolute()), "store": str(storage.store.absolute())}
+    record = {"cache": str(storage.cache.absolute()), "store": str(storage.store.absolute())}
     here = {FOLDER: str((folder or Path.cwd()).absolute()), PATH: str(run.resolve())}
     if all(printable(path) == path for path in here.values()):
-        found |= here | {FOLDER_MARK: sign("folder", *here.values()) or ""}
-    signatures = {MARK: sign("places", found["cache"], found["store"]), TEACHER_MARK: teacher}
-    write_json(run / FILE, found | {mark: signature for mark, signature in signatures.items() if signature is not None})
+        record |= here | {FOLDER_MARK: sign("folder", *here.values()) or ""}
+    signatures = {MARK: sign("places", record["cache"], record["store"]), TEACHER_MARK: teacher}
+    write_json(
+        run / FILE, record | {mark: signature for mark, signature in signatures.items() if signature is not None}
+    )
 
 
 def teacher_signature(run: Path) -> object:
@@ -54,9 +56,9 @@ def teacher_signature(run: Path) -> object:
 
 def started_in(run: Path) -> Started | None:
     """Return where a run was started; None if it was made elsewhere or by an earlier version."""
-    found = _record(run)
-    folder, path = str(found.get(FOLDER)), str(found.get(PATH))
-    is_own = is_signed(found.get(FOLDER_MARK), "folder", folder, path)
+    record = _record(run)
+    folder, path = str(record.get(FOLDER)), str(record.get(PATH))
+    is_own = is_signed(record.get(FOLDER_MARK), "folder", folder, path)
     return Started(Path(folder), Path(path)) if is_own else None
 
 
@@ -82,11 +84,11 @@ def storage_of(
     """
     if run is not None and uses_store and store is None:
         _check_record(run)
-    known, own = _remembered(run) if run is not None else ({}, True)
-    if not own and not present:
-        _check_stated(run, known, {"cache": cache, "store": store})
-    known = known if own else {}
-    usable = {name: path for name, path in known.items() if not present or path.exists()}
+    run_paths, is_own = _remembered(run) if run is not None else ({}, True)
+    if not is_own and not present:
+        _check_stated(run, run_paths, {"cache": cache, "store": store})
+    run_paths = run_paths if is_own else {}
+    usable = {name: path for name, path in run_paths.items() if not present or path.exists()}
     return StoragePaths(
         cache or usable.get("cache") or default_cache(), store or usable.get("store") or default_store()
     )
@@ -94,20 +96,20 @@ def storage_of(
 
 def made_here(run: Path) -> bool:
     """Whether this user created the run on this machine. Only then are the files that it names trusted and read."""
-    known, own = _remembered(run)
-    return bool(known) and own
+    paths, is_own = _remembered(run)
+    return bool(paths) and is_own
 
 
-def _check_stated(run: Path | None, known: dict[str, Path], stated: dict[str, Path | None]) -> None:
+def _check_stated(run: Path | None, run_paths: dict[str, Path], stated: dict[str, Path | None]) -> None:
     """Check that the user states the paths to which a resumed run of another person or machine would write."""
     usual = {"cache": default_cache(), "store": default_store()}
-    if other := [name for name, path in known.items() if stated[name] is None and path != usual[name]]:
+    if unstated := [name for name, path in run_paths.items() if stated[name] is None and path != usual[name]]:
         raise RunError(
             f"{shown(str(run))} was not started here by this user.",
-            expected=" and ".join(f"--{name}" for name in other) + ", since vl2v writes to the paths that it names",
-            found=", ".join(shown(known[name])[:300] for name in other),
+            expected=" and ".join(f"--{name}" for name in unstated) + ", since vl2v writes to the paths that it names",
+            found=", ".join(shown(run_paths[name])[:300] for name in unstated),
             next_step="if they are yours, repeat the command with "
-            + " ".join(f"--{name} {quoted(known[name])[:300]}" for name in other)
+            + " ".join(f"--{name} {quoted(run_paths[name])[:300]}" for name in unstated)
             + "; with another store, embeddings are bought again",
         )
 
@@ -117,11 +119,11 @@ def _remembered(run: Path) -> tuple[dict[str, Path], bool]:
 
     The paths are empty for a run of an older version, or for a student without its run.
     """
-    found = _record(run)
-    paths = {name: str(found[name]) for name in ("cache", "store") if name in found}
+    record = _record(run)
+    paths = {name: str(record[name]) for name in ("cache", "store") if name in record}
     if len(paths) < 2:
         return {}, False
-    return {name: Path(path) for name, path in paths.items()}, is_signed(found.get(MARK), "places", *paths.values())
+    return {name: Path(path) for name, path in paths.items()}, is_signed(record.get(MARK), "places", *paths.values())
 
 
 def _check_record(run: Path) -> None:
@@ -150,7 +152,7 @@ def _check_record(run: Path) -> None:
 def _record(run: Path) -> dict[str, Any]:
     """Return the content of `FILE`; empty if it is missing or damaged."""
     try:
-        found = strict_json.read(run / FILE)
+        record = strict_json.read(run / FILE)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return record if isinstance(record, dict) else {}

@@ -205,8 +205,8 @@ def _worded() -> Iterator[None]:
     except Vl2vError as error:
         status, code = next((how for kind, how in STATUSES.items() if isinstance(error, kind)), (409, "refused"))
         parts = {"Expected": error.expected, "Found": error.found, "Next": error.next_step}
-        said = [error.problem, *(f"{name}: {text}." for name, text in parts.items() if text)]
-        raise ApiError(status, code, " ".join(said)) from error
+        sentences = [error.problem, *(f"{name}: {text}." for name, text in parts.items() if text)]
+        raise ApiError(status, code, " ".join(sentences)) from error
 
 
 def _fault_of(error: ValidationError) -> str:

@@ -33,9 +33,9 @@ def build(config: RunConfig, model: Model, storage: StoragePaths, progress: Prog
     Raises:
         DataError: if the images are missing, unreadable, or differ from those of the run.
     """
-    labelled = config.data.model_copy(update={"unlabelled": None})
+    labelled_data = config.data.model_copy(update={"unlabelled": None})
     with open_index(storage.cache) as index:
-        dataset, *_ = read_datasets(list_folder(config.data, begun=True), labelled, index, None, progress)
+        dataset, *_ = read_datasets(list_folder(config.data, begun=True), labelled_data, index, None, progress)
     split = split_of_student(dataset, model.metadata.provenance, config.data)
     if split is None:
         found = f"other images in {dataset.root}"
@@ -75,9 +75,9 @@ def sample(dataset: ImageDataset, training: dict[str, Indices], seed: int) -> In
         for rows in training.values()
         for label in np.unique(dataset.labels[rows])
     ]
-    chosen: list[int] = []
+    selection: list[int] = []
     for turn in range(max(len(cell) for cell in cells)):
-        chosen += [int(cell[turn]) for cell in cells if turn < len(cell)]
-        if len(chosen) >= MOST:
+        selection += [int(cell[turn]) for cell in cells if turn < len(cell)]
+        if len(selection) >= MOST:
             break
-    return np.sort(np.array(chosen[:MOST], np.int64))
+    return np.sort(np.array(selection[:MOST], np.int64))

@@ -57,10 +57,10 @@ class RunEditor:
             BudgetError: if all edits together would exceed the budget of the service.
             Vl2vError: see `vl2v.commands.classes.add_classes`.
         """
-        if self._budget is not None and budget > (left := self._budget - self._spent):
+        if self._budget is not None and budget > (remainder := self._budget - self._spent):
             step = "start vl2v serve with a higher --budget"
             raise BudgetError(
-                "The budget does not cover this.", expected=f"{left:f}", found=f"{budget:f}", next_step=step
+                "The budget does not cover this.", expected=f"{remainder:f}", found=f"{budget:f}", next_step=step
             )
         student = add_classes(self._run, names, budget=budget, teacher=self._teacher, storage=self._storage)
         change = student.provenance[CHANGES][-1]

@@ -33,9 +33,14 @@ FORMS = {
 
 def identity_of(model: Model) -> str:
     """Return the origin of a student, or a similar identifier of one without an origin. Classes do not change it."""
-    made = model.metadata.provenance
-    return origin_of(made) or json.dumps(
-        [made.get("made_at"), made.get("seed"), (made.get("data") or {}).get("digest"), model.dimension]
+    provenance = model.metadata.provenance
+    return origin_of(provenance) or json.dumps(
+        [
+            provenance.get("made_at"),
+            provenance.get("seed"),
+            (provenance.get("data") or {}).get("digest"),
+            model.dimension,
+        ]
     )
 
 
@@ -77,8 +82,8 @@ class Gallery:
         count = min(count, len(self))
         some = np.argpartition(-close, count - 1, axis=1)[:, :count]
         return [
-            [self._near(i, row[i]) for i in chosen[np.argsort(-row[chosen], kind="stable")]]
-            for row, chosen in zip(close, some, strict=True)
+            [self._near(i, row[i]) for i in indices[np.argsort(-row[indices], kind="stable")]]
+            for row, indices in zip(close, some, strict=True)
         ]
 
     def _near(self, i: int, cosine: float) -> Near:

@@ -24,9 +24,9 @@ def check_host(request: Request, local: bool) -> None:
     Raises:
         ApiError: 403 for a foreign name; 400 if the header Host is malformed.
     """
-    named = request.headers.get("host", "")
-    host = host_of(f"//{named}")
-    if named and not host:
+    header = request.headers.get("host", "")
+    host = host_of(f"//{header}")
+    if header and not host:
         raise ApiError(400, "bad_host", "The header Host is malformed: expected a name or an address.", param="host")
     if local and not is_local(host):
         message = (
@@ -42,6 +42,6 @@ def check_origin(request: Request) -> None:
         ApiError: 403 for a request from another site.
     """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    own = origin is None or origin.partition("://")[2] == request.headers.get("host")
-    if not own or site not in (None, "same-origin", "none"):
+    same_origin = origin is None or origin.partition("://")[2] == request.headers.get("host")
+    if not same_origin or site not in (None, "same-origin", "none"):
         raise ApiError(403, "foreign_origin", "Requests from pages of other sites are not allowed.")

@@ -157,8 +157,8 @@ def _gallery(
         warn(progress, f"there is no gallery: {error}")
         return None, "the settings of the run cannot be read; the log of the server says why."
     except (Vl2vError, OSError, sqlite3.Error) as error:
-        known = explain(error, locations_in({"run": run, "storage": storage}))
-        return None, f"{known.problem} {known.found}".strip() if known else str(error)
+        explanation = explain(error, locations_in({"run": run, "storage": storage}))
+        return None, f"{explanation.problem} {explanation.found}".strip() if explanation else str(error)
     try:
         with alone_in(run, "vl2v serve"):
             gallery.save(path)

@@ -171,10 +171,10 @@ class Service:
                 "" if NEGATIVES in scores else f" The score {NEGATIVES} needs negative texts: vl2v trust RUN --reject."
             )
             raise schema(f"Expected one of {', '.join(scores or SCORES)}.{more}", "score")
-        known = trust.coverages if trust else ()
-        if coverage is not None and coverage not in (1.0, *known):
-            expected = ", ".join(f"{share:g}" for share in known)
-            message = f"Expected one of {expected}." if known else "This student has no thresholds; omit it."
+        coverages = trust.coverages if trust else ()
+        if coverage is not None and coverage not in (1.0, *coverages):
+            expected = ", ".join(f"{share:g}" for share in coverages)
+            message = f"Expected one of {expected}." if coverages else "This student has no thresholds; omit it."
             raise schema(message, "coverage")
 
     def _pixels(self, upload: Upload) -> Pixels | ApiError:

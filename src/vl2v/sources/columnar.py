@@ -63,29 +63,33 @@ class Columnar:
         splits = {part.split for part in parts}
         self._stated = SPLIT not in schema.names and len(splits) > 1
         self.columns = (*schema.names, *([SPLIT] if self._stated else []))
-        named = {"image": self._embedded[:1], "label": list(self._names)[:1], "split": [SPLIT] if self._stated else []}
-        self.roles = {role: found[0] for role, found in named.items() if found}
+        candidates = {
+            "image": self._embedded[:1],
+            "label": list(self._names)[:1],
+            "split": [SPLIT] if self._stated else [],
+        }
+        self.roles = {role: columns[0] for role, columns in candidates.items() if columns}
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """See `vl2v.data.tables.base.Table.rows`."""
         number = 0
-        wanted = [column for column in columns if not (self._stated and column == SPLIT)]
+        stored_columns = [column for column in columns if not (self._stated and column == SPLIT)]
         for part in self._parts:
-            for batch in _batches(part.path, wanted):
-                values = {column: self._values(column, batch.column(column), part) for column in wanted}
+            for batch in _batches(part.path, stored_columns):
+                values = {column: self._values(column, batch.column(column), part) for column in stored_columns}
                 for i in range(batch.num_rows):
                     number += 1
                     cells = tuple(values[c][i] if c in values else part.split for c in columns)
                     yield number, next((cell for cell in cells if isinstance(cell, Broken)), cells)
 
     def _values(self, column: str, values: Any, part: Part) -> list[object]:
-        found = values.to_pylist()
+        cells = values.to_pylist()
         if column in self._embedded:
-            return [_image(value, part.path.parent) for value in found]
+            return [_image(value, part.path.parent) for value in cells]
         names = self._names.get(column)
         if names is None:
-            return list(found)
-        return [_class_of(value, names) for value in found]
+            return list(cells)
+        return [_class_of(value, names) for value in cells]
 
 
 def _class_of(value: object, names: Sequence[str]) -> object:
@@ -166,9 +170,9 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[Any]:
             reader = _stream(mapped)
             count = getattr(reader, "num_record_batches", None)
             for batch in reader if count is None else map(reader.get_batch, range(count)):
-                chosen = batch.select(list(columns))
-                for start in range(0, chosen.num_rows, BATCH):
-                    yield chosen.slice(start, BATCH)
+                table = batch.select(list(columns))
+                for start in range(0, table.num_rows, BATCH):
+                    yield table.slice(start, BATCH)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise unreadable(path, f"{WHAT}, with the columns {', '.join(columns)}", error) from error
 
@@ -187,8 +191,8 @@ def claims(data: str) -> bool:
 
 def parquet_files(folder: Path) -> list[Path]:
     """Return the Parquet files in a folder, up to three levels deep, sorted."""
-    found = {path for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}.parquet")}
-    return sorted(path for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts))
+    paths = {path for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}.parquet")}
+    return sorted(path for path in paths if not any(p.startswith(".") for p in path.relative_to(folder).parts))
 
 
 def parts_of(files: Sequence[Path], root: Path) -> list[Part]:
@@ -239,10 +243,10 @@ def _plain(name: object, folder: Path) -> str:
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        found = strict_json.parse(read_text(path))
+        content = strict_json.parse(read_text(path))
     except (OSError, ValueError) as error:
         raise unreadable(path, "JSON", error) from error
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 DATASETS = Source("a dataset of the package datasets (a saved folder, or Parquet)", claims, open_datasets)

@@ -51,15 +51,15 @@ def import_records(
     columns = _columns(table, data, settings)
     origin = Origin(data, _folder_of(data), dict(columns.named()))
     key = hashlib.sha256(json.dumps([LAYOUT, asdict(origin), table.version]).encode()).hexdigest()
-    known = folder / f"{key[:16]}.import"
-    if table.version and (ready := _ready(known, folder)):
+    marker = folder / f"{key[:16]}.import"
+    if table.version and (ready := _ready(marker, folder)):
         return ready
     folder.mkdir(parents=True, exist_ok=True)
     fetcher = Fetcher(folder, partial(_stored, folder=folder))
     target = _write(table, columns, origin, fetcher, progress or Silent())
     write_origin(target, origin)
     if not fetcher.failed:
-        known.write_text(target.name, encoding="utf-8")
+        marker.write_text(target.name, encoding="utf-8")
     return target
 
 
@@ -102,16 +102,16 @@ class PathTable:
 
 
 def _columns(table: Records, data: str, settings: Mapping[str, Any]) -> Columns:
-    wanted, labelled = {role: settings.get(role) for role in ROLES}, not settings.get("classes")
-    known = {role: column for role, column in table.roles.items() if labelled or role != "label"}
-    wanted = {role: known.get(role) if column is None else column for role, column in wanted.items()}
-    return find_columns(table.columns, wanted, source=Path(data), labelled=labelled)
+    column_of, labelled = {role: settings.get(role) for role in ROLES}, not settings.get("classes")
+    source_columns = {role: column for role, column in table.roles.items() if labelled or role != "label"}
+    column_of = {role: source_columns.get(role) if column is None else column for role, column in column_of.items()}
+    return find_columns(table.columns, column_of, source=Path(data), labelled=labelled)
 
 
-def _ready(known: Path, folder: Path) -> Path | None:
+def _ready(marker: Path, folder: Path) -> Path | None:
     """Return the table of an earlier import if it and its first image still exist."""
     try:
-        table = folder / Path(known.read_text(encoding="utf-8")).name
+        table = folder / Path(marker.read_text(encoding="utf-8")).name
         with table.open("rb") as file:
             first = next((row for line in file if isinstance(row := json.loads(line or b"null"), dict)), {})
     except (OSError, ValueError):

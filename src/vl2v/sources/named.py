@@ -19,8 +19,8 @@ from vl2v.sources.registry import find_source
 
 
 def imported(
-    named: str | Path | Frame,
-    wanted: Mapping[str, Any],
+    data: str | Path | Frame,
+    settings: Mapping[str, Any],
     storage: StoragePaths | None,
     progress: Progress | None,
     *,
@@ -29,8 +29,8 @@ def imported(
     """Import a frame, a dataset of another tool, or a table of addresses, next to the embedding store.
 
     Args:
-        named: a path, an address or a frame.
-        wanted: settings of `data`: image, label, domain, split, group and classes, all optional.
+        data: a path, an address or a frame.
+        settings: settings of `data`: image, label, domain, split, group and classes, all optional.
 
     Returns:
         Path of the imported table; None for a folder or a table that is read directly.
@@ -39,24 +39,24 @@ def imported(
         Vl2vError: if the data cannot be read, or columns are missing.
     """
     folder = (storage or StoragePaths()).store.absolute().parent / FOLDER
-    if not isinstance(named, str | os.PathLike):
-        table = write_frame(named, folder, wanted)
-        return import_table(table, str(table), folder, wanted, progress) or table
-    text = str(named)
+    if not isinstance(data, str | os.PathLike):
+        table = write_frame(data, folder, settings)
+        return import_table(table, str(table), folder, settings, progress) or table
+    text = str(data)
     if text and (source := find_source(text)):
         records = source.open(text)
         return import_records(
-            records, text, folder, wanted if labelled else image_only(records.columns, wanted), progress
+            records, text, folder, settings if labelled else image_only(records.columns, settings), progress
         )
-    if not is_table(Path(named)) or not Path(named).is_file():
+    if not is_table(Path(data)) or not Path(data).is_file():
         return None
-    wanted = wanted if labelled else image_only(open_table(Path(named)).columns, wanted)
-    return import_table(Path(named), text, folder, wanted, progress)
+    settings = settings if labelled else image_only(open_table(Path(data)).columns, settings)
+    return import_table(Path(data), text, folder, settings, progress)
 
 
-def image_only(columns: Sequence[str], wanted: Mapping[str, Any]) -> dict[str, Any]:
+def image_only(columns: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings to read only the images of a table, whose image column may have another name."""
-    image = wanted.get("image")
+    image = settings.get("image")
     return {**IMAGE_ONLY, "image": image if image in columns else None}
 
 
@@ -67,8 +67,8 @@ def with_sources(
     data = settings.get("data")
     changes: dict[str, str] = {}
     for key in ("root", "unlabelled"):
-        named = data.get(key) if isinstance(data, Mapping) else None
-        if isinstance(named, str | Path):
-            table = imported(named, data or {}, storage, progress, labelled=key == "root")
+        source = data.get(key) if isinstance(data, Mapping) else None
+        if isinstance(source, str | Path):
+            table = imported(source, data or {}, storage, progress, labelled=key == "root")
             changes |= {key: str(table)} if table else {}
     return merge(settings, {"data": changes}) if changes else dict(settings)

@@ -36,8 +36,8 @@ def find_source(data: str) -> Source | None:
     """
     reader = next((source for source in SOURCES.values() if source.claims(data)), None)
     if reader is None and ADDRESS.match(data) and not Path(data).exists():
-        scheme, _, rest = data.partition(":")
-        address = data if rest.startswith("//") else f"{scheme}:/{rest}"  # as before `pathlib` shortened it
+        scheme, _, path = data.partition(":")
+        address = data if path.startswith("//") else f"{scheme}:/{path}"  # as before `pathlib` shortened it
         raise DataError(
             f"Data cannot be read from the address {shown(address[:200])}.",
             expected="a folder or a file on this machine, or a dataset of the hub: hf:user/name",

@@ -82,21 +82,21 @@ class Fetcher:
             MissingExtraError: if a scheme needs a package that is not installed.
         """
         results: dict[str, str | Broken] = {}
-        wanted = []
+        new_addresses = []
         for address in dict.fromkeys(addresses):
-            known = self._known(address)
-            if known:
-                results[address] = known
+            result = self._known(address)
+            if result:
+                results[address] = result
             elif (scheme := address.partition("://")[0].lower()) not in schemes():
                 results[address] = Broken(
                     f"an address with the scheme {shown(scheme)}", f"use one of {', '.join(schemes())}, or a path"
                 )
             else:
                 self._open(scheme)
-                wanted.append(address)
-        if wanted:
+                new_addresses.append(address)
+        if new_addresses:
             with ThreadPoolExecutor(1) as pool:  # a new event loop: a notebook already runs one
-                results |= pool.submit(lambda: asyncio.run(self._all(wanted))).result()
+                results |= pool.submit(lambda: asyncio.run(self._all(new_addresses))).result()
         return results
 
     async def _all(self, addresses: list[str]) -> dict[str, str | Broken]:
@@ -224,8 +224,8 @@ def host_of(address: str) -> str:
 
 def plain_address(address: str) -> str:
     """Return an address for messages, without password and without query, which may contain a key."""
-    scheme, _, rest = address.partition("://")
-    path = re.split(r"[?#]", rest)[0].partition("/")[2]
+    scheme, _, location = address.partition("://")
+    path = re.split(r"[?#]", location)[0].partition("/")[2]
     return shown(f"{scheme}://{host_of(address)}/{path}")
 
 

@@ -63,9 +63,9 @@ class Shards:
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """See `vl2v.data.tables.base.Table.rows`."""
         for number, (shard, sample) in enumerate(self._samples(), 1):
-            known: dict[str, object] = {SPLIT: self._splits[shard]} | sample
-            bad = next((v for c in (*columns, JSON) if isinstance(v := known.get(c), Broken)), None)
-            yield number, bad or tuple(known.get(column) for column in columns)
+            fields: dict[str, object] = {SPLIT: self._splits[shard]} | sample
+            bad = next((v for c in (*columns, JSON) if isinstance(v := fields.get(c), Broken)), None)
+            yield number, bad or tuple(fields.get(column) for column in columns)
 
     def _samples(self) -> Iterator[tuple[Path, dict[str, object]]]:
         for shard in self._shards:
@@ -130,14 +130,14 @@ def _files(shard: Path) -> Iterator[tuple[str, str, bytes | None]]:
 
 def _keys(data: bytes) -> dict[str, object]:
     try:
-        found = json.loads(data)
+        fields = json.loads(data)
     except (ValueError, RecursionError) as error:
         return {JSON: Broken(f"a .json file that is not JSON ({' '.join(str(error).split())[:80]})", "write it again")}
-    if not isinstance(found, dict):
+    if not isinstance(fields, dict):
         return {}
-    if len(found) > MOST_KEYS:
-        return {JSON: Broken(f"a .json file of {len(found):,} keys", f"keep at most {MOST_KEYS:,}")}
-    return {k: v for k, v in found.items() if not isinstance(v, dict | list)}
+    if len(fields) > MOST_KEYS:
+        return {JSON: Broken(f"a .json file of {len(fields):,} keys", f"keep at most {MOST_KEYS:,}")}
+    return {k: v for k, v in fields.items() if not isinstance(v, dict | list)}
 
 
 def expand(pattern: str) -> Iterator[str]:
@@ -153,8 +153,8 @@ def expand(pattern: str) -> Iterator[str]:
         low, high = int(ends[1]), int(ends[2])
         inside = [f"{i:0{len(ends[1])}d}" for i in range(low, min(high, low + MOST_SHARDS) + 1)]
     for one in inside:
-        for rest in expand(after):
-            yield before + one + rest
+        for ending in expand(after):
+            yield before + one + ending
 
 
 def shards_of(data: str) -> list[Path]:
@@ -168,17 +168,17 @@ def shards_of(data: str) -> list[Path]:
     """
     path = Path(data)
     if path.is_dir():
-        found = sorted(p for p in (*path.iterdir(), *path.glob("*/*")) if p.name.endswith(SUFFIXES) and p.is_file())
+        shards = sorted(p for p in (*path.iterdir(), *path.glob("*/*")) if p.name.endswith(SUFFIXES) and p.is_file())
     else:
         names = [data] if path.is_file() else islice(expand(data), MOST_SHARDS)
-        found = [Path(p) for name in names for p in (sorted(glob(name)) if has_magic(name) else [name])]  # noqa: PTH207
-    missing = [shard for shard in found if not shard.is_file()]
-    if missing or not found:
+        shards = [Path(p) for name in names for p in (sorted(glob(name)) if has_magic(name) else [name])]  # noqa: PTH207
+    missing = [shard for shard in shards if not shard.is_file()]
+    if missing or not shards:
         what = f"{shown(missing[0])}: no such file" if missing else "no such file"
         raise DataError(
             f"The shards {shown(data)} are missing.", expected="tar files", found=what, next_step="correct the pattern"
         )
-    return found
+    return shards
 
 
 def _split_of(shard: Path) -> str:

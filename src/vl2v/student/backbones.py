@@ -76,22 +76,22 @@ def load_backbone(
         StudentError: if the backbone cannot be built, or its output is not [B, F].
         MissingExtraError: if the backbone needs a package that is not installed.
     """
-    kind, colon, rest = spec.partition(":")
-    if kind == "timm" and rest:
-        module, recipe, preprocess = _timm(rest, size)
-    elif kind == "offline" and colon and not rest:
+    kind, colon, name = spec.partition(":")
+    if kind == "timm" and name:
+        module, recipe, preprocess = _timm(name, size)
+    elif kind == "offline" and colon and not name:
         from vl2v.pretrained.packaged import lite0_state
 
         module, recipe, preprocess = _pretrained(OFFLINE, size, lite0_state(), "the package's weights")
-    elif kind == "open_clip" and rest:
-        module, recipe, preprocess = _open_clip(rest)
+    elif kind == "open_clip" and name:
+        module, recipe, preprocess = _open_clip(name)
     else:
         raise StudentError(
             f"Unknown student '{spec}'.", expected=EXPECTED, found=spec, next_step="e.g. timm:resnet50.tv_in1k"
         )
-    own = preprocess
-    preprocess = Preprocess(size or own.size, mean or own.mean, std or own.std, fit)
-    return replace(from_module(module, preprocess, recipe), pretrained_size=own.size)
+    pretrained = preprocess
+    preprocess = Preprocess(size or pretrained.size, mean or pretrained.mean, std or pretrained.std, fit)
+    return replace(from_module(module, preprocess, recipe), pretrained_size=pretrained.size)
 
 
 def from_module(module: nn.Module, preprocess: Preprocess, recipe: Recipe | None = None) -> Backbone:
@@ -157,10 +157,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
-def _timm(rest: str, size: int | None) -> tuple[nn.Module, Recipe, Preprocess]:
+def _timm(spec: str, size: int | None) -> tuple[nn.Module, Recipe, Preprocess]:
     import timm
 
-    name, _, file = rest.partition("@")
+    name, _, file = spec.partition("@")
     if not timm.is_model(name.split(".")[0]):
         close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:6]
         step = f"timm has {', '.join(close)}" if close else "see timm.list_models()"
@@ -183,9 +183,9 @@ def _pretrained(
         raise StudentError(
             f"Unknown timm weights '{name}'.", expected=f"one of {tags}", found=name, next_step="name one"
         )
-    own = asdict(config)
+    data_config = asdict(config)
     options: dict[str, Any] = {}
-    if size and size != own["input_size"][-1] and own.get("fixed_input_size"):
+    if size and size != data_config["input_size"][-1] and data_config.get("fixed_input_size"):
         options["img_size"] = size
     source = {"pretrained_cfg_overlay": {"state_dict": state}} if state is not None else {}
     try:
@@ -204,11 +204,15 @@ def _pretrained(
             found=f"{len(missing)} of them missing, e.g. {missing[0]}",
             next_step="use the architecture that the checkpoint was trained with",
         )
-    return module, Recipe("timm", name, options), Preprocess(own["input_size"][-1], own["mean"], own["std"])
+    return (
+        module,
+        Recipe("timm", name, options),
+        Preprocess(data_config["input_size"][-1], data_config["mean"], data_config["std"]),
+    )
 
 
-def _open_clip(rest: str) -> tuple[nn.Module, Recipe, Preprocess]:
-    spec = ClipSpec.parse(rest)
+def _open_clip(text: str) -> tuple[nn.Module, Recipe, Preprocess]:
+    spec = ClipSpec.parse(text)
     model, _ = create(spec, StudentError)
     visual: Any = model.visual
     size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size

@@ -36,10 +36,10 @@ def freeze(module: nn.Module, share: float) -> int:
     if not share or matcher is None:
         return 0
     try:
-        named = group_parameters(module, matcher(coarse=True))
+        names_by_group = group_parameters(module, matcher(coarse=True))
     except Exception:  # a few networks define no groups of stages
         return 0
-    groups = [[module.get_parameter(name) for name in named[group]] for group in sorted(named)]
+    groups = [[module.get_parameter(name) for name in names_by_group[group]] for group in sorted(names_by_group)]
     limit = share * sum(parameter.numel() for parameter in module.parameters())
     groups_frozen, count = 0, 0
     for group in groups:

@@ -92,25 +92,25 @@ class Provenance(_Part):
     classes_changed: list[ChangePart] = []
 
 
-def data_settings(made: Mapping[str, Any]) -> Mapping[str, Any]:
+def data_settings(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the settings `data` in a provenance; empty if there are none."""
-    config = made.get("config")
+    config = provenance.get("config")
     data = config.get("data") if isinstance(config, Mapping) else None
     return data if isinstance(data, Mapping) else {}
 
 
-def check_provenance(made: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def check_provenance(provenance: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """Check the types of all known keys of a provenance, and return it unchanged.
 
     Args:
-        made: provenance of a student or of an exported file.
+        provenance: provenance of a student or of an exported file.
         where: the student or the file, for the message.
 
     Raises:
         StudentError: with the first errors.
     """
     try:
-        Provenance.model_validate(dict(made))
+        Provenance.model_validate(dict(provenance))
     except ValidationError as error:
         raise StudentError(
             f"The provenance of {where} cannot be used.",
@@ -118,4 +118,4 @@ def check_provenance(made: Mapping[str, Any], where: str) -> Mapping[str, Any]:
             found=described(error),
             next_step="copy the student again from its source; vl2v predict works without a provenance",
         ) from error
-    return made
+    return provenance

@@ -35,8 +35,8 @@ class Memory:
 
     def __post_init__(self) -> None:
         """Check the values, since the run folder may come from an untrusted source."""
-        named = isinstance(self.run, str) and re.fullmatch(r"[\w-]{0,64}", self.run, re.ASCII)
-        if not named or type(self.last) is not int or self.last < -1 or type(self.finished) is not bool:
+        is_name = isinstance(self.run, str) and re.fullmatch(r"[\w-]{0,64}", self.run, re.ASCII)
+        if not is_name or type(self.last) is not int or self.last < -1 or type(self.finished) is not bool:
             raise ValueError(f"not the state of a tracker: {str(self)[:100]}")
 
 

@@ -126,5 +126,5 @@ def values_of(line: Mapping[str, Any]) -> dict[str, float]:
     values |= {f"val_{key}": line[f"val_{key}"] for key in measured if f"val_{key}" in line}
     for domain, score in line["domains"].items():
         values |= {f"val_{key}/{domain}": score[key] for key in measured if key in score}
-    named = {"learning_rate": "learning_rate", "converged_at": "swad_start", "dead_at": "swad_end"}
-    return values | {name: line[key] for key, name in named.items() if line.get(key) is not None}
+    tracked_names = {"learning_rate": "learning_rate", "converged_at": "swad_start", "dead_at": "swad_end"}
+    return values | {name: line[key] for key, name in tracked_names.items() if line.get(key) is not None}

@@ -31,12 +31,12 @@ def adam_of(
         weights: trained parameters by name, see `trainable`.
     """
     method, own_settings = METHODS[config.method], config.method_settings
-    own = {f"projection/{name}" for name in method.extra_parameters} & weights.keys()
-    rest = [parameter for name, parameter in weights.items() if name not in own]
-    optimizer = adam(rest, settings.learning_rate, settings.weight_decay)
-    if own:
+    extra_names = {f"projection/{name}" for name in method.extra_parameters} & weights.keys()
+    parameters = [parameter for name, parameter in weights.items() if name not in extra_names]
+    optimizer = adam(parameters, settings.learning_rate, settings.weight_decay)
+    if extra_names:
         group = {"lr": method.extra_rate(own_settings), "weight_decay": 0.0}
-        optimizer.add_param_group({"params": [weights[name] for name in sorted(own)], **group})
+        optimizer.add_param_group({"params": [weights[name] for name in sorted(extra_names)], **group})
     if penalty is not None:
         rate = settings.learning_rate * method.penalty_rate(own_settings)
         optimizer.add_param_group({"params": list(trainable(penalty).values()), "lr": rate})

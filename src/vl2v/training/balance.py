@@ -45,8 +45,10 @@ def settle_balance(
         features = training_features(data, backbone, accelerator, progress, "features to choose data.balance")
         macros = {value: macro_accuracy(features, data, plan.config, value) for value in EXPONENTS}
         (exponent,) = broadcast_object_list([max(macros, key=lambda value: macros[value])])  # the smallest of equals
-        listed = ", ".join(f"{100 * macro:.1f}% at {value:g}" for value, macro in macros.items())
-        progress.note(f"data.balance is {exponent:g}: macro accuracy of a probe on the validation images is {listed}")
+        accuracies = ", ".join(f"{100 * macro:.1f}% at {value:g}" for value, macro in macros.items())
+        progress.note(
+            f"data.balance is {exponent:g}: macro accuracy of a probe on the validation images is {accuracies}"
+        )
 
     def settled(config: RunConfig) -> RunConfig:
         return config.model_copy(update={"data": config.data.model_copy(update={"balance": exponent})})

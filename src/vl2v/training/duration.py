@@ -168,8 +168,8 @@ def settle_by_measuring(plan: RunPlan, folder: RunFolder, accelerator: Accelerat
         config = config.model_copy(update={"threads": threads})
         if config.distill.minutes:
             with computing(threads):
-                distill, taken = training_time(plan, accelerator)
-            progress.note(str(taken))
+                distill, estimate = training_time(plan, accelerator)
+            progress.note(str(estimate))
             config = config.model_copy(update={"distill": distill})
     final = written.model_copy(update={key: getattr(config, key) for key in ("threads", *SETTLED)})
     if accelerator.is_main_process and final != written:

@@ -90,11 +90,11 @@ class FeatureCache:
         blocks = -(-len(self.pixels) // CHUNK)
         try:
             index = json.loads(self._index.read_bytes())
-            stamp, (known, crc) = index["stamp"], np.array(index["blocks"], np.int64).reshape(-1, 2).T
+            stamp, (row_counts, crc) = index["stamp"], np.array(index["blocks"], np.int64).reshape(-1, 2).T
         except (OSError, *UNREADABLE):  # missing or truncated, so the features are computed again
-            stamp, known, crc = "", np.zeros(0, np.int64), np.zeros(0, np.int64)
-        filled, sums = np.zeros((2, max(blocks, len(known))), np.int64)
-        filled[: len(known)], sums[: len(known)] = known, crc
+            stamp, row_counts, crc = "", np.zeros(0, np.int64), np.zeros(0, np.int64)
+        filled, sums = np.zeros((2, max(blocks, len(row_counts))), np.int64)
+        filled[: len(row_counts)], sums[: len(row_counts)] = row_counts, crc
         if stamp != stamp_of(self._rows):
             for block in np.flatnonzero(filled):
                 if self._sum(int(block), int(filled[block])) != sums[block]:

@@ -48,19 +48,19 @@ def with_image_size(
     sizes = [size for size in SIZES if size < native]
     if not sizes or not backbone.accepts(sizes[0]):
         return config, backbone
-    wanted, work = _workload(config, listing)
-    rates = _measured(wanted, _resized(backbone, sizes[0]), accelerator)
+    timed_config, work = _workload(config, listing)
+    rates = _measured(timed_config, _resized(backbone, sizes[0]), accelerator)
 
-    def taken(size: int) -> float:
+    def training_seconds(size: int) -> float:
         area = (size / sizes[0]) ** 2
-        return seconds_of(wanted.distill, work, Rates(rates.training * area, rates.passing * area))
+        return seconds_of(timed_config.distill, work, Rates(rates.training * area, rates.passing * area))
 
-    size = max((size for size in (*sizes, native) if taken(size) <= seconds), default=sizes[0])
+    size = max((size for size in (*sizes, native) if training_seconds(size) <= seconds), default=sizes[0])
     if size == native:
         return config, backbone
     progress.note(
         f"images of {size} pixels; with {native} pixels, training would take about "
-        f"{duration(taken(native), rounded=True)} (--size {native})"
+        f"{duration(training_seconds(native), rounded=True)} (--size {native})"
     )
     student = config.student.model_copy(update={"size": size})
     return config.model_copy(update={"student": student}), _resized(backbone, size)

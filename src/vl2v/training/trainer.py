@@ -228,8 +228,8 @@ class Trainer:
         """Return the threads that share the batches of Distill."""
         backbone = self.backbone
         # A local teacher needs all threads itself. A penalty reads features from hooks, which threads would share.
-        whole = self.fresh is not None or not self.method.trains_backbone or self._penalty is not None
-        divided = not (whole or self.config.compile) and can_shard(
+        needs_full_batch = self.fresh is not None or not self.method.trains_backbone or self._penalty is not None
+        divided = not (needs_full_batch or self.config.compile) and can_shard(
             backbone.module, backbone.preprocess.size, self.accelerator
         )
         return sharding(sum(self.data.shares), divided)

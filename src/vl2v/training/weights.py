@@ -54,11 +54,11 @@ class WeightSelector:
         sets: dict[str, Weights] = {"last": to_cpu(weights), "best": self._best[1]}
         if self.swad is not None:
             sets["swad"] = self.swad.average()
-        own, share = sets[self._settings.weights], self._settings.wise_ft
+        base, share = sets[self._settings.weights], self._settings.wise_ft
         selected = None if share < 1 else self._settings.weights
         alternatives: dict[str, Weights] = {name: sets[name] for name in self._measure.weights if name != selected}
-        alternatives |= {wise_ft_name(s): self._interpolated(own, s) for s in self._measure.wise_ft if s != share}
-        return TrainedWeights(self._interpolated(own, share), alternatives)
+        alternatives |= {wise_ft_name(s): self._interpolated(base, s) for s in self._measure.wise_ft if s != share}
+        return TrainedWeights(self._interpolated(base, share), alternatives)
 
     def _interpolated(self, weights: Weights, share: float) -> Weights:
         """Return (1 - share) * start + share * weights: WiSE-FT (Wortsman et al., CVPR 2022, Eq. 1)."""

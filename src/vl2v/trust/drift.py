@@ -54,17 +54,17 @@ def fit_reference(
     lengths: dict[int, list[Floats]] = {size: [] for size in sizes}
     for _ in range(ROUNDS):
         mixed = {name: rng.permutation(part) for name, part in parts.items()}
-        made = _reference(rows, {name: part[len(part) // 3 :] for name, part in mixed.items()}, answers)
-        measured = _lengths(rows, [p[: len(p) // 3] for p in mixed.values()], made, sizes, rng)
+        reference = _reference(rows, {name: part[len(part) // 3 :] for name, part in mixed.items()}, answers)
+        measured = _lengths(rows, [p[: len(p) // 3] for p in mixed.values()], reference, sizes, rng)
         for size in sizes:
             lengths[size].append(measured[size])
     joined = [np.concatenate(lengths[size], axis=1) for size in sizes]
     limits = (float(np.quantile(length, 1 - LEVEL, axis=1).max()) for length in joined)
-    made = _reference(rows, parts, answers)
+    reference = _reference(rows, parts, answers)
     return replace(
-        made,
-        centres=made.centres.round(DIGITS),
-        spreads=made.spreads.round(DIGITS),
+        reference,
+        centres=reference.centres.round(DIGITS),
+        spreads=reference.spreads.round(DIGITS),
         sizes=sizes,
         expected=tuple(round(float(np.median(length)), DIGITS) for length in joined),
         limit=tuple(round(limit, DIGITS) for limit in limits),
@@ -96,15 +96,15 @@ def _centres(rows: Floats, answers: NDArray[np.int64]) -> Floats:
 def _lengths(
     rows: Floats,
     parts: list[NDArray[np.int64]],
-    made: Reference,
+    reference: Reference,
     sizes: tuple[int, ...],
     rng: np.random.Generator,
 ) -> dict[int, Floats]:
     """Return lengths of the mean residuals of batches in units of spread / sqrt(size): [M, DRAWS] for each size."""
     lengths: dict[int, Floats] = {size: np.empty((len(parts), DRAWS)) for size in sizes}
     for i, part in enumerate(parts):
-        centre, residual = residuals(rows[part], made.centres)
-        squares = made.spreads[made.domain[centre]] ** 2
+        centre, residual = residuals(rows[part], reference.centres)
+        squares = reference.spreads[reference.domain[centre]] ** 2
         order = rng.permuted(np.tile(np.arange(len(part)), (DRAWS, 1)), axis=1)
         for size in sizes:
             share = np.zeros((DRAWS, len(part)))

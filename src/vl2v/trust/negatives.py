@@ -76,8 +76,8 @@ def resembling(texts: ArrayLike, head: ArrayLike, images: ArrayLike, labels: Arr
     """
     negatives, classes = np.asarray(texts, np.float64), np.asarray(head, np.float64)
     rows, right = np.asarray(images, np.float64), np.asarray(labels)
-    own = (rows * classes[right]).sum(axis=1)
-    nearer = rows @ negatives.T > own[:, None]
+    class_similarity = (rows * classes[right]).sum(axis=1)
+    nearer = rows @ negatives.T > class_similarity[:, None]
     marked = np.zeros(len(negatives), dtype=bool)
     for label in np.unique(right):
         marked |= nearer[right == label].mean(axis=0) >= SHARE
@@ -94,7 +94,7 @@ def with_negatives(
         logits: [N, K] of validation images of the source domains, N at least 1.
         embeddings: [N, D] of the same images, rows of length one.
     """
-    reject = {score: known for score, known in trust.reject.items() if score != NEGATIVES}
+    reject = {score: by_coverage for score, by_coverage in trust.reject.items() if score != NEGATIVES}
     if negatives is not None:
         scores = negatives.scores(logits, embeddings, trust.temperature)
         reject[NEGATIVES] = thresholds(scores)
@@ -123,11 +123,11 @@ def make_negatives(
         without images than to those of the others. None if there are none.
     """
     rounded = np.asarray(embeddings, np.float16)
-    chosen = ~resembling(rounded, head, images, labels)
+    mask = ~resembling(rounded, head, images, labels)
     similar = _cosines(rounded, head)
-    limit = float(similar[chosen][:, np.unique(labels)].max(initial=-1.0))
-    chosen &= similar.max(axis=1) <= limit  # to classes without images
-    return Negatives(tuple(texts), rounded, float(scale), limit).keep(chosen)
+    limit = float(similar[mask][:, np.unique(labels)].max(initial=-1.0))
+    mask &= similar.max(axis=1) <= limit  # to classes without images
+    return Negatives(tuple(texts), rounded, float(scale), limit).keep(mask)
 
 
 def without_similar(trust: Trust, head: ArrayLike) -> Trust:
@@ -141,10 +141,10 @@ def without_similar(trust: Trust, head: ArrayLike) -> Trust:
         trust: trust data, with or without negative texts.
         head: [K, D] embeddings of the current classes, rows of length one.
     """
-    known = trust.negatives
-    if known is None:
+    negatives = trust.negatives
+    if negatives is None:
         return trust
-    remaining = known.keep(_cosines(known.embeddings, head).max(axis=1) <= known.limit + ROUNDING)
+    remaining = negatives.keep(_cosines(negatives.embeddings, head).max(axis=1) <= negatives.limit + ROUNDING)
     reject = trust.reject if remaining else {score: part for score, part in trust.reject.items() if score != NEGATIVES}
     return replace(trust, reject=reject, negatives=remaining)
 

@@ -155,12 +155,17 @@ def _make_tables(engine: Engine) -> None:
     """Create missing tables and columns, under a lock, in case several servers start at once."""
     with engine.begin() as connection:
         connection.exec_driver_sql(LOCKS[engine.dialect.name])
-        known = inspect(connection)
+        inspector = inspect(connection)
         if engine.dialect.name == "sqlite":
-            version, tables = connection.exec_driver_sql("PRAGMA user_version").scalar_one(), known.get_table_names()
+            version, tables = (
+                connection.exec_driver_sql("PRAGMA user_version").scalar_one(),
+                inspector.get_table_names(),
+            )
             file, what = str(engine.url.database), "a vendor's database"
             check_kind(file, version, VERSION, tables, accounts.name, what, "--db")
-        existing = {name: {column["name"] for column in known.get_columns(name)} for name in known.get_table_names()}
+        existing = {
+            name: {column["name"] for column in inspector.get_columns(name)} for name in inspector.get_table_names()
+        }
         metadata.create_all(connection)
         for table in metadata.sorted_tables:
             for column in table.columns:

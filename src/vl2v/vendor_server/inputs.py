@@ -84,13 +84,13 @@ def parse(body: bytes, model: str, dimension: int, limits: Limits) -> ParsedRequ
     encoding = _one_of(fields, "encoding_format", ("float", "base64"))
     modality = _one_of(fields, "modality", ("text", "image"))
     for name in ("dimensions", "output_dimension"):  # LiteLLM sends the second to infinity
-        wanted = fields.get(name)
-        if wanted is not None and (isinstance(wanted, bool) or wanted != dimension):
+        size = fields.get(name)
+        if size is not None and (isinstance(size, bool) or size != dimension):
             raise schema(f"This model has {dimension} dimensions and no others; omit this field.", name)
     if not isinstance(fields.get("user", ""), str):
         raise schema("Expected a string.", "user")
-    given = fields["input"]
-    values = [given] if isinstance(given, str) else given
+    inputs = fields["input"]
+    values = [inputs] if isinstance(inputs, str) else inputs
     if not isinstance(values, list) or not values:
         raise schema(f"Expected a string, or a list of at least one input; each is {FORMS}.", "input")
     if all(isinstance(value, int | list) for value in values):
@@ -104,9 +104,9 @@ def parse(body: bytes, model: str, dimension: int, limits: Limits) -> ParsedRequ
     return parsed
 
 
-def _too_many(limits: Limits, found: int) -> ApiError:
+def _too_many(limits: Limits, count: int) -> ApiError:
     expected = f"at most {limits.inputs} images and {limits.texts} texts"
-    return schema(f"Expected {expected} in a request, found {found} inputs; send several requests.", "input")
+    return schema(f"Expected {expected} in a request, found {count} inputs; send several requests.", "input")
 
 
 def _fields(body: bytes) -> dict[str, Any]:
@@ -126,12 +126,12 @@ def _fields(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def _one_of(fields: dict[str, Any], name: str, known: tuple[str, str]) -> str:
+def _one_of(fields: dict[str, Any], name: str, choices: tuple[str, str]) -> str:
     value = fields.get(name)
     if value is None:
-        return known[0]
-    if not isinstance(value, str) or value not in known:
-        raise schema(f"Expected {known[0]} or {known[1]}.", name)
+        return choices[0]
+    if not isinstance(value, str) or value not in choices:
+        raise schema(f"Expected {choices[0]} or {choices[1]}.", name)
     return value
 
 

@@ -49,9 +49,9 @@ def reason_locked(key: str, row: Row[Any] | None, now: float) -> Locked | None:
         row: row of the account that the key names; None if there is no such account.
         now: the time, in seconds since 1970.
     """
-    nothing, given = digest("no such account"), digest(key)
-    is_key = hmac.compare_digest(row.digest if row is not None else nothing, given)
-    was_key = hmac.compare_digest((row.old_digest if row is not None else None) or nothing, given)
+    nothing, key_digest = digest("no such account"), digest(key)
+    is_key = hmac.compare_digest(row.digest if row is not None else nothing, key_digest)
+    was_key = hmac.compare_digest((row.old_digest if row is not None else None) or nothing, key_digest)
     if row is None or not (is_key or was_key):
         return Locked.UNKNOWN
     if row.revoked is not None:

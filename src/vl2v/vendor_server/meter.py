@@ -175,11 +175,11 @@ class Meter:
         connection.execute(insert(bills).values(bill | counts))
 
 
-def over_quota(account: Account, cost: int, left: int) -> ApiError:
+def over_quota(account: Account, cost: int, remainder: int) -> ApiError:
     """Return the final error 402 for a quota that is too small."""
     money = account.currency
     message = (
-        f"This request costs {written(cost)} {money}; {written(max(left, 0))} {money} of the quota are left. "
+        f"This request costs {written(cost)} {money}; {written(max(remainder, 0))} {money} of the quota are left. "
         f"Nothing was processed or billed. Send less, or ask the vendor to raise the quota of account {account.id}."
     )
     return ApiError(402, "insufficient_quota", message)

@@ -79,13 +79,13 @@ class Body:
 
     async def drain(self) -> None:
         """Read and discard the rest, within limits, since a client that is still sending would miss the response."""
-        left, clock = 2 * self._limits.body_bytes, asyncio.get_running_loop().time
+        remaining, clock = 2 * self._limits.body_bytes, asyncio.get_running_loop().time
         end = clock() + DRAIN_SECONDS
         try:
             async with asyncio.timeout(IDLE_SECONDS) as patience:
                 async for chunk in self._chunks:
-                    left -= len(chunk)
-                    if left < 0:
+                    remaining -= len(chunk)
+                    if remaining < 0:
                         return
                     patience.reschedule(min(end, clock() + IDLE_SECONDS))
         except (TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: the body has been read completely

@@ -105,10 +105,10 @@ def make_room() -> int:
     except ImportError:  # Windows has no such limit
         return CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS + HANDSHAKES + SPARE_FILES
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    file_count = CONNECTIONS + HANDSHAKES + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or soft >= file_count:
         return CONNECTIONS
-    higher = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    higher = file_count if hard == resource.RLIM_INFINITY else min(file_count, hard)
     with suppress(ValueError, OSError):  # some systems have a lower limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (higher, hard))
         soft = higher

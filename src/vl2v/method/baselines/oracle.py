@@ -123,12 +123,12 @@ def _blocks(backbone: nn.Module) -> dict[str, int | None]:
     """
     channels: dict[str, int | None] = {}
     for prefix, part in (("", backbone), ("trunk.", getattr(backbone, "trunk", None))):
-        listed = getattr(part, "feature_info", [])
-        infos = listed if isinstance(listed, list) else listed.info
+        feature_info = getattr(part, "feature_info", [])
+        infos = feature_info if isinstance(feature_info, list) else feature_info.info
         channels |= {prefix + info["module"]: info["num_chs"] for info in infos}
     if not channels:
-        known = [f"layer{i}" for i in range(1, 5)] + [f"transformer.resblocks.{i}" for i in range(64)]
-        channels = dict.fromkeys(known)
+        candidates = [f"layer{i}" for i in range(1, 5)] + [f"transformer.resblocks.{i}" for i in range(64)]
+        channels = dict.fromkeys(candidates)
     present = {name for name, _ in backbone.named_modules()}
     names = [name for name in channels if name in present]
     if len(names) > 5:
