@@ -35,13 +35,13 @@ def measure(keep_freed: bool) -> dict[str, float]:
         loss.backward()
         optimizer.step()
 
-    found = {}
+    seconds_of_part = {}
     model.train()
-    found["step"] = timed(step)
+    seconds_of_part["step"] = timed(step)
     model.eval()
     with torch.no_grad():
-        found["forward"] = timed(lambda: model(images))
-    return found
+        seconds_of_part["forward"] = timed(lambda: model(images))
+    return seconds_of_part
 
 
 def timed(work: object, times: int = 12) -> float:
@@ -62,9 +62,9 @@ def main() -> None:
         return
     runs: dict[str, list[dict[str, float]]] = {"plain": [], "held": []}
     for _ in range(ROUNDS):
-        for how, found in runs.items():
-            done = subprocess.run([sys.executable, __file__, how], capture_output=True, text=True, check=True)
-            found.append(json.loads(done.stdout))
+        for mode, measured_runs in runs.items():
+            done = subprocess.run([sys.executable, __file__, mode], capture_output=True, text=True, check=True)
+            measured_runs.append(json.loads(done.stdout))
     pairs = list(zip(runs["plain"], runs["held"], strict=True))
     ratios = {f"{part}_ratio": spread([a[part] / b[part] for a, b in pairs]) for part in ("step", "forward")}
     keep("allocator", ratios | {"seconds": runs, "circumstances": circumstances()})

@@ -80,21 +80,21 @@ class Trial:
         queried[rows[chosen]] = True
 
     def disagreement(self, queried: NDArray[np.bool_], way: str) -> NDArray[np.float64]:
-        """How much is expected to be learnt from each training image, [R]; only embeddings that were bought are used.
+        """Return the expected information of each training image, [R], computed from purchased embeddings only.
 
         ``rounds by answers``: 1 - cosine of the purchased embedding and the prediction of a map that was fitted on
         other purchased embeddings (5 folds); for every image, the mean over its 10 nearest purchased images.
         ``rounds by labels``: 1 - cosine of the predictions of a map that was fitted on the purchased embeddings, and of
         one that was fitted on the class texts of the labels of other images (5 folds).
         """
-        x, bought = self.x[self.rows], np.flatnonzero(queried)
-        embeddings, texts = self.m["embeddings"][self.rows[bought]], self.m["head"][self.m["labels"][self.rows]]
+        x, purchased = self.x[self.rows], np.flatnonzero(queried)
+        embeddings, texts = self.m["embeddings"][self.rows[purchased]], self.m["head"][self.m["labels"][self.rows]]
         if way == "rounds by answers":
-            gaps = 1 - (self._left_out(x[bought], embeddings) * _unit(embeddings)).sum(axis=1)
-            similar = _unit(x) @ _unit(x[bought]).T
-            nearest = np.argpartition(-similar, min(NEAREST, len(bought) - 1), axis=1)[:, :NEAREST]
+            gaps = 1 - (self._left_out(x[purchased], embeddings) * _unit(embeddings)).sum(axis=1)
+            similar = _unit(x) @ _unit(x[purchased]).T
+            nearest = np.argpartition(-similar, min(NEAREST, len(purchased) - 1), axis=1)[:, :NEAREST]
             return np.asarray(gaps[nearest].mean(axis=1))
-        answers = _predicted(x[bought], embeddings, x)
+        answers = _predicted(x[purchased], embeddings, x)
         return np.asarray(1 - (answers * self._left_out(x, texts)).sum(axis=1))
 
     def _left_out(self, x: NDArray[np.float64], targets: NDArray[Any]) -> NDArray[np.float64]:
@@ -151,8 +151,11 @@ def measure(m: Arrays) -> list[dict[str, Any]]:
             for loss, weight in LOSSES.items():
                 for way, share, queried in parts:
                     if weight < 1 or share:
-                        found = trial.accuracies(queried, weight)
-                        lines.append({"loss": loss, "way": way, "share": share, "target": target, "seed": seed} | found)
+                        accuracies_of_trial = trial.accuracies(queried, weight)
+                        lines.append(
+                            {"loss": loss, "way": way, "share": share, "target": target, "seed": seed}
+                            | accuracies_of_trial
+                        )
     return lines
 
 
@@ -167,11 +170,11 @@ def summary(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for loss, way, share in dict.fromkeys((one["loss"], one["way"], one["share"]) for one in lines):
         row: dict[str, Any] = {"loss": loss, "way": way, "share": share}
         for column in ("unseen", "validation"):
-            mine = values(loss, way, share, column)
-            row[column] = round(float(mine.mean()), 2)
+            of_way = values(loss, way, share, column)
+            row[column] = round(float(of_way.mean()), 2)
             for other, of_share in (("random", share), ("diverse", share), ("all", 1.0)):
-                if way not in ("all", other) and len(theirs := values(loss, other, of_share, column)):
-                    gap = mine - theirs
+                if way not in ("all", other) and len(of_other := values(loss, other, of_share, column)):
+                    gap = of_way - of_other
                     error = float(gap.std(ddof=1)) / math.sqrt(len(gap))
                     row[f"{column} minus {other}"] = [round(float(gap.mean()), 2), round(error, 2)]
         table.append(row)

@@ -63,8 +63,8 @@ def main() -> None:
     kinds = [(ALL, 1.0), *itertools.product(WAYS, SHARES)]
     runs: list[dict[str, Any]] = []
     for seed, target, (way, share) in itertools.product(SEEDS, DOMAINS, kinds):
-        found = train(scratch, target, seed, way, share)
-        runs.append({"way": way, "share": share, "target": target, "seed": seed} | found)
+        accuracies = train(scratch, target, seed, way, share)
+        runs.append({"way": way, "share": share, "target": target, "seed": seed} | accuracies)
     means = {
         f"{way}, {share:.0%}": statistics.fmean(r["unseen"] for r in runs if (r["way"], r["share"]) == (way, share))
         for way, share in kinds

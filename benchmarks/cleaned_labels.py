@@ -69,8 +69,8 @@ def main() -> None:
     torch.set_num_threads(1)
     runs: list[dict[str, Any]] = []
     for seed, method, target, labels in itertools.product(SEEDS, METHODS, DOMAINS, LABELS):
-        found = train(scratch, method, target, seed, labels)
-        runs.append({"method": method, "target": target, "seed": seed, "labels": labels} | found)
+        accuracies = train(scratch, method, target, seed, labels)
+        runs.append({"method": method, "target": target, "seed": seed, "labels": labels} | accuracies)
     means = {
         method: {
             labels: statistics.fmean(r["unseen"] for r in runs if (r["method"], r["labels"]) == (method, labels))

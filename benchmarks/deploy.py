@@ -66,20 +66,25 @@ def accuracies(run: Path, out: Path, cache: Path) -> dict[str, Any]:
     student = Student.load(run)
     sample = held_out(student, cache)
     truth = student_answers(student, sample.pixels, sample.slots)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "held_out": student.provenance["config"]["data"]["held_out"],
         "seed": student.provenance["seed"],
     }
-    for name, here in done.files.items():
+    for name, file_report in done.files.items():
         there = compare(Model(out / name), truth, sample)
-        found[name] = {
-            "bytes": here.bytes,
-            "greatest_difference": max(here.logits, there.logits),
-            "greatest_difference_embedding": max(here.embedding or 0.0, there.embedding or 0.0),
-            "validation": {"images": here.images, "student": here.student, "file": here.accuracy, "lost": here.lost},
+        figures[name] = {
+            "bytes": file_report.bytes,
+            "greatest_difference": max(file_report.logits, there.logits),
+            "greatest_difference_embedding": max(file_report.embedding or 0.0, there.embedding or 0.0),
+            "validation": {
+                "images": file_report.images,
+                "student": file_report.student,
+                "file": file_report.accuracy,
+                "lost": file_report.lost,
+            },
             "held_out": {"images": there.images, "student": there.student, "file": there.accuracy, "lost": there.lost},
         }
-    return found
+    return figures
 
 
 def speeds(run: Path, size: int) -> dict[str, Any]:
@@ -87,7 +92,7 @@ def speeds(run: Path, size: int) -> dict[str, Any]:
     student = Student.load(run)
     student.preprocess = replace(student.preprocess, size=size)
     noise = np.random.default_rng(0).normal(size=(32, 3, size, size)).astype(np.float32)
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder, FLOAT), Path(folder, INT8)
         write(to_onnx(student), files[0])
@@ -96,11 +101,11 @@ def speeds(run: Path, size: int) -> dict[str, Any]:
             models = {file.name: Model(file, threads) for file in files}
             for batch in (1, 32):
                 least = race(student, models, noise[:batch].copy(), threads, clock)
-                found[f"{threads}_threads_batch_{batch}"] = {
+                figures[f"{threads}_threads_batch_{batch}"] = {
                     "images_per_second": {way: round(batch / seconds, 1) for way, seconds in least.items()},
                     "times_torch": {way: round(least["torch"] / seconds, 2) for way, seconds in least.items()},
                 }
-    return found
+    return figures
 
 
 def race(
@@ -146,8 +151,8 @@ def main() -> None:
     flags = parser.parse_args()
     around = circumstances()
     figures: dict[str, Any] = {"import_seconds": imports()}
-    own = Student.load(flags.runs[0]).preprocess.size
-    for size in (own, 224):
+    size_of_student = Student.load(flags.runs[0]).preprocess.size
+    for size in (size_of_student, 224):
         figures[f"speed_{size}_px"] = speeds(flags.runs[0], size)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

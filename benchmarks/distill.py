@@ -23,8 +23,8 @@ SIDES = ("ours", "without-swad", "bare")
 def peak(a: argparse.Namespace, side: str) -> float:
     """Return the peak resident memory in MB of one side, measured in its own process."""
     command = [sys.executable, __file__, "--memory", side, "--model", a.model, "--size", str(a.size)]
-    found = subprocess.run([*command, "--batch", str(a.batch)], capture_output=True, text=True, check=True)
-    return int(found.stdout.splitlines()[-1]) / 1000
+    completed = subprocess.run([*command, "--batch", str(a.batch)], capture_output=True, text=True, check=True)
+    return int(completed.stdout.splitlines()[-1]) / 1000
 
 
 def measure_memory(sides: Sides, side: str) -> None:

@@ -65,25 +65,25 @@ CORRUPTIONS: Mapping[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def main() -> None:
-    """Measure what is not measured yet, and save figures and plot."""
+    """Measure the remaining runs, and save figures and plot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("grid", type=Path, help="a benchmark's folder with finished jobs")
     parser.add_argument("--plot", type=Path, help="file of the scatter plot")
     parser.add_argument("--most", type=int, default=1000, help="measure at most so many runs now")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     file = RESULTS / f"{NAME}.json"
     rows: list[Row] = read_json(file)["rows"] if file.exists() else []
-    for job in sorted((given.grid / JOBS).glob("*/job.json")):
+    for job in sorted((arguments.grid / JOBS).glob("*/job.json")):
         facts = read_json(job)
         known = any((row["target"], row["seed"]) == (facts["target"], facts["seed"]) for row in rows)
-        if not known and given.most:
-            given.most -= 1
+        if not known and arguments.most:
+            arguments.most -= 1
             rows += [{"target": facts["target"], "seed": facts["seed"], **row} for row in measure(job.parent)]
             save(rows)
     save(rows)
     print(markdown(summary(rows)))
-    if given.plot:
-        plot(rows, given.plot)
+    if arguments.plot:
+        plot(rows, arguments.plot)
 
 
 def save(rows: Sequence[Row]) -> None:

@@ -32,17 +32,17 @@ def main() -> None:
     root = scratch_option(__doc__)
     data = draw(root / "task")
     styles = sorted(path.name for path in data.iterdir() if path.is_dir() and path.name != HELD_OUT)
-    found = [measured(root, data, method, style, styles) for method in METHODS for style in styles]
-    keep("final_size", {"sizes": SIZES, "runs": found, "circumstances": circumstances()})
+    figures = [measured(root, data, method, style, styles) for method in METHODS for style in styles]
+    keep("final_size", {"sizes": SIZES, "runs": figures, "circumstances": circumstances()})
 
 
 def measured(root: Path, data: Path, method: str, style: str, styles: Sequence[str]) -> dict[str, Any]:
     """Accuracy by size on a part of the drawings of the source styles, and of the left-out style."""
     out = root / f"{method}-{style}"
-    own = {"method": method, "seed": 0, "data": {"held_out": (HELD_OUT, style)}}
+    run_settings = {"method": method, "seed": 0, "data": {"held_out": (HELD_OUT, style)}}
     if not (out / "evaluation.json").exists():
         storage = StoragePaths(root / "cache", root / "vectors.sqlite")
-        settings = merge(merge(SETTINGS, WITH_TEACHER), own)
+        settings = merge(merge(SETTINGS, WITH_TEACHER), run_settings)
         vl2v.distill(data, TEACHER, STUDENT, out=out, storage=storage, settings=settings, report=False)
     student = vl2v.Student.load(out)
     sources = [path for name in styles if name != style for path in files_of(data, name)[::4]]

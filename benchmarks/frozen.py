@@ -49,11 +49,11 @@ class Trial:
 
 def compare(size: int) -> dict[str, Any]:
     """Return the median seconds of a step, and the median and quartiles of the ratio over the rounds."""
-    whole, frozen = Trial(0.0, size), Trial(SHARE, size)
+    full, frozen = Trial(0.0, size), Trial(SHARE, size)
     for _ in range(ROUNDS + 2):
-        whole.step()
+        full.step()
         frozen.step()
-    pairs = list(zip(whole.seconds[2:], frozen.seconds[2:], strict=True))
+    pairs = list(zip(full.seconds[2:], frozen.seconds[2:], strict=True))
     low, middle, high = statistics.quantiles([a / b for a, b in pairs], n=4)
     medians = [statistics.median(times) for times in zip(*pairs, strict=True)]
     print(f"{size} px: {medians[0]:.3f} s, frozen {medians[1]:.3f} s, ratio {middle:.2f} ({low:.2f} to {high:.2f})")

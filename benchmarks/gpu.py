@@ -131,8 +131,8 @@ def compare(sides: Sides, steps: int, rounds: int, deadline: float) -> dict[str,
     pairs: list[tuple[float, float]] = []
     while not pairs or (len(pairs) < rounds and time.perf_counter() < deadline):
         pairs.append((sides.bare_steps(steps), sides.ours_steps(steps)))
-    bare, ours = (list(side) for side in zip(*pairs, strict=True))
-    return {"bare_s": spread(bare), "ours_s": spread(ours), "ratio": spread([b / o for b, o in pairs])}
+    bare, tuned = (list(side) for side in zip(*pairs, strict=True))
+    return {"bare_s": spread(bare), "ours_s": spread(tuned), "ratio": spread([b / o for b, o in pairs])}
 
 
 def accelerator_of(device: str) -> Accelerator:
@@ -164,10 +164,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, tuned(accelerator.device):
         for number, (name, batch) in enumerate(pairs, 1):
             sides = Sides(name, a.size, batch, workers, accelerator, Path(scratch))
-            found = compare(sides, a.steps, a.rounds, start + a.seconds * number / len(pairs))
-            results[f"{name}, {batch}"] = found
-            cells = [f"{found[key]['median']:.4f}" for key in ("bare_s", "ours_s")]  # type: ignore[index]
-            print(f"| {name} | {batch} | {' | '.join(cells)} | {found['ratio']['median']:.3f} |", flush=True)  # type: ignore[index]
+            figures = compare(sides, a.steps, a.rounds, start + a.seconds * number / len(pairs))
+            results[f"{name}, {batch}"] = figures
+            cells = [f"{figures[key]['median']:.4f}" for key in ("bare_s", "ours_s")]  # type: ignore[index]
+            print(f"| {name} | {batch} | {' | '.join(cells)} | {figures['ratio']['median']:.3f} |", flush=True)  # type: ignore[index]
     device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type
     setting = {**vars(a), "workers": workers, "device": device, "precision": accelerator.mixed_precision, "goal": GOAL}
     if not a.smoke:

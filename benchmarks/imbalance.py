@@ -134,9 +134,9 @@ def summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
             by_seed.setdefault(run["seed"], []).append(value)
         return str(Spread.of([fmean(values) for values in by_seed.values()]))
 
-    found = {name: {f"{e:g}": spread_of(name, e) for e in EXPONENTS} for name in ("validation", "target")}
-    found["target"]["auto"] = spread_of("auto", None)
-    return found
+    accuracies = {name: {f"{e:g}": spread_of(name, e) for e in EXPONENTS} for name in ("validation", "target")}
+    accuracies["target"]["auto"] = spread_of("auto", None)
+    return accuracies
 
 
 def main() -> None:
@@ -147,7 +147,7 @@ def main() -> None:
     folder = need_shared()
     torch.set_num_threads(1)
     context, started = circumstances(range(a.seeds)), time.process_time()
-    images, found = load(folder), {}
+    images, accuracies = load(folder), {}
     for method, title in METHODS.items():
         config = config_of(folder, method)
         runs = [
@@ -155,8 +155,10 @@ def main() -> None:
             for seed in range(a.seeds)
             for target in range(len(DOMAINS))
         ]
-        found[title] = summary(runs) | {"runs": runs}
-    keep("imbalance", {"context": context, "cpu_seconds": round(time.process_time() - started, 1), "probes": found})
+        accuracies[title] = summary(runs) | {"runs": runs}
+    keep(
+        "imbalance", {"context": context, "cpu_seconds": round(time.process_time() - started, 1), "probes": accuracies}
+    )
 
 
 if __name__ == "__main__":

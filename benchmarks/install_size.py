@@ -23,7 +23,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-USES = {  # requirements by what would not work without them
+USES = {  # requirements by the feature that needs them
     "training, prediction": ("torch", "torchvision", "timm", "accelerate"),
     "figures of reports": ("matplotlib",),
     "models of the hub": ("huggingface-hub", "timm", "accelerate"),

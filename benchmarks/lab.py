@@ -32,7 +32,7 @@ VARIANTS = HERE / "lab_variants.json"
 
 
 def main() -> None:
-    """Parse the command line and do what it says."""
+    """Parse the command line and run the command."""
     a = _arguments()
     if a.command == "table":
         from lab_parts.table import show
@@ -63,14 +63,14 @@ def queued(file: Path, variants: dict[str, Variant]) -> list[Job]:
     jobs: list[Job] = []
     for group in json.loads(file.read_text()):
         dataset, teacher = group.get("dataset", "pacs"), group.get("teacher", "simulated")
-        places = [tuple(p) for p in group.get("removed", ())] or removals(
+        removed_sets = [tuple(p) for p in group.get("removed", ())] or removals(
             group.get("domains", 4), group.get("mode", "target"), tuple(group.get("targets", ()))
         )
         jobs += [
             Job(variants[name], dataset, teacher, removed, seed)
             for seed in group.get("seeds", [0])
             for name in group["names"]
-            for removed in places
+            for removed in removed_sets
         ]
     return jobs
 

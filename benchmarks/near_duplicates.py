@@ -85,7 +85,7 @@ CHANGES: dict[str, Change] = {
 def of_copies(vendor: SimulatedVendor, pixels: NDArray[np.uint8], files: list[Path], chosen: NDArray[np.int64],
               embeddings: NDArray[np.float32]) -> dict[str, dict[str, float]]:  # fmt: skip
     """Shares of the copies of chosen images that are found, by change."""
-    found = {}
+    figures = {}
     for name, change in CHANGES.items():
         data = []
         for row in chosen:
@@ -94,25 +94,25 @@ def of_copies(vendor: SimulatedVendor, pixels: NDArray[np.uint8], files: list[Pa
             data.append(out.getvalue())
         copies = vendor.embed_images(data)
         both = np.concatenate([pixels, np.stack([square(decode(part), SIZE) for part in data])])
-        ours = np.arange(len(pixels), len(both))
+        copy_rows = np.arange(len(pixels), len(both))
         pairs, _ = near.neighbours(
             near.EmbeddingRows(copies, np.arange(len(copies))),
             near.EmbeddingRows(embeddings, np.arange(len(embeddings))),
         )
-        nearest = np.zeros(len(ours), bool)
+        nearest = np.zeros(len(copy_rows), bool)
         nearest[pairs[pairs[:, 1] == chosen[pairs[:, 0]], 0]] = True
-        aligned = aligned_correlations(both, ours, chosen) >= CORRELATION
-        hashed = near.near_duplicates(both, ours, np.arange(len(pixels))).pairs
-        by_hash = np.mean(np.isin(np.arange(len(ours)), hashed[:, 0]))
+        aligned = aligned_correlations(both, copy_rows, chosen) >= CORRELATION
+        hashed = near.near_duplicates(both, copy_rows, np.arange(len(pixels))).pairs
+        by_hash = np.mean(np.isin(np.arange(len(copy_rows)), hashed[:, 0]))
         cosines = (copies * embeddings[chosen]).sum(1)
-        found[name] = {
+        figures[name] = {
             "cosine of 0.98": float((cosines >= 0.98).mean()),
             "among the nearest": float(nearest.mean()),
             "found by embeddings": float((nearest & aligned).mean()),
             "found by the hash": float(by_hash),
         }
-        print(name, found[name], flush=True)
-    return found
+        print(name, figures[name], flush=True)
+    return figures
 
 
 def of_others(

@@ -35,18 +35,18 @@ MODELS: dict[str, tuple[Callable[[Curve], Curve], int]] = {"square root": (np.sq
 
 def left_out_curve(trial: Trial, queried: NDArray[np.bool_]) -> Curve:
     """Accuracy on each source domain that was left out, with each of `PARTS` of the embeddings, [sources, parts]."""
-    bought = np.flatnonzero(queried)
+    purchased = np.flatnonzero(queried)
     curve = np.zeros((len(trial.groups), ORDERS, len(PARTS)))
     for source, left_out in enumerate(trial.groups):
         others = [group for group in trial.groups if group is not left_out]
         for order in range(ORDERS):
-            turns = np.random.default_rng([trial.seed, order]).permutation(bought)
+            turns = np.random.default_rng([trial.seed, order]).permutation(purchased)
             for i, part in enumerate(PARTS):
                 if order and part in (0, 1):
                     curve[source, order, i] = curve[source, 0, i]
                     continue
                 some = np.zeros(len(queried), bool)
-                some[turns[: round(part * len(bought))]] = True
+                some[turns[: round(part * len(purchased))]] = True
                 curve[source, order, i] = trial.fitted(some, IMAGE_WEIGHT, others)(trial.rows[left_out])
     return np.asarray(curve.mean(axis=1))
 

@@ -57,12 +57,12 @@ RATE = {"distill": {"learning_rate": 1e-4}}  # of the one-seed grids, the same f
 
 @dataclass(frozen=True)
 class Plan:
-    """A grid to be filled in with places.
+    """A grid without paths.
 
     Attributes:
         methods: by name.
         variants: further rows.
-        vendor: ``file`` (the simulated vendor's vectors), ``asked`` (the vendor itself), or ``offline``.
+        vendor: ``file`` (embeddings of the simulated vendor), ``asked`` (the vendor itself), or ``offline``.
         prompts: chosen by the source domains' zero-shot accuracy; for every target the three others agree.
         seeds: the seeds.
         rates: candidates of the learning rate, or none.
@@ -83,7 +83,7 @@ class Plan:
 
 
 def adip(title: str, **settings: Any) -> Variant:
-    """VL2V-ADiP with settings of its own."""
+    """VL2V-ADiP with different settings."""
     return Variant(title=title, settings={"method": "adip", **settings})
 
 
@@ -158,13 +158,13 @@ def make_sweep(name: str, out: Path, folder: Path) -> Sweep:
     plan, dataset = GRIDS[name], out / "task"
     root = link_images(folder, dataset)
     spec = {"offline": "offline:", "asked": "simulated:"}.get(plan.vendor) or f"file:{vectors_file(folder, dataset)}"
-    places = {
+    paths = {
         "data": {"root": str(root)},
         "teacher": {"spec": spec, "prompts": plan.prompts},
         "student": {"spec": student(folder)},
     }
     grid = Grid(
-        settings=merge(merge(SETTINGS, plan.settings), places),
+        settings=merge(merge(SETTINGS, plan.settings), paths),
         variants=make_variants(plan.methods, plan.variants),
         domains=DOMAINS,
         targets=DOMAINS,

@@ -30,11 +30,11 @@ def restore_jobs(grid: str, out: Path) -> None:
     """Restore saved jobs that are not in the folder, without their students and predictions."""
     saved = RESULTS / f"pacs-{grid}.jsonl"
     for line in saved.read_text(encoding="utf-8").splitlines() if saved.is_file() else ():
-        found = json.loads(line)
-        run = RunFolder(out / grid / JOBS / found["job"])
+        record = json.loads(line)
+        run = RunFolder(out / grid / JOBS / record["job"])
         if run.path.exists():
             continue
         run.path.mkdir(parents=True)
-        run.config_file.write_text(yaml.safe_dump(found["config"]), encoding="utf-8")
-        write_json(run.evaluation_file, found["evaluation"])
-        write_json(run.path / "job.json", found["facts"])
+        run.config_file.write_text(yaml.safe_dump(record["config"]), encoding="utf-8")
+        write_json(run.evaluation_file, record["evaluation"])
+        write_json(run.path / "job.json", record["facts"])

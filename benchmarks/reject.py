@@ -97,20 +97,22 @@ def patterns(folder: Path, count: int = 240) -> list[Path]:
 def drawings(folder: Path, count: int = 400) -> list[Path]:
     """Sample the demo's drawings of things that are no class of PACS."""
     root = draw(folder)
-    found = sorted(path for style in root.iterdir() for name in UNRELATED for path in (style / name).glob("*.png"))
-    return [found[i] for i in np.sort(np.random.default_rng(0).permutation(len(found))[:count])]
+    paths_found = sorted(
+        path for style in root.iterdir() for name in UNRELATED for path in (style / name).glob("*.png")
+    )
+    return [paths_found[i] for i in np.sort(np.random.default_rng(0).permutation(len(paths_found))[:count])]
 
 
 def images_of(run: Path, out: Path) -> dict[str, list[Path]]:
     """Return the images of a run by group; those of the held-out class were not used in training."""
     saved, root = read_predictions(RunFolder(run).predictions_file), out / "task" / "PACS"
     groups = {"sources": saved.of(saved.role == IN_DOMAIN), "target": saved.of(saved.role == OUT_OF_DOMAIN)}
-    found = {name: [root / path for path in part.path] for name, part in groups.items()}
+    paths_found = {name: [root / path for path in part.path] for name, part in groups.items()}
     target = groups["target"].domain[0]
     rest = [domain for domain in DOMAINS if domain != target]
     for name, domains in (("held-out class, sources", rest), ("held-out class, target", [target])):
-        found[name] = [path for domain in domains for path in sorted((root / domain / run.name).iterdir())]
-    return found | {
+        paths_found[name] = [path for domain in domains for path in sorted((root / domain / run.name).iterdir())]
+    return paths_found | {
         "drawings": drawings(out / "drawings"),
         "patterns": patterns(out / "patterns"),
     }
@@ -169,20 +171,20 @@ def measure_run(run: Path, out: Path, embeddings: dict[str, NDArray[np.float32]]
     with np.load(out / f"{run.name}.npz") as arrays:
         rows = {name: arrays[name] for name in arrays}
     logits = {name: logits_of(student, part) for name, part in rows.items()}
-    found: dict[str, Any] = {"texts": len(trust.negatives.texts), "temperature": trust.temperature}
+    paths_found: dict[str, Any] = {"texts": len(trust.negatives.texts), "temperature": trust.temperature}
     unnamed, _ = fitted(run, out, embeddings, without=run.name)
     for name, fit, score in [(score, trust, score) for score in ALL_SCORES] + [(UNNAMED, unnamed, NEGATIVES)]:
         values = {group: fit.scores(logits[group], score, rows[group]) for group in rows}
         least = fit.threshold(score, 0.95)
-        found[name] = {"target accepted": float((values["target"] >= least).mean())}
+        paths_found[name] = {"target accepted": float((values["target"] >= least).mean())}
         for known, unknown in PAIRS:
-            own = np.sort(values[known])[::-1][int(np.ceil(0.95 * len(values[known]))) - 1]
-            found[name][f"{known}: {unknown}"] = {
+            threshold = np.sort(values[known])[::-1][int(np.ceil(0.95 * len(values[known]))) - 1]
+            paths_found[name][f"{known}: {unknown}"] = {
                 "auroc": auroc(values[known], values[unknown]),
-                "fpr": float((values[unknown] >= own).mean()),
+                "fpr": float((values[unknown] >= threshold).mean()),
                 "accepted": float((values[unknown] >= least).mean()),
             }
-    return found
+    return paths_found
 
 
 def measure(folder: Path, out: Path) -> None:

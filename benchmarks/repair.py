@@ -76,10 +76,10 @@ def measure(jobs: Path, out: Path) -> None:
         plan = plan_repair(
             job, config.data.root / target, out / "runs" / job.name, storage=storage, progress=LogLines(), budget="0"
         )
-        found = repair(plan, progress=LogLines(), report=False)
-        place = out_of_domain(found.folder, target, plan)
+        repaired = repair(plan, progress=LogLines(), report=False)
+        site = out_of_domain(repaired.folder, target, plan)
         old = out_of_domain(job, target, plan)
-        values = {"target": target, "seed": config.seed, "place": {"old": old, "new": place}} | found.to_dict()
+        values = {"target": target, "seed": config.seed, "place": {"old": old, "new": site}} | repaired.to_dict()
         for key in ("run", "student"):
             del values[key]
         figures.parent.mkdir(parents=True, exist_ok=True)
@@ -110,23 +110,23 @@ def control(out: Path) -> None:
         with closing(EmbeddingStore(storage.store)) as store:
             export_embeddings(plan, store, out / "work")
         write_slots(plan, out / "work")
-        bought = BoughtEmbeddings.load(plan, out / "work")
-        data = TrainingData.build(plan, bought, evaluation_domains(plan, bought), out / "work")
+        embeddings = BoughtEmbeddings.load(plan, out / "work")
+        data = TrainingData.build(plan, embeddings, evaluation_domains(plan, embeddings), out / "work")
         backbone, accelerator = plan.student_backbone, make_accelerator(config)
         cache = FeatureCache(data.cache, backbone, data.pixels)
         features = cache.of(data.slots, accelerator, Silent(), "features")[data.slots]
         new = {row.tobytes() for row in plan.examples.digests[plan.examples.groups[-1]]}
         there = [r for r in plan.dataset.rows_of(target) if plan.dataset.digests[r].tobytes() not in new]
         chosen = np.random.default_rng(0).permutation(there)[:600]
-        sample, found = (plan.dataset.digests[chosen], plan.dataset.labels[chosen]), {}
+        sample, repaired = (plan.dataset.digests[chosen], plan.dataset.labels[chosen]), {}
         without = replace(data, groups=data.groups[:-1], shares=data.shares[:-1])
         for name, part in (("with", data), ("without", without)):
             layer = torch.nn.Linear(backbone.features, data.head.shape[1])
             solve(layer, features, part, config)
             student = Student(backbone, layer, data.head, plan.dataset.names, data.logit_scale)
-            found[name] = accuracy(student, *sample, storage)
+            repaired[name] = accuracy(student, *sample, storage)
         earlier = accuracy(Student.load(config.repair.run), *sample, storage) if config.repair else 0.0
-        rows.append({"target": target, "seed": config.seed, "before": earlier} | found)
+        rows.append({"target": target, "seed": config.seed, "before": earlier} | repaired)
         print(rows[-1], flush=True)
     keep("repair-control", {"students": rows, "circumstances": circumstances(sorted({r["seed"] for r in rows}))})
 
@@ -175,25 +175,25 @@ def choose(jobs: Path, out: Path) -> None:
                 make_config(None, settings), run, resume=RunFolder(run).config_file.exists(), storage=storage,
                 progress=LogLines(), report=False,
             )  # fmt: skip
-        for place, target in (pair, pair[::-1]):
+        for site, target in (pair, pair[::-1]):
             for name, changes in CANDIDATES.items():
-                file = out / "chosen" / f"{target}-{place}-{name.replace(', ', '-').replace(' ', '_')}.json"
+                file = out / "chosen" / f"{target}-{site}-{name.replace(', ', '-').replace(' ', '_')}.json"
                 if not file.exists():
-                    values = candidate(run, place, changes, file.with_suffix(""), storage)
-                    file.write_text(json.dumps({"target": target, "place": place, "settings": name, "rows": values}))
+                    values = candidate(run, site, changes, file.with_suffix(""), storage)
+                    file.write_text(json.dumps({"target": target, "place": site, "settings": name, "rows": values}))
                     print(file.stem, json.dumps(values), flush=True)
 
 
 def candidate(
-    run: Path, place: str, changes: dict[str, Any], out: Path, storage: StoragePaths
+    run: Path, site: str, changes: dict[str, Any], out: Path, storage: StoragePaths
 ) -> list[dict[str, float]]:
     """Repair a student with changed settings: accuracy at the place and on the sources, by share of trained weights."""
     data = RunFolder(run).config().data
     settings = nested(changes)
-    plan = plan_repair(run, data.root / place, out, storage=storage, progress=LogLines(), budget="0", settings=settings)
+    plan = plan_repair(run, data.root / site, out, storage=storage, progress=LogLines(), budget="0", settings=settings)
     student = repair(plan, progress=LogLines(), report=False).student
     start, end = plan.student.backbone.state_dict(), {k: v.clone() for k, v in student.backbone.state_dict().items()}
-    samples = dict(sampled(plan, place, storage))
+    samples = dict(sampled(plan, site, storage))
     rows = [{"share": -1.0} | {name: accuracy(plan.student, *sample, storage) for name, sample in samples.items()}]
     for share in SHARES:
         mixed = {k: v.lerp(end[k], share) if v.is_floating_point() else end[k] for k, v in start.items()}
@@ -202,13 +202,13 @@ def candidate(
     return rows
 
 
-def sampled(plan: RepairPlan, place: str, storage: StoragePaths) -> Iterator[tuple[str, tuple[Any, Any]]]:
+def sampled(plan: RepairPlan, site: str, storage: StoragePaths) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """Digests and labels of 600 images of the place that are not queried, and of 600 validation images."""
     config, generator = plan.config, np.random.default_rng(0)
     with closing(FileIndex(storage.cache / "files.sqlite")) as index:
         dataset, *_ = read_datasets(list_folder(config.data), config.data, index, None, Silent())
     queried = {row.tobytes() for part in (plan.trained, plan.checked) for row in part.digests}
-    there = [row for row in dataset.rows_of(place) if dataset.digests[row].tobytes() not in queried]
+    there = [row for row in dataset.rows_of(site) if dataset.digests[row].tobytes() not in queried]
     split = split_dataset(dataset, config.data, config.seed)
     for name, rows in (("place", np.array(there)), ("sources", np.concatenate(list(split.validation.values())))):
         chosen = generator.permutation(rows)[:600]

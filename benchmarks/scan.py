@@ -65,9 +65,10 @@ def main() -> None:
         write_images(a.scratch, max(a.rows))
         made = time.process_time() - made
         if a.against:
-            found = compare(a.scratch, max(a.rows), a.dimension, a.against, a.rounds)
+            measured = compare(a.scratch, max(a.rows), a.dimension, a.against, a.rounds)
             keep(
-                "scan_compared", {"setting": setting | {"rows": max(a.rows)}, **found, "circumstances": circumstances()}
+                "scan_compared",
+                {"setting": setting | {"rows": max(a.rows)}, **measured, "circumstances": circumstances()},
             )
             return
         figures = {f"{rows:,} rows": measure(a.scratch, rows, a.dimension) for rows in sorted(a.rows)}
@@ -129,14 +130,18 @@ def write_teacher(root: Path, rows: int, dimension: int) -> Path:
 
 def measure(root: Path, rows: int, dimension: int) -> dict[str, Any]:
     """Measure the scan alone and the quote, each twice, in child processes."""
-    table, teacher, places = write_table(root, rows), write_teacher(root, rows, dimension), root / f"places-{rows}"
-    quote = quote_command(table, teacher, places)
-    scan = ["-c", SCAN, str(table), str(places)]
+    table, teacher, storage_folder = (
+        write_table(root, rows),
+        write_teacher(root, rows, dimension),
+        root / f"storage-{rows}",
+    )
+    quote = quote_command(table, teacher, storage_folder)
+    scan = ["-c", SCAN, str(table), str(storage_folder)]
     figures: dict[str, Any] = {}
     for name, command in (("scan", scan), ("quote", quote)):
         for call in ("first", "second"):
-            found, output = child([sys.executable, *command])
-            figures[f"{name}, {call} call"] = found
+            measured, output = child([sys.executable, *command])
+            figures[f"{name}, {call} call"] = measured
             images = json.loads(output)["disk_bytes"]["pixel cache"] // (SIZE * SIZE * 3) if name == "quote" else output
             if int(images) != rows:
                 raise AssertionError(f"{images} images in place of {rows}")
@@ -153,8 +158,8 @@ def compare(root: Path, rows: int, dimension: int, earlier: Path, rounds: int) -
         for version, source in versions.items():
             command = quote_command(table, teacher, root / f"{version}-{turn}")
             for call in ("first", "second"):
-                found, _ = child([sys.executable, *command], {"PYTHONPATH": str(source)})
-                runs.append({"version": version, "call": call, **found})
+                measured, _ = child([sys.executable, *command], {"PYTHONPATH": str(source)})
+                runs.append({"version": version, "call": call, **measured})
     times = {
         (version, call): statistics.median(r["cpu_s"] for r in runs if (r["version"], r["call"]) == (version, call))
         for version in versions
@@ -164,16 +169,16 @@ def compare(root: Path, rows: int, dimension: int, earlier: Path, rounds: int) -
     return {"runs_in_order": runs, "cpu_after_to_before": ratios}
 
 
-def quote_command(table: Path, teacher: Path, places: Path) -> list[str]:
-    """The arguments of Python for a quote with a cache and a store in the folder `places`."""
+def quote_command(table: Path, teacher: Path, storage_folder: Path) -> list[str]:
+    """Return the arguments of Python for a quote with a cache and a store in `storage_folder`."""
     return [
         *("-m", "vl2v", "quote", str(table), "--teacher", f"file:{teacher}", "--size", str(SIZE), "--json"),
-        *("--cache", str(places / "cache"), "--store", str(places / "store.sqlite")),
+        *("--cache", str(storage_folder / "cache"), "--store", str(storage_folder / "store.sqlite")),
     ]
 
 
 def child(command: list[str], environment: Mapping[str, str] | None = None) -> tuple[dict[str, float], str]:
-    """Run a command; its CPU seconds (user and system) and its greatest resident memory, and what it printed."""
+    """Run a command; return its CPU seconds (user and system), its peak resident memory, and its output."""
     start = time.perf_counter()
     launch = [sys.executable, "-S", "-c", LAUNCH, *command]
     variables = {**os.environ, **(environment or {})}

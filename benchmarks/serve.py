@@ -124,11 +124,11 @@ def main() -> None:
     files = [path.read_bytes() for path in random.Random(0).sample(paths, min(64, len(paths)))]
     model, before = vl2v_runtime.load(chosen.run, threads=1), circumstances()
     with served(serve, chosen.run) as (port, _):
-        found = in_turn(model, port, files, chosen.pairs)
-        found["bare_per_second"] = bare_rate(model, files, chosen.seconds)
-        found["clients"] = {str(n): together(port, files, n, chosen.seconds) for n in CLIENTS}
+        figures = in_turn(model, port, files, chosen.pairs)
+        figures["bare_per_second"] = bare_rate(model, files, chosen.seconds)
+        figures["clients"] = {str(n): together(port, files, n, chosen.seconds) for n in CLIENTS}
     size = {"image_size": model.size, "classes": len(model.classes), "file_kb": sum(map(len, files)) / len(files) / 1e3}
-    keep("serve", {**found, **size, "goal_ms": 5.0, "circumstances": before})
+    keep("serve", {**figures, **size, "goal_ms": 5.0, "circumstances": before})
 
 
 if __name__ == "__main__":

@@ -72,10 +72,14 @@ def flipped(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return wrong
 
 
-def quality(found: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> dict[str, float]:
+def quality(suspects: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> dict[str, float]:
     """Precision and recall of a selection."""
-    both = int((found & wrong).sum())
-    return {"precision": both / max(int(found.sum()), 1), "recall": both / int(wrong.sum()), "found": int(found.sum())}
+    both = int((suspects & wrong).sum())
+    return {
+        "precision": both / max(int(suspects.sum()), 1),
+        "recall": both / int(wrong.sum()),
+        "found": int(suspects.sum()),
+    }
 
 
 def unseen_accuracy(m: dict[str, Any], labels: NDArray[np.int64], rows: NDArray[np.bool_]) -> float:
@@ -115,8 +119,8 @@ def main() -> None:
     m = prepared(scratch)
     trials = [trial(m, seed) for seed in SEEDS]
     original = judge(m["teacher"], m["embeddings"], m["features"], m["labels"]).rejected
-    table = {f"{who} {what}": spread([t[who][what] for t in trials])
-             for who in ("both", "teacher alone") for what in ("precision", "recall", "found")}  # fmt: skip
+    table = {f"{classifier} {what}": spread([t[classifier][what] for t in trials])
+             for classifier in ("both", "teacher alone") for what in ("precision", "recall", "found")}  # fmt: skip
     table |= {name: spread([t["probe on unseen domains"][name] for t in trials])
               for name in trials[0]["probe on unseen domains"]}  # fmt: skip
     figures = {

@@ -179,7 +179,7 @@ def main() -> None:
                     for way, trainer in trainers.items():
                         rates[situation][way].append(trainer.rate(a.seconds))
         numbers = {way: trainer.threads for way, trainer in trainers.items()}
-    found = {
+    summary = {
         situation: {
             "images_per_second": {way: spread(measured[way]) for way in WAYS},
             "before_over_one": ratio(measured, "before", "one"),
@@ -188,7 +188,7 @@ def main() -> None:
         }
         for situation, measured in rates.items()
     }
-    keep("threads", {"threads": numbers, **found, "circumstances": before})
+    keep("threads", {"threads": numbers, **summary, "circumstances": before})
     print(table(rates, numbers))
 
 

@@ -49,17 +49,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("grid", type=Path, help="a benchmark's folder with finished jobs")
     parser.add_argument("--embeddings", type=Path, help="keep them here, to compute them once")
-    given = parser.parse_args()
-    jobs = selected(given.grid)
-    found: dict[str, dict[int, dict[str, Figures]]] = defaultdict(lambda: defaultdict(dict))
+    arguments = parser.parse_args()
+    jobs = selected(arguments.grid)
+    measured: dict[str, dict[int, dict[str, Figures]]] = defaultdict(lambda: defaultdict(dict))
     for (method, target, seed), folder in jobs.items():
-        found[method][seed][target] = measure(read_answers(RunFolder(folder)))
+        measured[method][seed][target] = measure(read_answers(RunFolder(folder)))
     drift = {
-        target: measure_drift(folder, given.embeddings)
+        target: measure_drift(folder, arguments.embeddings)
         for (method, target, seed), folder in jobs.items()
         if (method, seed) == (DRIFT_METHOD, DRIFT_SEED)
     }
-    figures = {"methods": {method: summary(by_seed) for method, by_seed in found.items()}}
+    figures = {"methods": {method: summary(by_seed) for method, by_seed in measured.items()}}
     means = {key: fmean(row[key] for row in drift.values() if key in row) for key in next(iter(drift.values()), {})}
     about = {"method": DRIFT_METHOD, "seed": DRIFT_SEED, "mean": means, "targets": drift}
     keep("trust", figures | {"drift": about, "circumstances": circumstances(sorted({seed for *_, seed in jobs}))})
@@ -92,7 +92,7 @@ def measure(results: Predictions) -> Figures:
     assert trust is not None
     logits, labels = results.student[held_out], results.label[held_out]
     right = logits.argmax(axis=1) == labels
-    found = {
+    measured = {
         "temperature": trust.temperature,
         "in_domain_ece": reliability(probabilities(results.student[sources]), results.label[sources]).error,
         "in_domain_ece_calibrated": _crossed_ece(results),
@@ -104,15 +104,15 @@ def measure(results: Predictions) -> Figures:
     }
     for score in SCORES:
         curve = risk_coverage(trust.scores(logits, score), right)
-        found |= {f"aurc_{score}": curve.area, f"wrong_at_80_{score}": curve.at(0.8)}
+        measured |= {f"aurc_{score}": curve.area, f"wrong_at_80_{score}": curve.at(0.8)}
         inside = results.student[sources].argmax(axis=1) == results.label[sources]
-        found[f"in_domain_aurc_{score}"] = risk_coverage(trust.scores(results.student[sources], score), inside).area
+        measured[f"in_domain_aurc_{score}"] = risk_coverage(trust.scores(results.student[sources], score), inside).area
         for coverage in (0.95, 0.8):
             accepted = trust.accepts(logits, score, coverage)
-            found[f"answered_by_threshold_{100 * coverage:.0f}_{score}"] = float(accepted.mean())
-            found[f"wrong_by_threshold_{100 * coverage:.0f}_{score}"] = float(1 - right[accepted].mean())
-    error, sure = found["wrong"], 1 - found["wrong"]
-    return found | {"aurc_least_possible": error + sure * np.log(sure)}  # of Geifman et al., ICLR 2019
+            measured[f"answered_by_threshold_{100 * coverage:.0f}_{score}"] = float(accepted.mean())
+            measured[f"wrong_by_threshold_{100 * coverage:.0f}_{score}"] = float(1 - right[accepted].mean())
+    error, sure = measured["wrong"], 1 - measured["wrong"]
+    return measured | {"aurc_least_possible": error + sure * np.log(sure)}  # of Geifman et al., ICLR 2019
 
 
 def halves(results: Predictions) -> NDArray[np.bool_]:
@@ -140,24 +140,24 @@ def measure_drift(folder: Path, embeddings_folder: Path | None) -> Figures:
     embeddings = _embeddings(folder, results, embeddings_folder)
     sources, first = results.role == IN_DOMAIN, halves(results)
     names = list(dict.fromkeys(results.domain[sources].tolist()))
-    found: dict[str, list[float | None]] = defaultdict(list)
+    measured: dict[str, list[float | None]] = defaultdict(list)
     for fitted in (first, sources & ~first):
         reference = fit_reference(embeddings[fitted], results.domain[fitted], results.answers[fitted])
         assert reference is not None
         unseen = sources & ~fitted
         for size in SIZES:
             parts = [unseen & (results.domain == name) for name in names]
-            found[f"false_alarms_{size}"] += [share_unusual(reference, embeddings[part], size) for part in parts]
-            found[f"false_alarms_mixed_{size}"].append(share_unusual(reference, embeddings[unseen], size))
+            measured[f"false_alarms_{size}"] += [share_unusual(reference, embeddings[part], size) for part in parts]
+            measured[f"false_alarms_mixed_{size}"].append(share_unusual(reference, embeddings[unseen], size))
         cells = [unseen & (results.domain == n) & (results.label == k) for n in names for k in np.unique(results.label)]
-        found["false_alarms_one_class_8"] += [share_unusual(reference, embeddings[c], ONE_CLASS, 50) for c in cells]
+        measured["false_alarms_one_class_8"] += [share_unusual(reference, embeddings[c], ONE_CLASS, 50) for c in cells]
     reference = fit_reference(embeddings[sources], results.domain[sources], results.answers[sources])
     assert reference is not None
     for size in SIZES:
-        found[f"detections_{size}"].append(
+        measured[f"detections_{size}"].append(
             share_unusual(reference, embeddings[results.role == OUT_OF_DOMAIN], size, 500)
         )
-    return {key: fmean(value for value in values if value is not None) for key, values in found.items()}
+    return {key: fmean(value for value in values if value is not None) for key, values in measured.items()}
 
 
 def _embeddings(folder: Path, results: Predictions, keep_in: Path | None) -> NDArray[np.float32]:
@@ -176,9 +176,9 @@ def _embeddings(folder: Path, results: Predictions, keep_in: Path | None) -> NDA
 def summary(by_seed: Mapping[int, Mapping[str, Figures]]) -> dict[str, Any]:
     """Return means over seeds with standard errors, for the mean over targets and for each target."""
     targets = sorted({target for by_target in by_seed.values() for target in by_target})
-    whole = [by_target for by_target in by_seed.values() if len(by_target) == len(targets)]
+    complete = [by_target for by_target in by_seed.values() if len(by_target) == len(targets)]
     each = {t: _spreads([by[t] for by in by_seed.values() if t in by]) for t in targets}
-    mean = [{key: fmean(by[t][key] for t in targets) for key in by[targets[0]]} for by in whole]
+    mean = [{key: fmean(by[t][key] for t in targets) for key in by[targets[0]]} for by in complete]
     return {"mean": _spreads(mean), "targets": each}
 
 

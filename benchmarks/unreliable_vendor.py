@@ -1,4 +1,4 @@
-"""10,000 images bought from a vendor on a real socket that answers every fifth request badly; both bills compared."""
+"""Buy 10,000 images from a vendor on a real socket with 20% bad answers, and compare ledger and bill."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def main() -> None:
         wire = open_wire(f"{vendor.url}#timeout=0.3")
         teacher = HttpTeacher(wire, patience=Patience(first=0.01, longest=0.1), rng=random.Random(0))
         start = time.perf_counter()
-        bought = Buyer(teacher, store, Budget(exact), "benchmark").images(digests, contents.__getitem__, "training")
+        purchased = Buyer(teacher, store, Budget(exact), "benchmark").images(digests, contents.__getitem__, "training")
         seconds = time.perf_counter() - start
         meter, entries = vendor.meter, Ledger(store).entries()
         right = np.array_equal(store.images(teacher.describe(), digests), np.stack([*map(answer_to, contents)]))
-        spent = sum((entry.cost for entry in entries), Decimal(0))
+        ledger_cost = sum((entry.cost for entry in entries), Decimal(0))
         keep(
             "unreliable_vendor",
             {
                 "setting": vars(a) | {"faults": FAULTS, "budget": f"{exact:f}"},
-                "bought": bought,
+                "bought": purchased,
                 "vectors_all_right": right,
                 "seconds": round(seconds, 1),
                 "requests": meter.requests,
@@ -58,7 +58,7 @@ def main() -> None:
                 "images_billed": sum(meter.inputs.values()),
                 "distinct_images_billed": len(meter.inputs),
                 "billed_by_the_vendor": f"{meter.money:f}",
-                "spent_by_the_ledger": f"{spent:f}",
+                "spent_by_the_ledger": f"{ledger_cost:f}",
                 "ledger_entries_by_state": dict(Counter(entry.state for entry in entries)),
                 "circumstances": circumstances(),
             },

@@ -41,8 +41,8 @@ SETTINGS = merge(reject.SETTINGS, {"student": {"size": 128}, "distill": {"steps"
 def measure(folder: Path, out: Path, pair: tuple[str, ...]) -> dict[str, Any]:
     """One run without a pair of classes, unless it exists already, and return its results."""
     run = run_without_classes(folder, out, "+".join(pair), TARGET, pair, SETTINGS)
-    found = read_json(run / "evaluation.json")
-    return {"unseen_classes": found["unseen_classes"], "training_classes": found["means"]}
+    evaluation = read_json(run / "evaluation.json")
+    return {"unseen_classes": evaluation["unseen_classes"], "training_classes": evaluation["means"]}
 
 
 def by_share(run: Path, out: Path, texts: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
@@ -56,19 +56,19 @@ def by_share(run: Path, out: Path, texts: dict[str, Any]) -> dict[str, dict[str,
         further = student.logit_scale * rows[name] @ new.T
         return np.concatenate([logits_of(student, rows[name]), further], axis=1).astype(np.float32)
 
-    found: dict[str, dict[str, list[float]]] = {}
+    by_share_and_target: dict[str, dict[str, list[float]]] = {}
     known, count = logits("sources"), len(student.classes)
     for share in SHARES:
         offset = new_class_offset(known[:, :count], known[:, count:], share)
         shift = np.float32(offset) * (np.arange(count + 1) == count)
-        found[f"{share:g}"] = figures = {}
+        by_share_and_target[f"{share:g}"] = figures = {}
         for name, role in (("sources", IN_DOMAIN), ("target", OUT_OF_DOMAIN)):
             labels = saved.of(saved.role == role).label
             unseen = logits(f"held-out class, {name}")
             every = np.concatenate([logits(name), unseen]) + shift
             one = accuracies(every, np.concatenate([labels, np.full(len(unseen), count)]), count)
             figures[name] = [one.seen or 0.0, one.unseen or 0.0, one.harmonic or 0.0]
-    return found
+    return by_share_and_target
 
 
 def compare_shares(folder: Path, out: Path) -> None:

@@ -62,13 +62,13 @@ def know_tiny(folder: Path) -> None:
 
 def photographs() -> list[bytes]:
     """JPEG files of 224 x 224 smooth random colours, about 10 kB each."""
-    found = []
+    figures = []
     for seed in range(FILES):
         values = np.random.default_rng(seed).integers(0, 256, (14, 14, 3), dtype=np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(values).resize((224, 224), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
-        found.append(buffer.getvalue())
-    return found
+        figures.append(buffer.getvalue())
+    return figures
 
 
 def bare_rate(teacher: Teacher, files: list[bytes], seconds: float) -> tuple[float, float]:
@@ -148,7 +148,7 @@ def main() -> None:
     seconds, name = chosen.seconds, "tiny" if chosen.tiny else MODEL
     before, files = circumstances(), photographs()
     with tempfile.TemporaryDirectory() as scratch:
-        weights, db = Path(scratch) / "clip.safetensors", f"sqlite:///{scratch}/books.sqlite"
+        weights, db = Path(scratch) / "clip.safetensors", f"sqlite:///{scratch}/accounts.sqlite"
         torch.manual_seed(0)
         know_tiny(Path(scratch))
         model = import_open_clip("This benchmark").create_model(name)
@@ -158,30 +158,30 @@ def main() -> None:
         keys = [Accounts(engine).create(f"client {i}", Price(Decimal("0.6")))[1] for i in range(CLIENTS)]
         bare = [bare_rate(teacher, files, seconds / 3)]
         with served(serve, name, str(weights), db) as (port, process):
-            own, others = time.process_time(), cpu_seconds(process)
-            found = asyncio.run(load(f"http://127.0.0.1:{port}", teacher.describe().identity, keys, files, seconds))
-            own, others = time.process_time() - own, cpu_seconds(process) - others
+            own_seconds, others = time.process_time(), cpu_seconds(process)
+            figures = asyncio.run(load(f"http://127.0.0.1:{port}", teacher.describe().identity, keys, files, seconds))
+            own_seconds, others = time.process_time() - own_seconds, cpu_seconds(process) - others
         bare.append(bare_rate(teacher, files, seconds / 3))
-        with engine.connect() as books:
-            rows = books.execute(select(func.count(), func.sum(bills.c.images), func.sum(bills.c.cost_nano))).one()
-    found |= {
+        with engine.connect() as database:
+            rows = database.execute(select(func.count(), func.sum(bills.c.images), func.sum(bills.c.cost_nano))).one()
+    figures |= {
         "billed_requests": rows[0],
         "billed_images": int(rows[1]),
         "billed_cost": str(Decimal(int(rows[2])) / 10**9),
         "bare_images_per_second": [rate[0] for rate in bare],
         "bare_images_per_cpu_second": [rate[1] for rate in bare],
-        "images_per_server_cpu_second": found["images"] / others,
-        "ratio_by_clock": found["images_per_second"] / (sum(rate[0] for rate in bare) / 2),
-        "ratio_by_cpu": found["images"] / others / (sum(rate[1] for rate in bare) / 2),
-        "server_cpu_share": others / found["seconds"],
-        "clients_cpu_share": own / found["seconds"],
-        "exact": int(rows[1]) == found["images"] and rows[0] == found["requests"] - found["not_answered"],
+        "images_per_server_cpu_second": figures["images"] / others,
+        "ratio_by_clock": figures["images_per_second"] / (sum(rate[0] for rate in bare) / 2),
+        "ratio_by_cpu": figures["images"] / others / (sum(rate[1] for rate in bare) / 2),
+        "server_cpu_share": others / figures["seconds"],
+        "clients_cpu_share": own_seconds / figures["seconds"],
+        "exact": int(rows[1]) == figures["images"] and rows[0] == figures["requests"] - figures["not_answered"],
         "cpus": len(os.sched_getaffinity(0)),
         "model": name,
         "batch": teacher.describe().batch_size,
         "circumstances": before,
     }
-    keep(f"vendor_throughput{'_tiny' * chosen.tiny}", found)
+    keep(f"vendor_throughput{'_tiny' * chosen.tiny}", figures)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ RATIO = (3 / 4, 4 / 3)  # least and greatest width to height of a crop
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens to each of B images. All tensors are float32, except where another type is given.
+    """The augmentation of each of B images. All tensors are float32, except where another type is given.
 
     Attributes:
         affine: [B, 2, 3], crop and flip as `torch.nn.functional.affine_grid` takes them.
@@ -43,7 +43,7 @@ class Plan:
 
 
 def draw_plan(count: int, settings: AugmentSettings, generator: torch.Generator) -> Plan:
-    """Draw what happens to `count` images.
+    """Draw the augmentation of `count` images.
 
     Args:
         count: B, at least 1.
@@ -72,8 +72,8 @@ def draw_plan(count: int, settings: AugmentSettings, generator: torch.Generator)
     )
 
 
-def _crops(tries: Tensor, place: Tensor, settings: AugmentSettings) -> Tensor:
-    """[B, 2, 3] crops with a random area, aspect and place: the first of the tries that lies within the image."""
+def _crops(tries: Tensor, position: Tensor, settings: AugmentSettings) -> Tensor:
+    """Return [B, 2, 3] crops with a random area, aspect and position: the first of the tries within the image."""
     area = settings.scale + (1 - settings.scale) * tries[..., 0]
     low, high = map(math.log, RATIO)
     ratio = torch.exp(low + (high - low) * tries[..., 1])
@@ -83,10 +83,10 @@ def _crops(tries: Tensor, place: Tensor, settings: AugmentSettings) -> Tensor:
     chosen = sides[first, torch.arange(sides.shape[1])]
     width, height = torch.where(fits.any(dim=0)[:, None], chosen, 1.0).unbind(-1)
     affine = torch.zeros(len(width), 2, 3)
-    affine[:, 0, 0] = torch.where(place[:, 2] < settings.flip, -width, width)
+    affine[:, 0, 0] = torch.where(position[:, 2] < settings.flip, -width, width)
     affine[:, 1, 1] = height
-    affine[:, 0, 2] = (place[:, 0] * 2 - 1) * (1 - width)
-    affine[:, 1, 2] = (place[:, 1] * 2 - 1) * (1 - height)
+    affine[:, 0, 2] = (position[:, 0] * 2 - 1) * (1 - width)
+    affine[:, 1, 2] = (position[:, 1] * 2 - 1) * (1 - height)
     return affine
 
 
@@ -96,7 +96,7 @@ def apply_plan(pixels: Tensor, plan: Plan, size: int) -> Tensor:
     Args:
         pixels: [B, 3, H, W] uint8.
         plan: of B images, on the CPU.
-        size: side length of what comes out, in pixels.
+        size: side length of the result, in pixels.
 
     Returns:
         [B, 3, size, size] uint8, on the device of `pixels`.
@@ -106,11 +106,11 @@ def apply_plan(pixels: Tensor, plan: Plan, size: int) -> Tensor:
     order = torch.argsort(plan.change, stable=True)
     amounts = torch.bincount(plan.change + 1, minlength=len(CHANGES) + 1).tolist()
     numbers = torch.cat([plan.affine.flatten(1), plan.colour, plan.grey[:, None], plan.draws], dim=1)
-    numbers, places = _move(numbers, device), _move(torch.stack([order, plan.partner]), device)
+    numbers, indices = _move(numbers, device), _move(torch.stack([order, plan.partner]), device)
     affine, colour, grey_mask, draws = torch.split(numbers, [6, 4, 1, PARAMETERS], dim=1)
     grid = F.affine_grid(affine.view(-1, 2, 3), [count, 3, size, size], align_corners=False)
     images = F.grid_sample(pixels.float() / 255, grid, padding_mode="reflection", align_corners=False)
-    images = _change(images, places[0], places[1], amounts, draws)
+    images = _change(images, indices[0], indices[1], amounts, draws)
     images = _colour(images, colour, grey_mask)
     return (images * 255).round_().clamp_(0, 255).to(torch.uint8)
 

@@ -67,9 +67,10 @@ class Bench:
         if self.engine.device.type == "cpu" and cache.exists():
             return torch.from_numpy(np.load(cache))
         parameters = self.network.views(self.network.start)
-        places = torch.from_numpy(np.resize(np.arange(len(pixels)), -(-len(pixels) // CHUNK) * CHUNK))
+        rows_of_chunks = torch.from_numpy(np.resize(np.arange(len(pixels)), -(-len(pixels) // CHUNK) * CHUNK))
         parts = [
-            self.network.eager(parameters, pixels[part]) for part in torch.split(places.to(self.engine.device), CHUNK)
+            self.network.eager(parameters, pixels[part])
+            for part in torch.split(rows_of_chunks.to(self.engine.device), CHUNK)
         ]
         features = torch.cat(parts)[: len(pixels)]
         if self.engine.device.type == "cpu":

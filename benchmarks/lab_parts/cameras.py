@@ -49,6 +49,6 @@ CAMERAS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = 
 }
 
 
-def taken(pixels: Pixels, camera: str, seed: int) -> Pixels:
+def photograph(pixels: Pixels, camera: str, seed: int) -> Pixels:
     """Return an image [S, S, 3] as a camera takes it; the seed determines its noise."""
     return np.asarray(CAMERAS[camera](Image.fromarray(pixels), np.random.default_rng(seed)))

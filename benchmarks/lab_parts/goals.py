@@ -1,4 +1,4 @@
-"""What a job trains towards: rows, targets and weights, ready on the device."""
+"""The rows, targets and weights of a job, on the device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCALE_RATE = 1e-2  # of the learned scale's logarithm
 
 @dataclass(frozen=True)
 class Goals:
-    """What a job trains towards.
+    """The training objective of a job.
 
     Attributes:
         groups: rows that batches are drawn from.

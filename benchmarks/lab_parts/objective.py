@@ -27,7 +27,7 @@ def weights_of(v: Variant, goals: Goals) -> Tensor:
 
 @dataclass(frozen=True)
 class Tables:
-    """What the loss looks up by row: the tensors of `Goals`, at fixed places in memory."""
+    """The tensors of `Goals` that the loss reads by row, at fixed addresses in memory."""
 
     targets: Tensor
     head: Tensor
@@ -64,7 +64,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a captured graph fixes: the head's kind, and how many texts of the bank are compared (-1: no bank)."""
+    """The constants of a captured graph: the kind of head and the number of compared texts (-1: no bank)."""
 
     linear: bool
     bank_top: int
@@ -86,18 +86,18 @@ def objective(
     """
     dual, kl, temperature, ce, bank, bank_scale, feature, _l2sp, scale = t.numbers.unbind()
     rows, mate = step.rows, step.rows[step.partner]
-    own, other = step.share[:, None], 1 - step.share[:, None]
+    share, other = step.share[:, None], 1 - step.share[:, None]
     labelled = t.labelled[rows] * t.labelled[mate]
     count = labelled.sum().clamp(min=1)
     classes = torch.arange(len(t.head), device=out.device)
-    answers = own * (t.labels[rows][:, None] == classes) + other * (t.labels[mate][:, None] == classes)
-    teacher = own * _soft(t, rows, temperature) + other * _soft(t, mate, temperature)
+    answers = share * (t.labels[rows][:, None] == classes) + other * (t.labels[mate][:, None] == classes)
+    teacher = share * _soft(t, rows, temperature) + other * _soft(t, mate, temperature)
     loss: Tensor = feature * (1 - F.cosine_similarity(features, pretrained, dim=-1)).mean()
     if shape.linear:
         logits = out
     else:
         direction = F.normalize(out, dim=-1)
-        image = F.normalize(own * _steered(t, rows, step.style) + other * _steered(t, mate, step.style), dim=-1)
+        image = F.normalize(share * _steered(t, rows, step.style) + other * _steered(t, mate, step.style), dim=-1)
         text = F.normalize(answers @ t.head, dim=-1)
         weight = t.weight[rows]
         image_term = (weight * (direction * image).sum(-1)).mean()
@@ -125,8 +125,8 @@ def _steered(t: Tables, rows: Tensor, style: Tensor) -> Tensor:
 def _bank(direction: Tensor, image: Tensor, bank: Tensor, scale: Tensor, top: int) -> Tensor:
     teacher, student = scale * image @ bank.T, scale * direction @ bank.T
     if top:
-        teacher, places = teacher.topk(top, dim=-1)
-        student = student.gather(1, places)
+        teacher, positions = teacher.topk(top, dim=-1)
+        student = student.gather(1, positions)
     wanted = F.log_softmax(teacher, -1)
     divergence: Tensor = F.kl_div(F.log_softmax(student, -1), wanted, reduction="batchmean", log_target=True)
     return divergence

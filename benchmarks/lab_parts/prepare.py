@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from common import need_shared
-from lab_parts.cameras import CAMERAS, taken
+from lab_parts.cameras import CAMERAS, photograph
 from lab_parts.dataset import Array, encoded
 from lab_parts.texts import bank
 from pacs_dataset import LOGIT_SCALE, SimulatedVendor
@@ -74,7 +74,7 @@ def _cameras(folder: Path, file: Path, size: int, quality: int) -> None:
         camera = list(CAMERAS)[position % len(CAMERAS)]
         files.append(file.parent / "cameras" / camera / images[i].parent.name / f"{images[i].stem}-{i}.png")
         files[-1].parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(taken(square(decode(images[i]), size), camera, int(i))).save(files[-1])
+        Image.fromarray(photograph(square(decode(images[i]), size), camera, int(i))).save(files[-1])
     files.sort()
     arrays, vendor = _pictures(files, size, quality), SimulatedVendor(folder)
     parts = (files[i : i + 32] for i in range(0, len(files), 32))

@@ -1,4 +1,4 @@
-"""What a trained student says of the images that it did not see."""
+"""Evaluation of a trained student on images that were not used for training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vl2v.trust.calibration import fit_temperature, reliability
 CORRUPTIONS = ("blur", "noise", "darkness", "rotation", "blocks")
 STYLES = ("edges", "poster", "recoloured")  # changes of style that need no other image
 SEVERITY = 0.7  # the draws of a corruption, all alike
-CHUNK = 200  # images at once; every pass has this many, so that shapes stay the same
+CHUNK = 200  # images per pass; every pass has this many, so that shapes do not change
 
 
 @torch.no_grad()
@@ -40,17 +40,17 @@ def logits_of(
     if slot.network is None:
         raise ValueError("expected a slot with a network")
     *parameters, weight, bias, gain = (leaf.detach() for leaf in slot.leaves_of(flat))
-    everything, found = np.concatenate(list(rows.values())), []
-    places = moved(torch.from_numpy(np.resize(everything, -(-len(everything) // CHUNK) * CHUNK)), pixels.device)
-    for part in torch.split(places, CHUNK):
+    everything, outputs = np.concatenate(list(rows.values())), []
+    padded_rows = moved(torch.from_numpy(np.resize(everything, -(-len(everything) // CHUNK) * CHUNK)), pixels.device)
+    for part in torch.split(padded_rows, CHUNK):
         images = resized(pixels[part], side) if side else pixels[part]
         if corruption:
             images = _corrupted(images, corruption)
         out = F.linear(slot.network.eager(parameters, images), weight, bias)
         if not slot.shape.linear:
             out = goals.scale * gain.exp() * F.normalize(out, dim=-1) @ goals.full_head.T
-        found.append(out)
-    logits = torch.cat(found)[: len(everything)]
+        outputs.append(out)
+    logits = torch.cat(outputs)[: len(everything)]
     return dict(zip(rows, torch.split(logits, [len(part) for part in rows.values()]), strict=True))
 
 
@@ -157,13 +157,15 @@ def _scored(logits: Tensor, labels: Ints, goals: Goals, linear: bool, temperatur
 
 def with_unseen(goals: Goals, data: Dataset) -> Goals:
     """The validation rows of each source domain, and with them all its images of held-out classes."""
-    held = ~np.isin(data.labels, goals.seen)
-    if not held.any():
+    held_out_rows = ~np.isin(data.labels, goals.seen)
+    if not held_out_rows.any():
         return goals
     return replace(
         goals,
         validation={
-            name: np.concatenate([rows, np.flatnonzero(held & (data.domains == data.domain_names.index(name)))])
+            name: np.concatenate(
+                [rows, np.flatnonzero(held_out_rows & (data.domains == data.domain_names.index(name)))]
+            )
             for name, rows in goals.validation.items()
         },
     )

@@ -181,7 +181,7 @@ class Slot:
         return [part.detach().requires_grad_(i >= self.frozen) for i, part in enumerate(parts)]
 
     def on_stream(self) -> AbstractContextManager[None]:
-        """Work inside goes to this slot's stream."""
+        """Use the stream of this slot in the block."""
         return torch.cuda.stream(self.stream)
 
     def begin(self, goals: Goals, variant: Variant, layer: Tensor, factors: tuple[float, float]) -> None:
@@ -193,7 +193,7 @@ class Slot:
             layer: [outputs * F + outputs + 1] weight, bias and log gain to start from.
             factors: of the learning rate, for weight and bias, and for the log gain; 0 leaves them as they are.
         """
-        if self.stream is not None:  # what was made for this job elsewhere
+        if self.stream is not None:  # tensors that were created on another stream
             self.stream.wait_stream(torch.cuda.default_stream(self.engine.device))
         self.tables.fill(goals, variant)
         size = self.layer_size
@@ -223,7 +223,7 @@ class Slot:
                 self._step()
 
     def _capture(self) -> None:
-        """Record a step; what the trial runs changed is put back. Where that fails, steps run one by one."""
+        """Capture a step and restore the state that trial runs changed. If capturing fails, steps run one by one."""
         still = (self.flat, self.average, self.first, self.second, self.step, self.losses)
         before = [tensor.clone() for tensor in still]
         try:
@@ -275,7 +275,7 @@ class Slot:
 
 
 def shape_of(variant: Variant) -> Shape:
-    """What a slot fixes of a variant."""
+    """The settings of a variant that a slot fixes."""
     return Shape(variant.linear, variant.bank_top if variant.bank else -1)
 
 

@@ -90,9 +90,9 @@ class Running:
         layer = yield from self._align()
         mean: Tensor | None = None
         for member in range(v.first_member, v.first_member + v.soup):
-            found = yield from self._distill(layer, self.job.seed + 1000 * member)
+            accuracies = yield from self._distill(layer, self.job.seed + 1000 * member)
             with slot.on_stream():
-                mean = found if mean is None else mean + (found - mean) / (member - v.first_member + 1)
+                mean = accuracies if mean is None else mean + (accuracies - mean) / (member - v.first_member + 1)
         assert mean is not None
         seconds = time.perf_counter() - started
         scored = yield from self._scored(mean)
@@ -194,20 +194,20 @@ class Running:
             return logits_of(slot, flat, goals, m.pixels, wanted, corruption)
 
         with slot.on_stream():
-            found = passed(mean, rows)
+            accuracies = passed(mean, rows)
             mixed = {share: passed(slot.start.lerp(mean, share), rows) for share in v.wise_ft}
             broken = {name: passed(mean, goals.test, name) for name in CORRUPTIONS if v.corrupted_test}
             styled = {name: passed(mean, goals.validation, name) for name in STYLES if v.temperatures}
             sides = {s: logits_of(slot, mean, goals, m.data.pixels, rows, side=s) for s in v.test_sides}
             event = _event(m.engine)
         yield event
-        result = report(_host(found), m.data, goals, v.linear)
+        result = report(_host(accuracies), m.data, goals, v.linear)
         if mixed:
             parts = {share: report(_host(part), m.data, goals, v.linear) for share, part in mixed.items()}
             result["wise_ft"] = {str(s): {k: r[k] for k in ("val_mean", "test_mean", "test")} for s, r in parts.items()}
         if styled:
             styles = {name: _host(part) for name, part in styled.items()}
-            result["temperatures"] = errors_by_temperature(_host(found), styles, m.data, goals, v.linear)
+            result["temperatures"] = errors_by_temperature(_host(accuracies), styles, m.data, goals, v.linear)
         if sides:
             result["sides"] = {str(s): report(_host(part), m.data, goals, v.linear) for s, part in sides.items()}
         if broken:

@@ -1,4 +1,4 @@
-"""What is tried: a variant's settings, and the jobs that train it."""
+"""The settings of a variant, and the jobs that train it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-# What only the second stage looks at. Variants that differ in nothing else share one Align.
+# Settings of the second stage only. Variants that differ only in these share one Align.
 SECOND_STAGE = frozenset({
     "name", "lr", "steps", "schedule", "warmup", "average", "average_from", "ema_decay", "scale", "jitter", "style",
     "corrupt", "mixup", "cutmix", "steer", "feature", "l2sp", "train_projection", "wise_ft", "soup", "first_member",
@@ -159,18 +159,18 @@ class Job:
 
     @property
     def key(self) -> str:
-        """What marks its line among the results."""
+        """The key of its line in the results."""
         removed = "+".join(map(str, self.removed))
         return f"{self.dataset}/{self.teacher}/{self.variant.name}/{removed}/{self.seed}"
 
 
 def read_variants(file: Path) -> dict[str, Variant]:
-    """Variants from a JSON object of settings by name; ``"base": NAME`` takes over another's settings."""
+    """Read variants from a JSON object of settings by name; ``"base": NAME`` inherits the settings of another."""
     raw: dict[str, dict[str, Any]] = json.loads(file.read_text())
 
     def full(name: str) -> dict[str, Any]:
-        own = dict(raw[name])
-        return (full(own.pop("base")) if "base" in own else {}) | own
+        settings_of_variant = dict(raw[name])
+        return (full(settings_of_variant.pop("base")) if "base" in settings_of_variant else {}) | settings_of_variant
 
     return {name: _variant(name, full(name)) for name in raw}
 
@@ -181,7 +181,7 @@ def _variant(name: str, settings: dict[str, Any]) -> Variant:
 
 
 def settings_of(variant: Variant) -> dict[str, Any]:
-    """Only what differs from the defaults."""
+    """Return only the settings that differ from the defaults."""
     plain = asdict(Variant(name=""))
     return {key: value for key, value in asdict(variant).items() if key != "name" and value != plain[key]}
 
