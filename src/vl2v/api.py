@@ -122,7 +122,7 @@ def distill(
         Vl2vError: states what was expected, what was found, and what to do next.
     """
     spec, opened = opened_or_named(teacher)
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "data": {"held_out": names_of(held_out) if held_out is not None else None, "classes": classes_of(classes)},
         "teacher": {"spec": spec, "accept": accept_teacher or None},
         "student": {"spec": _student_name(student)},
@@ -135,10 +135,10 @@ def distill(
         stated = (settings or {}).get("data", {})
         places = NewPlaces(data, stated.get("unlabelled"), stated.get("drop"))
         base = locate_images(folder, places, storage, progress, RESUMED.format(resume_command(folder.path)))
-        final = _resumed(base, given, settings or {})
+        final = _resumed(base, arguments, settings or {})
     else:
-        given["data"] |= data_of(data, config, merge(settings or {}, given), storage, progress)
-        final = make_config(config, merge(settings or {}, given))
+        arguments["data"] |= data_of(data, config, merge(settings or {}, arguments), storage, progress)
+        final = make_config(config, merge(settings or {}, arguments))
     backbone = None if isinstance(student, str) or student is None else _backbone(student, final)
     return run(
         final,
@@ -149,7 +149,7 @@ def distill(
         teacher=opened,
         backbone=backbone,
         report=report,
-        named=spec or (settings or {}).get("teacher", {}).get("spec"),
+        teacher_spec=spec or (settings or {}).get("teacher", {}).get("spec"),
         cluster=cluster_of(ray, cpus_per_worker, gpus_per_worker),
     )
 
@@ -206,18 +206,18 @@ def evaluate(
     macro; `Evaluation.rows` have both.
     """
     loaded = student if isinstance(student, Student) else load(student)
-    chosen = {role: column for role, column in (columns or {}).items() if column is not None}
-    made = data_settings(loaded.provenance)
-    chosen = known_columns(made, data) | chosen
-    root = data_of(data, None, {"data": chosen}, storage, progress)["root"]
-    as_trained = {"layout_as_found": made.get("layout_as_found", False), "allow_missing_classes": True}
+    stated_columns = {role: column for role, column in (columns or {}).items() if column is not None}
+    run_data = data_settings(loaded.provenance)
+    stated_columns = known_columns(run_data, data) | stated_columns
+    root = data_of(data, None, {"data": stated_columns}, storage, progress)["root"]
+    as_trained = {"layout_as_found": run_data.get("layout_as_found", False), "allow_missing_classes": True}
     if class_first is None:
-        class_first = known_order(made, str(root), loaded.classes)
+        class_first = known_order(run_data, str(root), loaded.classes)
     as_trained["class_first"] = class_first
-    settings = {"root": root, "skip_bad": skip_bad} | chosen | as_trained
+    settings = {"root": root, "skip_bad": skip_bad} | stated_columns | as_trained
     config = parse(DataConfig, settings, "the settings")
-    found = measure.evaluate(loaded, config, domains=names_of(domains), storage=storage, progress=progress)
-    return replace(found, metric=metric)
+    evaluation = measure.evaluate(loaded, config, domains=names_of(domains), storage=storage, progress=progress)
+    return replace(evaluation, metric=metric)
 
 
 @old_keywords
@@ -258,13 +258,13 @@ def load(folder: str | Path, backbone: nn.Module | None = None, device: str = "c
     return Student.load(folder, backbone, device)
 
 
-def _resumed(base: RunConfig, given: Mapping[str, Any], settings: Mapping[str, Any]) -> RunConfig:
+def _resumed(base: RunConfig, arguments: Mapping[str, Any], settings: Mapping[str, Any]) -> RunConfig:
     """The settings `base` of a run to be resumed, with those changes that affect no trained weights."""
     teacher = settings.get("teacher", {})
-    accept = given["teacher"]["accept"] or teacher.get("accept") or None
+    accept = arguments["teacher"]["accept"] or teacher.get("accept") or None
     changes = {key: settings.get(key) for key in ("tracking", "when_short")}
     stated = {key: teacher.get(key) for key in ("free", "batch_api")}
-    changes |= {"budget": given["budget"], "teacher": stated | {"accept": accept}}
+    changes |= {"budget": arguments["budget"], "teacher": stated | {"accept": accept}}
     return make_config(None, merge(base.model_dump(mode="json"), changes))
 
 
@@ -277,8 +277,8 @@ def _student_name(student: str | nn.Module | Backbone | None) -> str | None:
 def _backbone(student: nn.Module | Backbone, config: RunConfig) -> Backbone:
     s = config.student
     if isinstance(student, Backbone):
-        other = s.fit not in (SQUASH, student.preprocess.fit)
-        return replace(student, preprocess=replace(student.preprocess, fit=s.fit)) if other else student
+        differs = s.fit not in (SQUASH, student.preprocess.fit)
+        return replace(student, preprocess=replace(student.preprocess, fit=s.fit)) if differs else student
     if not isinstance(student, nn.Module):
         expected, step = "a name, a Backbone or an nn.Module", "see the help of vl2v.distill"
         raise StudentError("This is not a student.", expected=expected, found=type(student).__name__, next_step=step)

@@ -59,14 +59,14 @@ def quote(
         Vl2vError: states what was expected, what was found, and what to do next.
     """
     spec, opened = opened_or_named(teacher)
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "data": {"held_out": names_of(held_out) if held_out is not None else None, "classes": classes_of(classes)},
         "teacher": {"spec": spec},
         "student": {"spec": student or None},
         "budget": None if budget is None else str(budget),
     }
-    given["data"] |= data_of(data, config, merge(settings or {}, given), storage, progress)
-    final = make_config(config, merge({"student": {}}, merge(settings or {}, given)))
+    arguments["data"] |= data_of(data, config, merge(settings or {}, arguments), storage, progress)
+    final = make_config(config, merge({"student": {}}, merge(settings or {}, arguments)))
     return quote_run(final, storage, progress, opened, cluster_of(ray))
 
 
@@ -79,12 +79,12 @@ def data_of(
 ) -> dict[str, str | None]:
     """What lists the images, with labels and without, as settings name it; see `vl2v.sources.named.imported`."""
     merged = merge(read_mapping(Path(config)) if config else {}, settings)
-    asked = mapping(merged.get("data") or {}, "The setting data is")
+    data_values = mapping(merged.get("data") or {}, "The setting data is")
     more = with_sources(
-        {"data": {"image": asked.get("image"), "unlabelled": asked.get("unlabelled")}}, storage, progress
+        {"data": {"image": data_values.get("image"), "unlabelled": data_values.get("unlabelled")}}, storage, progress
     )
-    named = asked.get("root") if data is None else data
-    table = None if named is None else imported(named, asked, storage, progress)
+    source = data_values.get("root") if data is None else data
+    table = None if source is None else imported(source, data_values, storage, progress)
     root = str(table) if table else None if data is None else str(data)
     return {"root": root, "unlabelled": more["data"]["unlabelled"]}
 

@@ -114,9 +114,13 @@ def _compare(name: str, form: Form, shape: tuple[int, ...], dtype: np.dtype[Any]
     required = [length if isinstance(length, int) else lengths.get(length) for length in form.shape]
     right = len(shape) == len(required) and all(w in (None, length) for w, length in zip(required, shape, strict=True))
     if not right or any(length < 0 for length in shape):
-        expected = ", ".join(str(w if w is not None else named) for w, named in zip(required, form.shape, strict=True))
+        expected = ", ".join(
+            str(w if w is not None else dimension) for w, dimension in zip(required, form.shape, strict=True)
+        )
         raise ArraysError(f"{name} of shape {list(shape)[:6]} in place of [{expected}]")
-    lengths |= {named: length for named, length in zip(form.shape, shape, strict=True) if isinstance(named, str)}
+    lengths |= {
+        dimension: length for dimension, length in zip(form.shape, shape, strict=True) if isinstance(dimension, str)
+    }
 
 
 def _check(archive: ZipFile, name: str, info: ZipInfo) -> None:

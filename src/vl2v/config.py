@@ -85,12 +85,12 @@ class RunConfig(RunSettings, _WithMethods):
             values = {"image_weight": method.image_weight, **values}
         elif data.get("classes"):  # without labels there is no text term
             values = {"image_weight": 1.0, **values}
-        if method.has_settings and isinstance(own := values.get(method.name, {}), Mapping):
+        if method.has_settings and isinstance(method_values := values.get(method.name, {}), Mapping):
             without = bool(data.get("classes") or data.get("unlabelled") is not None or data.get("rest_unlabelled"))
             without = without or values.get("repair") is not None
-            left = {key: value for key, value in method.defaults(without).items() if own.get(key) is None}
-            if left or method.name not in cls.model_fields:
-                values = {**values, method.name: {**own, **left}}
+            defaults = {key: value for key, value in method.defaults(without).items() if method_values.get(key) is None}
+            if defaults or method.name not in cls.model_fields:
+                values = {**values, method.name: {**method_values, **defaults}}
         return values
 
     @field_validator("method")
@@ -213,9 +213,9 @@ def _without_labels(config: RunConfig) -> list[str]:
         "allow_missing_classes",
     )
     if stated := [key for key in needless if getattr(data, key)]:
-        named = ", ".join(f"data.{key} ({_flag(key)})" for key in stated)
+        flags = ", ".join(f"data.{key} ({_flag(key)})" for key in stated)
         faults.append(
-            f"{named}: does not apply with data.classes (--classes), since no image has a label; drop it, or drop "
+            f"{flags}: does not apply with data.classes (--classes), since no image has a label; drop it, or drop "
             "data.classes and sort the images into class folders"
         )
     if method.needs_labels:
@@ -236,10 +236,10 @@ def against_choosing(config: RunConfig) -> list[str]:
     data, method, label = config.data, METHODS[config.method], "when_short choose (--when-short)"
     if not method.queries_teacher:
         return [f"{label}: the method {method.name} queries no training images; use --no-zero-shot"]
-    faults, labelled = [], not data.classes  # without labels, a run trains on the queried images alone
-    if labelled and not method.partial_queries:
+    faults, with_labels = [], not data.classes  # without labels, a run trains on the queried images alone
+    if with_labels and not method.partial_queries:
         faults.append(f"{label}: the method {method.name} needs the embedding of every training image")
-    elif labelled and config.image_weight == 1 and method.classifier == "cosine":
+    elif with_labels and config.image_weight == 1 and method.classifier == "cosine":
         faults.append(f"{label}: with image_weight 1, images without an embedding have no effect; lower it")
     if config.teacher.views != 1:
         faults.append(f"{label}: teacher.views must be 1, found {config.teacher.views}")
@@ -276,7 +276,7 @@ def _faults(error: Mapping[str, Any], source: str, model: type[BaseModel]) -> li
     if not error["loc"] and error["type"] == "value_error":
         return str(error["ctx"]["error"]).split("\n")
     empty = error["type"] == "missing" or error["input"] is None
-    found = "nothing" if empty else reprlib.repr(error["input"])[:60]
+    value = "nothing" if empty else reprlib.repr(error["input"])[:60]
     message = error["ctx"]["error"] if error["type"] == "value_error" else error["msg"]
     if error["type"] in WORDS:
         message = WORDS[error["type"]]
@@ -288,12 +288,12 @@ def _faults(error: Mapping[str, Any], source: str, model: type[BaseModel]) -> li
         marks = fields[name].metadata if name in fields else ()
         for mark in (m for m in marks if isinstance(m, Option)):
             hint = f"; the option is {mark.names(name.rpartition('.')[2])[0]}"
-    return [f"{key or source}: {message} (found {found}){hint}"]
+    return [f"{key or source}: {message} (found {value}){hint}"]
 
 
-def _near(key: str, known: Sequence[str]) -> list[str]:
+def _near(key: str, keys: Sequence[str]) -> list[str]:
     """Return known keys that are similar to an unknown one: with the same last part, or else a similar spelling."""
     last = key.rpartition(".")[2]
-    same = [other for other in known if other.rpartition(".")[2] == last]
-    alike = get_close_matches(last, {other.rpartition(".")[2] for other in known})
-    return same or get_close_matches(key, known) or [other for other in known if other.rpartition(".")[2] in alike]
+    same = [other for other in keys if other.rpartition(".")[2] == last]
+    alike = get_close_matches(last, {other.rpartition(".")[2] for other in keys})
+    return same or get_close_matches(key, keys) or [other for other in keys if other.rpartition(".")[2] in alike]

@@ -19,9 +19,9 @@ ALTERNATIVE = re.compile(r"([;,] or )")
 _forms: Mapping[str, str] = {}
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return "; did you mean 'X'?" with the known name that is most similar, ignoring case, or an empty string."""
-    spelt = {other.casefold(): other for other in known}
+    spelt = {other.casefold(): other for other in names}
     near = get_close_matches(name.casefold(), spelt, 1)
     return f"; did you mean '{shown(spelt[near[0]])}'?" if near else ""
 
@@ -66,14 +66,14 @@ def fitting(text: str, *, step: bool = False) -> str:
         return text
     parts = ALTERNATIVE.split(text)
     fit = [not step or not any(_forms.get(flag) == "" for flag, _ in _flags(part)) for part in parts[::2]]
-    chosen = [i for i, fits in enumerate(fit) if fits] if any(fit) else list(range(len(fit)))
-    return "".join(("" if n == 0 else parts[2 * i - 1]) + _accepted(parts[2 * i]) for n, i in enumerate(chosen))
+    indices = [i for i, fits in enumerate(fit) if fits] if any(fit) else list(range(len(fit)))
+    return "".join(("" if n == 0 else parts[2 * i - 1]) + _accepted(parts[2 * i]) for n, i in enumerate(indices))
 
 
 def _flags(part: str) -> Iterator[tuple[str, re.Match[str]]]:
     """Iterate over the options of the current command in a text."""
-    other = OTHER.search(part)
-    for match in FLAG.finditer(part, 0, other.start() if other else len(part)):
+    other_command = OTHER.search(part)
+    for match in FLAG.finditer(part, 0, other_command.start() if other_command else len(part)):
         if not part.startswith(ELSEWHERE, match.end()):
             yield match[1], match
 

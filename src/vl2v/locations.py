@@ -113,10 +113,10 @@ def locations_in(values: Mapping[str, object], command: str = "") -> tuple[Locat
     result = []
     storage = values.get("storage")
     for key, (option, purpose, advice) in KINDS.items():
-        given = values.get(key)
-        if not isinstance(given, str | os.PathLike | list | tuple) or not given:  # such as a frame in place of a path
-            given = getattr(storage, key, None) or _default(key)
-        paths = given if isinstance(given, list | tuple) else [given]
+        value = values.get(key)
+        if not isinstance(value, str | os.PathLike | list | tuple) or not value:  # such as a frame in place of a path
+            value = getattr(storage, key, None) or _default(key)
+        paths = value if isinstance(value, list | tuple) else [value]
         result += [Location(Path(p), option, purpose, advice) for p in paths if isinstance(p, str | os.PathLike) and p]
     if command in ELSEWHERE and not values.get("out"):
         option, advice = ELSEWHERE[command]
@@ -173,6 +173,6 @@ def location_of(path: Path | None, locations: Sequence[Location]) -> Location | 
 
 
 def _contains(location: Location, path: Path) -> bool:
-    own = location.path.absolute()
-    sibling = location.option == STORE and path.parent == own.parent and path.name.startswith(own.stem)
-    return path == own or own in path.parents or sibling
+    folder = location.path.absolute()
+    sibling = location.option == STORE and path.parent == folder.parent and path.name.startswith(folder.stem)
+    return path == folder or folder in path.parents or sibling

@@ -28,7 +28,7 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether a device or the CPU had no memory left for a tensor."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in ALLOCATORS)
+    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in ALLOCATORS)
 
 
 class MicroBatch:

@@ -9,9 +9,9 @@ from typing import Any
 from vl2v.errors import ConfigError
 
 
-def names_of(given: str | Sequence[str]) -> tuple[str, ...]:
+def names_of(names: str | Sequence[str]) -> tuple[str, ...]:
     """Return one name or several names as a tuple. A text is one name, not the names of its letters."""
-    return (given,) if isinstance(given, str) else tuple(given)
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,11 +24,11 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     for key, value in changes.items():
         if isinstance(value, Mapping):
             below = merged.get(key)
-            made = merge(below if isinstance(below, Mapping) else {}, value)
-            if made and below is not None:
+            nested_value = merge(below if isinstance(below, Mapping) else {}, value)
+            if nested_value and below is not None:
                 mapping(below, f"The setting {key} is")
-            if made or below is None or isinstance(below, Mapping):
-                merged[key] = made
+            if nested_value or below is None or isinstance(below, Mapping):
+                merged[key] = nested_value
         elif value is not None:
             merged[key] = value
     return merged

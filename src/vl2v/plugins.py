@@ -90,8 +90,8 @@ class Plugins(Mapping[str, T]):
                 next_step=f"repair or uninstall {package}, or use another {self.noun}",
             ) from error
         if not self.usable(name, loaded):
-            known = getattr(loaded, "name", None)
-            found = f"the {self.noun} {known}" if isinstance(known, str) else type(loaded).__name__
+            loaded_name = getattr(loaded, "name", None)
+            found = f"the {self.noun} {loaded_name}" if isinstance(loaded_name, str) else type(loaded).__name__
             expected = self.expected.format(name=name)
             step = f"correct {entry.value} in {package}"
             raise ConfigError(fault, expected=expected, found=found, next_step=step)

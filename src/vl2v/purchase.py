@@ -139,16 +139,16 @@ def _watch_of(plan: RunPlan, store: EmbeddingStore) -> TeacherWatch:
 def _show_stored(watch: TeacherWatch, plan: RunPlan, store: EmbeddingStore) -> None:
     """Pass stored embeddings to the watch, so that a run that it stopped does not buy more when it is resumed."""
     card, texts, examples = plan.card, list(dict.fromkeys(plan.requirements.texts)), plan.examples
-    known = [text for text, k in zip(texts, store.knows_texts(card, texts), strict=True) if k]
-    if known:
-        watch.texts(known, store.texts(card, known))
-    if len(known) < len(texts):
+    stored_texts = [text for text, k in zip(texts, store.knows_texts(card, texts), strict=True) if k]
+    if stored_texts:
+        watch.texts(stored_texts, store.texts(card, stored_texts))
+    if len(stored_texts) < len(texts):
         return  # without all texts there is no head to compare images with
-    chosen = np.random.default_rng(0).permutation(np.flatnonzero(examples.views == 0))[:SEEN]
-    chosen = chosen[store.knows_images(card, examples.digests[chosen])]
-    if len(chosen):
-        digests = examples.digests[chosen]
-        watch.images(digests, store.images(card, digests), lambda i: examples.read(int(chosen[i])), ordered=False)
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(examples.views == 0))[:SEEN]
+    rows = rows[store.knows_images(card, examples.digests[rows])]
+    if len(rows):
+        digests = examples.digests[rows]
+        watch.images(digests, store.images(card, digests), lambda i: examples.read(int(rows[i])), ordered=False)
         watch.look()
 
 

@@ -70,10 +70,10 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     recipe = copy.deepcopy(RECIPES.get(recipe_of(settings)))
     if not recipe:
         return settings
-    own = settings.get("distill")
-    if isinstance(own, Mapping) and own.get("steps") is not None:
+    distill = settings.get("distill")
+    if isinstance(distill, Mapping) and distill.get("steps") is not None:
         del recipe["distill"]["passes"], recipe["distill"]["minutes"]
-        if isinstance(steps := own["steps"], int):
+        if isinstance(steps := distill["steps"], int):
             recipe["distill"]["checkpoint_every"] = validation_interval(steps, recipe["distill"]["checkpoint_every"])
     if any(settings.get(key) is not None for key in ("batch_per_domain", "unlabelled_per_batch")):
         del recipe["batch"]

@@ -47,12 +47,12 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def public_teacher(name: str) -> str:
     """Redact the name or identity of a teacher: file names, private addresses and options after ``#``."""
-    kind, _, rest = name.partition("#")[0].partition(":")
+    kind, _, location = name.partition("#")[0].partition(":")
     if kind in ("http", "https"):
         return f"{kind}://{PRIVATE}"
     if kind in ("file", "azure"):
         return f"{kind}:{FILE if kind == 'file' else PRIVATE}"
-    return _public_clip(f"{kind}:{rest}" if rest else name.partition("#")[0])
+    return _public_clip(f"{kind}:{location}" if location else name.partition("#")[0])
 
 
 def public_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,9 +73,9 @@ def private_strings(config: Mapping[str, Any], run: Path) -> tuple[str, ...]:
     """
     paths = [str(run.resolve()), _home(), *_paths(config)]
     strings = {text for text in paths if Path(text).is_absolute() and len(Path(text).parts) > 2}
-    kind, _, rest = str(config.get("teacher", {}).get("spec", "")).partition("#")[0].partition(":")
+    kind, _, location = str(config.get("teacher", {}).get("spec", "")).partition("#")[0].partition(":")
     if kind in ("http", "https", "azure"):
-        address = urlsplit(rest if "//" in rest else f"//{rest}").netloc
+        address = urlsplit(location if "//" in location else f"//{location}").netloc
         strings |= {part for part in (address, address.rpartition(":")[0]) if "." in part or ":" in part}
     return tuple(sorted(strings))
 
@@ -94,8 +94,8 @@ def _paths(config: Mapping[str, Any]) -> Iterator[str]:
     for folder in (data.get("root"), data.get("unlabelled"), data.get("drop"), repair.get("run"), repair.get("images")):
         if folder:
             yield from (str(folder), str(Path(folder).resolve()))
-    kind, _, rest = str(teacher.get("spec", "")).partition(":")
-    yield rest if kind == "file" else rest.partition("/")[2]
+    kind, _, location = str(teacher.get("spec", "")).partition(":")
+    yield location if kind == "file" else location.partition("/")[2]
     yield str(teacher.get("prompts") or "")
     yield str(student.get("spec", "")).partition("@")[2]
 

@@ -122,8 +122,8 @@ def divisible(module: nn.Module, inputs: Tensor) -> bool:
     """
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         state = torch.get_rng_state()
-        whole, parts = module(inputs), torch.cat([module(inputs[:1]), module(inputs[1:])])
-        return bool(torch.get_rng_state().equal(state) and torch.allclose(whole, parts, rtol=1e-3, atol=1e-4))
+        batch_output, parts = module(inputs), torch.cat([module(inputs[:1]), module(inputs[1:])])
+        return bool(torch.get_rng_state().equal(state) and torch.allclose(batch_output, parts, rtol=1e-3, atol=1e-4))
 
 
 @cache

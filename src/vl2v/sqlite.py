@@ -155,12 +155,14 @@ def migrate(
             db.execute("ROLLBACK")
 
 
-def check_kind(file: str, version: int, known: int, tables: Sequence[str], table: str, what: str, option: str) -> None:
+def check_kind(
+    file: str, version: int, supported_version: int, tables: Sequence[str], table: str, what: str, option: str
+) -> None:
     """Check that this version of vl2v can write a database.
 
     Args:
         version: its ``PRAGMA user_version``.
-        known: highest version that this version of vl2v supports.
+        supported_version: highest version that this version of vl2v supports.
         table: see `migrate`; also for the following arguments.
 
     Raises:
@@ -170,8 +172,8 @@ def check_kind(file: str, version: int, known: int, tables: Sequence[str], table
     if tables and table not in tables:
         found = f"a file of another program, with the tables {', '.join(sorted(tables)[:5])}"
         step = "choose another file"
-    elif version > known:
-        found = f"a file of a newer version (format {version}; this version supports {known})"
+    elif version > supported_version:
+        found = f"a file of a newer version (format {version}; this version supports {supported_version})"
         step = "install a newer vl2v"
     if found:
         problem, step = f"This version cannot write to {file}.", f"{step}: {option}"
@@ -231,11 +233,11 @@ def _whole(db: sqlite3.Connection, schema: Sequence[str]) -> bool:
     """Whether all pages are readable, and the existing tables have the columns of the schema."""
     if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         return False
-    with closing(sqlite3.connect(":memory:")) as wanted:
+    with closing(sqlite3.connect(":memory:")) as template:
         for statement in schema:
-            wanted.execute(statement)
-        names = [row[0] for row in wanted.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        columns = {name: _columns(wanted, name) for name in names}
+            template.execute(statement)
+        names = [row[0] for row in template.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        columns = {name: _columns(template, name) for name in names}
     return all(existing == columns[name] for name in names if (existing := _columns(db, name)))
 
 

@@ -23,10 +23,10 @@ class _Member(tarfile.TarInfo):
         Raises:
             ReadError: if it announces a negative size, or too many bytes of a further header.
         """
-        made = super().frombuf(buf, encoding, errors)
-        if made.size < 0 or (made.type in EXTENDED and made.size > MOST_HEADER):
-            raise tarfile.ReadError(f"a header that announces {made.size:,} bytes")
-        return made
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0 or (member.type in EXTENDED and member.size > MOST_HEADER):
+            raise tarfile.ReadError(f"a header that announces {member.size:,} bytes")
+        return member
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:

@@ -34,10 +34,10 @@ class PlainConsole(Console):
 
 def console(*, stderr: bool = False, **options: Any) -> PlainConsole:
     """Create a console for results on standard output, or for progress on standard error."""
-    made = PlainConsole(stderr=stderr, **({"markup": False, "emoji": False, "highlight": False} | options))
-    if made.width < NARROWEST and "width" not in options:
-        made.width = NARROWEST
-    return made
+    plain_console = PlainConsole(stderr=stderr, **({"markup": False, "emoji": False, "highlight": False} | options))
+    if plain_console.width < NARROWEST and "width" not in options:
+        plain_console.width = NARROWEST
+    return plain_console
 
 
 def say(text: str, stream: TextIO | None = None) -> None:

@@ -170,11 +170,11 @@ def measured(work: Work, images: int, total: int, most: int, use: Callable[[int]
 
 def preferred(seconds: Mapping[int, float]) -> int:
     """Select a number of threads from the seconds that the same work takes with each number."""
-    chosen = min(seconds)
+    best = min(seconds)
     for count in sorted(seconds)[1:]:
-        if seconds[count] * (CLEARLY if chosen == min(seconds) else AGAIN) <= seconds[chosen]:
-            chosen = count
-    return chosen
+        if seconds[count] * (CLEARLY if best == min(seconds) else AGAIN) <= seconds[best]:
+            best = count
+    return best
 
 
 def _timed(work: Work, images: int) -> float:

@@ -31,11 +31,11 @@ FAULTS = (  # what the parser says, what it means, and the next step
 def fault_of(error: Exception) -> tuple[str, str]:
     """Return in words what is wrong with a file that the parser of YAML refuses, with its line, and the next step."""
     marks = [getattr(error, name, None) for name in ("problem_mark", "context_mark")]
-    said = " ".join(str(getattr(error, "problem", None) or error).split())[:300]
-    problem, step = said, f"correct the file; {QUOTE} if it has a colon, a quote or a special character"
+    message = " ".join(str(getattr(error, "problem", None) or error).split())[:300]
+    problem, step = message, f"correct the file; {QUOTE} if it has a colon, a quote or a special character"
     for pattern, meaning, remedy in FAULTS:
-        if match := re.search(pattern, said):
-            problem, step = meaning.format(*match.groups()) or said, remedy
+        if match := re.search(pattern, message):
+            problem, step = meaning.format(*match.groups()) or message, remedy
             break
     if "close" in step:
         marks.reverse()  # where the quote or the bracket begins

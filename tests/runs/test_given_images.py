@@ -114,12 +114,12 @@ def test_a_column_has_no_effect_on_images(folder: Path) -> None:
 
 def test_a_misspelt_column_is_not_replaced_by_another(folder: Path) -> None:
     with pytest.raises(ConfigError, match="do not fit") as caught:
-        find_images([folder / "photos.csv"], "fotos", made={"image": "foto"})
+        find_images([folder / "photos.csv"], "fotos", run_data={"image": "foto"})
     assert "no such column; foto?" in str(caught.value)
 
 
 def test_the_column_of_the_run_is_used_only_in_tables_that_have_it(folder: Path) -> None:
-    images, _ = find_images([folder / "photos.csv"], made={"image": "other"})
+    images, _ = find_images([folder / "photos.csv"], run_data={"image": "other"})
     assert {image.name for image in images} == {"b.png"}  # recognised: path
 
 

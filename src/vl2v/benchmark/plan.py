@@ -42,30 +42,32 @@ def make_plan(sweep: Sweep, progress: Progress) -> Plan:
 
     The hours are estimated from finished jobs or, if there are none, from a few training steps.
     """
-    every, left = sweep.expected(), sweep.unfinished()
+    every, remaining_jobs = sweep.expected(), sweep.unfinished()
     bought, _ = survey(sweep, progress)
     images, texts = unknown(sweep, bought)
-    hours, basis = _hours(sweep, left, progress)
+    hours, basis = _hours(sweep, remaining_jobs, progress)
     price = bought.card.price
     cost = price.of(images=images, texts=texts)
-    return Plan(len(every), len(every) - len(left), images, texts, cost, price.currency, hours, basis)
+    return Plan(len(every), len(every) - len(remaining_jobs), images, texts, cost, price.currency, hours, basis)
 
 
-def _hours(sweep: Sweep, left: list[Job], progress: Progress) -> tuple[float, str]:
-    if not left:
+def _hours(sweep: Sweep, remaining_jobs: list[Job], progress: Progress) -> tuple[float, str]:
+    if not remaining_jobs:
         return 0.0, "all jobs are finished"
     done = [job_seconds(job_file(sweep.out, job)) for job in sweep.finished()]
     if done:
-        return fmean(done) * len(left) / 3600, f"the mean of {len(done)} finished jobs"
+        return fmean(done) * len(remaining_jobs) / 3600, f"the mean of {len(done)} finished jobs"
     counts: dict[str, Workload] = {}
-    for job in left:
+    for job in remaining_jobs:
         if job.target not in counts:
             plan = plan_run(job.config, sweep.storage, progress, teacher=sweep.teacher, with_student=False)
             counts[job.target] = Workload.of(plan)
-    config = left[0].config
-    rates = Rates.measure(config, open_student(config), counts[left[0].target].batch, make_accelerator(config))
+    config = remaining_jobs[0].config
+    rates = Rates.measure(
+        config, open_student(config), counts[remaining_jobs[0].target].batch, make_accelerator(config)
+    )
     seconds = 0.0
-    for job in left:
-        measured = 1 + len(job.config.measure.weights) + len(job.config.measure.wise_ft)
-        seconds += seconds_of(job.config.distill, counts[job.target], rates, measured)
+    for job in remaining_jobs:
+        weight_sets = 1 + len(job.config.measure.weights) + len(job.config.measure.wise_ft)
+        seconds += seconds_of(job.config.distill, counts[job.target], rates, weight_sets)
     return seconds / 3600, "a few steps on this machine"

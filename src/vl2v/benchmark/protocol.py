@@ -83,11 +83,11 @@ def make_variants(methods: tuple[str, ...], more: Mapping[str, Variant]) -> dict
         ConfigError: if a method is unknown.
     """
     white_box = Variant(title="VL2V-SD", settings={"method": DEFAULT_METHOD, "student": {"spec": "teacher"}})
-    known = {WHITE_BOX: white_box, **more}
-    if unknown := [name for name in methods if name not in known and name not in METHODS]:
-        step, names = "correct --methods, or define it with --variants", dict.fromkeys([*METHODS, *known])
+    variants = {WHITE_BOX: white_box, **more}
+    if unknown := [name for name in methods if name not in variants and name not in METHODS]:
+        step, names = "correct --methods, or define it with --variants", dict.fromkeys([*METHODS, *variants])
         raise ConfigError("Unknown method.", expected=", ".join(names), found=", ".join(unknown), next_step=step)
-    return {name: known[name] if name in known else _variant(name) for name in methods} | dict(more)
+    return {name: variants[name] if name in variants else _variant(name) for name in methods} | dict(more)
 
 
 def _variant(name: str) -> Variant:
@@ -184,12 +184,12 @@ def make_job(
         ConfigError: lists all errors.
     """
     variant = grid.variants[label]
-    chosen = merge(variant.settings, nested(candidate))
-    _check_shared(chosen, label)
+    job_settings = merge(variant.settings, nested(candidate))
+    _check_shared(job_settings, label)
     held_out = (target,) if crossed is None else tuple(sorted((target, crossed)))
     # The result of a job must not depend on the speed of the machine.
     protocol = {"data": {"held_out": held_out}, "distill": {"minutes": 0.0}, "seed": seed}
-    config = parse(RunConfig, merge(merge(grid.settings, chosen), protocol), f"the settings of {label}")
+    config = parse(RunConfig, merge(merge(grid.settings, job_settings), protocol), f"the settings of {label}")
     if config.when_short == "choose":
         raise ConfigError(
             "A benchmark cannot choose the images to query.",
@@ -204,12 +204,12 @@ def make_job(
 
 def _check_shared(settings: Mapping[str, Any], label: str) -> None:
     """Check that a variant has the data and the teacher of the grid, since all jobs share the purchased embeddings."""
-    own = [f"{part}.{key}" for part, key in SHARED if key in (settings.get(part) or {})]
-    if own:
+    keys = [f"{part}.{key}" for part, key in SHARED if key in (settings.get(part) or {})]
+    if keys:
         raise ConfigError(
             f"The variant {label} does not fit the grid.",
             expected="the same dataset and teacher in every row",
-            found=", ".join(own),
+            found=", ".join(keys),
             next_step="run it as another benchmark, and join the tables: vl2v benchmark table ONE OTHER",
         )
 

@@ -205,10 +205,10 @@ def _check(sweep: Sweep, bought: Bought) -> None:
     card = bought.card
     images, texts = unknown(sweep, bought)
     with closing(EmbeddingStore(sweep.storage.store)) as store:
-        paid = reserved(sweep.teacher, store, bought.images.items(), bought.texts)
+        reservation = reserved(sweep.teacher, store, bought.images.items(), bought.texts)
         budget = Budget(sweep.budget, sweep.spent(), card.price.currency)
     what = f"{images:,} image and {texts:,} text queries of the whole grid"
-    budget.check(card.price.of(images, texts) - paid, what)
+    budget.check(card.price.of(images, texts) - reservation, what)
 
 
 def _plan_of(sweep: Sweep, job: Job) -> RunPlan:

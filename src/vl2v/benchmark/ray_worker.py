@@ -147,8 +147,8 @@ def _gone(mark: Path) -> Callable[[], bool]:
     return stopped
 
 
-def _difference(found: Origin, expected: Origin) -> str:
-    parts = (("data", found.data, expected.data), ("student", found.student, expected.student))
+def _difference(actual: Origin, expected: Origin) -> str:
+    parts = (("data", actual.data, expected.data), ("student", actual.student, expected.student))
     return "; ".join(f"{name} {a}, not {b}" for name, a, b in parts if a != b)
 
 

@@ -57,24 +57,24 @@ def records_of(file: Path) -> list[Record]:
 def _records(folder: Path, facts: dict[str, Any]) -> list[Record]:
     content = read_evaluation(RunFolder(folder).evaluation_file, RunFolder(folder).origin())
     evaluation, settings = Evaluation.from_dict(content), RunFolder(folder).config().distill
-    saved = settings.weights if settings.wise_ft == 1 else wise_ft_name(settings.wise_ft)
+    weights_name = settings.weights if settings.wise_ft == 1 else wise_ft_name(settings.wise_ft)
     usage = {**content["asked"]}
     usage["image_queries"] += content.get("fresh_queries", 0)  # not in the ledger, but a vendor would charge for them
     pairs = [(facts["target"], facts["crossed"])]
     if facts["crossed"] is not None:  # either of the two may be the target
         pairs.append((facts["crossed"], facts["target"]))
-    found = []
+    records = []
     for target, crossed in pairs:
-        own = {**facts, "target": target, "crossed": crossed}
-        found += [
-            _record(own, usage, evaluation, saved, True),
-            *(_record(own, usage, part, name, False) for name, part in evaluation.alternatives.items()),
+        job_facts = {**facts, "target": target, "crossed": crossed}
+        records += [
+            _record(job_facts, usage, evaluation, weights_name, True),
+            *(_record(job_facts, usage, part, name, False) for name, part in evaluation.alternatives.items()),
         ]
     if facts["crossed"] is None and all(row.zero_shot is not None for row in evaluation.rows):
         record = _record(facts | {"candidate": {}, "seconds": 0.0}, usage, evaluation, "", True, "zero_shot")
         record = replace(record, method=ZERO_SHOT, title="zero-shot teacher")
-        found.append(replace(record, image_queries=0, text_queries=0, cost=Decimal(0)))
-    return found
+        records.append(replace(record, image_queries=0, text_queries=0, cost=Decimal(0)))
+    return records
 
 
 def _record(
@@ -106,13 +106,13 @@ def _result(row: DomainScore, column: str) -> DomainResult:
 
 def once(records: Iterable[Record]) -> Iterator[Record]:
     """Remove duplicates: every job has a record of the teacher, which depends on target and seed alone."""
-    seen = set()
+    keys = set()
     for record in records:
         key = (record.target, record.seed)
-        if record.method != ZERO_SHOT or key not in seen:
+        if record.method != ZERO_SHOT or key not in keys:
             yield record
         if record.method == ZERO_SHOT:
-            seen.add(key)
+            keys.add(key)
 
 
 def nothing_finished(out: Sequence[Path]) -> RunError:

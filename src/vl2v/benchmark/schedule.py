@@ -63,10 +63,10 @@ class Schedule:
 
     def _next(self) -> Job | None:
         """Return a job on which no other command is working; None if there is none now."""
-        left = self._left()
-        if any(purchase_key(job) not in self.bought.covers for job in left):  # further jobs are known after a selection
+        jobs = self._left()
+        if any(purchase_key(job) not in self.bought.covers for job in jobs):  # further jobs are known after a selection
             self.bought = buy_ahead(self.sweep, self._progress)
-        job = next((job for job in left if not self.sweep.is_locked(job)), None)
+        job = next((job for job in jobs if not self.sweep.is_locked(job)), None)
         if job is not None:
             self._running.add(job.name)
         return job

@@ -29,8 +29,8 @@ RunKey = tuple[str, str, int]  # method, target, seed
 
 def joined(lines: Sequence[str], most: int = 6) -> str:
     """Join lines, at most `most` of them: a grid that has just started lacks hundreds of records."""
-    rest = len(lines) - most
-    return "; ".join([*lines[:most], *([f"and {rest} more"] if rest > 0 else [])])
+    excess = len(lines) - most
+    return "; ".join([*lines[:most], *([f"and {excess} more"] if excess > 0 else [])])
 
 
 @dataclass(frozen=True)
@@ -92,21 +92,21 @@ def select(records: Sequence[Record], rule: str = VALIDATION, weights: str | Non
             found=f"{weights} weights",
             next_step=f"select by {VALIDATION} to see these weights",
         )
-    chosen, lacking = [], []
+    selection, lacking = [], []
     runs = _by_run(records)
-    most = {method: max(len(some) for (m, *_), some in runs.items() if m == method) for method, *_ in runs}
+    candidate_counts = {method: max(len(some) for (m, *_), some in runs.items() if m == method) for method, *_ in runs}
     for key, candidates in sorted(runs.items()):
         try:
             if all(r.inherited for candidate in candidates.values() for some in candidate.values() for r in some):
                 if rule not in (VALIDATION, LAST):
                     raise _LackingError(f"its candidate was selected by {VALIDATION}, with another seed")
-            elif len(candidates) < most[key[0]]:
-                raise _LackingError(f"{len(candidates)} of {most[key[0]]} candidates")
-            chosen.append(_choose(candidates, rule, LAST if rule == LAST else weights))
+            elif len(candidates) < candidate_counts[key[0]]:
+                raise _LackingError(f"{len(candidates)} of {candidate_counts[key[0]]} candidates")
+            selection.append(_choose(candidates, rule, LAST if rule == LAST else weights))
         except _LackingError as error:
             method, target, seed = key
             lacking.append(f"{method}, target {target}, seed {seed}: {error}")
-    return Selection(tuple(chosen), tuple(lacking))
+    return Selection(tuple(selection), tuple(lacking))
 
 
 class _LackingError(Exception):
@@ -145,11 +145,11 @@ def _with_weights(candidate: Candidate, crossed: str | None, weights: str | None
     records = candidate.get(crossed, [])
     if not records:
         raise _LackingError("only crossed runs, not the one that is tested on the target")
-    saved = weights is None or records[0].method == ZERO_SHOT
-    fitting = [record for record in records if (record.saved if saved else record.weights == weights)]
+    uses_saved = weights is None or records[0].method == ZERO_SHOT
+    fitting = [record for record in records if (record.saved if uses_saved else record.weights == weights)]
     if not fitting:
         names = ", ".join(sorted(record.weights for record in records))
-        raise _LackingError(f"no {'saved' if saved else weights} weights, there are {names or 'none'}")
+        raise _LackingError(f"no {'saved' if uses_saved else weights} weights, there are {names or 'none'}")
     if len(fitting) > 1:
         one = fitting[0]
         job = f"{one.method}, target {one.target}, seed {one.seed}, {candidate_key(one.candidate)}"

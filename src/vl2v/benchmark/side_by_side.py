@@ -69,10 +69,10 @@ def jobs_at_once(sweep: Sweep) -> int:
     On a CPU, it is the number that cores and memory allow, if the work is long enough. One training step of the first
     job is measured for its time and memory.
     """
-    left = sweep.unfinished()
-    if len(left) < 2:
+    jobs = sweep.unfinished()
+    if len(jobs) < 2:
         return 1
-    config = left[0].config
+    config = jobs[0].config
     room = cores() // (config.threads or stated() or 1)
     accelerator = make_accelerator(config)
     if room < 2 or accelerator.device.type != "cpu" or accelerator.num_processes > 1:
@@ -80,9 +80,9 @@ def jobs_at_once(sweep: Sweep) -> int:
     images = config.batch_per_domain * max(1, len(sweep.grid.domains) - 1)
     with computing(1):
         rates = Rates.measure(config, open_student(config), images, accelerator, tries=1)
-    if images * (rates.training or rates.passing) * config.distill.steps * len(left) < WORTH:
+    if images * (rates.training or rates.passing) * config.distill.steps * len(jobs) < WORTH:
         return 1
-    return max(1, min(room, len(left), int(free_memory() / (peak_memory() * SPARE))))
+    return max(1, min(room, len(jobs), int(free_memory() / (peak_memory() * SPARE))))
 
 
 def settle_threads(sweep: Sweep, count: int) -> None:
@@ -92,13 +92,13 @@ def settle_threads(sweep: Sweep, count: int) -> None:
         sweep: the opened grid. A number in its settings, or from an earlier call, is not changed.
         count: number of jobs that run in parallel.
     """
-    left = sweep.unfinished()
-    if not left or left[0].config.threads is not None:
+    jobs = sweep.unfinished()
+    if not jobs or jobs[0].config.threads is not None:
         return
     if count > 1:
         sweep.use_threads(stated() or 1)
         return
-    config = left[0].config
+    config = jobs[0].config
     accelerator = make_accelerator(config)
     images = config.batch_per_domain * max(1, len(sweep.grid.domains) - 1)
     if (threads := training_threads(config, open_student(config), images, accelerator)) is not None:

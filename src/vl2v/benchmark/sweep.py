@@ -128,20 +128,20 @@ class Sweep:
         for (method, target), candidates in groups.items():
             if all(is_finished(self.out, job) for job in candidates):
                 in_order = sorted(candidates, key=lambda job: candidate_key(job.candidate))
-                chosen = max(in_order, key=self._validation_accuracy).candidate  # as in `select`
-                later += [make_job(self.grid, self.origin, method, target, s, chosen) for s in self.grid.seeds[1:]]
+                candidate = max(in_order, key=self._validation_accuracy).candidate  # as in `select`
+                later += [make_job(self.grid, self.origin, method, target, s, candidate) for s in self.grid.seeds[1:]]
         order = {seed: i for i, seed in enumerate(self.grid.seeds)}
         return first + sorted(later, key=lambda job: order[job.seed])
 
     def expected(self) -> list[Job]:
         """Return as many jobs as the whole grid has, with the first candidate where the selection is not known yet."""
-        known = self.jobs()
-        have = {(job.method, job.target, job.seed) for job in known}
+        all_jobs = self.jobs()
+        have = {(job.method, job.target, job.seed) for job in all_jobs}
         for job in jobs(self.grid.model_copy(update={"vary": {}, "crossed": False}), self.origin):
             if (job.method, job.target, job.seed) not in have:
                 first = self.grid.candidates()[0]
-                known.append(make_job(self.grid, self.origin, job.method, job.target, job.seed, first))
-        return known
+                all_jobs.append(make_job(self.grid, self.origin, job.method, job.target, job.seed, first))
+        return all_jobs
 
     def is_locked(self, job: Job) -> bool:
         """Return whether a process is working on a job."""
@@ -204,12 +204,12 @@ class Sweep:
 
     def records(self) -> list[Record]:
         """Return the records of the finished jobs; jobs of other settings in the same folder are ignored."""
-        found: list[Record] = []
+        records: list[Record] = []
         for job in self.finished():
             file = job_file(self.out, job)
             inherited = self._inherits and job.seed != self.grid.seeds[0]
-            found += (replace(record, inherited=inherited) for record in records_of(file))
-        return list(once(found))
+            records += (replace(record, inherited=inherited) for record in records_of(file))
+        return list(once(records))
 
     @property
     def _inherits(self) -> bool:

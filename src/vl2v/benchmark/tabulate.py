@@ -64,13 +64,13 @@ def tabulate(
     _check(records, against, unit)
     targets, seeds = tuple(sorted({r.target for r in records})), tuple(sorted({r.seed for r in records}))
     weights = tuple(dict.fromkeys(LAST if rule == LAST and choice is None else choice for choice in weights))
-    chosen, lacking = _choose(records, rule, weights, partial)
+    runs_by_key, lacking = _choose(records, rule, weights, partial)
     rows = []
-    for key in sorted(chosen, key=lambda key: _rank(key, order, weights)):
-        row = _row(key, chosen[key], targets, rule)
+    for key in sorted(runs_by_key, key=lambda key: _rank(key, order, weights)):
+        row = _row(key, runs_by_key[key], targets, rule)
         baseline = _key(against, weights[0] if key[0] == ZERO_SHOT else key[1]) if against else key
-        if baseline != key and baseline in chosen:
-            row = replace(row, against=_difference(chosen[key], chosen[baseline], targets, unit))
+        if baseline != key and baseline in runs_by_key:
+            row = replace(row, against=_difference(runs_by_key[key], runs_by_key[baseline], targets, unit))
         rows.append(row)
     rows += _published(benchmark) if published else []
     return Table(benchmark, targets, seeds, rule, weights, tuple(rows), against, unit, lacking)
@@ -97,14 +97,14 @@ def _key(method: str, choice: str | None) -> Key:
 def _choose(
     records: Sequence[Record], rule: str, weights: Sequence[str | None], partial: bool
 ) -> tuple[dict[Key, Runs], tuple[str, ...]]:
-    chosen: dict[Key, dict[tuple[str, int], Record]] = {}
+    runs_by_key: dict[Key, dict[tuple[str, int], Record]] = {}
     lacking: dict[str, None] = {}  # reported once, although all weights lack it
     for choice in weights:
         selection = select(records, rule, choice)
         for record in selection.records if partial else selection.whole():
-            chosen.setdefault(_key(record.method, choice), {})[record.target, record.seed] = record
+            runs_by_key.setdefault(_key(record.method, choice), {})[record.target, record.seed] = record
         lacking |= dict.fromkeys(selection.lacking)
-    return dict(chosen), tuple(lacking)
+    return dict(runs_by_key), tuple(lacking)
 
 
 def _rank(key: Key, order: Sequence[str], weights: Sequence[str | None]) -> tuple[bool, int, str, int]:
@@ -118,23 +118,23 @@ def _row(key: Key, runs: Runs, targets: Sequence[str], rule: str) -> Row:
     method, choice = key
     first = next(iter(runs.values()))
     by_target = {target: {seed: r for (t, seed), r in runs.items() if t == target} for target in targets}
-    measured = {t: _measures([[record] for record in by.values()]) for t, by in by_target.items() if by}
+    measures = {t: _measures([[record] for record in by.values()]) for t, by in by_target.items() if by}
     return Row(
         method,
         first.title,
         (ORACLE_MARK,) if rule == ORACLE and method != ZERO_SHOT else (),
         choice,
-        measured,
+        measures,
         _average(runs, targets),
-        min(measured, key=lambda t: measured[t].accuracy.mean) if len(measured) == len(targets) else "",
+        min(measures, key=lambda t: measures[t].accuracy.mean) if len(measures) == len(targets) else "",
         _expense(list(runs.values())),
     )
 
 
 def _average(runs: Runs, targets: Sequence[str]) -> Measures | None:
     """Average over the target domains per seed, then over the seeds that have all targets; None if no seed does."""
-    whole = whole_seeds(runs, targets)
-    return _measures([[runs[target, seed] for target in targets] for seed in whole]) if whole else None
+    seeds = whole_seeds(runs, targets)
+    return _measures([[runs[target, seed] for target in targets] for seed in seeds]) if seeds else None
 
 
 def whole_seeds(runs: Iterable[tuple[str, int]], targets: Sequence[str]) -> list[int]:
@@ -148,8 +148,8 @@ def _measures(groups: Sequence[Sequence[Record]]) -> Measures:
     spreads = {}
     for name, quantity in QUANTITIES.items():
         values = [[value for record in group if (value := quantity(record)) is not None] for group in groups]
-        known = all(len(v) == len(group) for v, group in zip(values, groups, strict=True))
-        spreads[name] = Spread.of([fmean(v) for v in values]) if known else None
+        is_complete = all(len(v) == len(group) for v, group in zip(values, groups, strict=True))
+        spreads[name] = Spread.of([fmean(v) for v in values]) if is_complete else None
     accuracy = spreads["accuracy"]
     assert accuracy is not None  # every record has one
     return Measures(accuracy, spreads["in_domain"], spreads["ece"], spreads["ece_calibrated"])

@@ -26,12 +26,12 @@ def options_of(command: Callable[..., None]) -> set[str]:
 
 def forms_of(command: Callable[..., None]) -> dict[str, str]:
     """Return what replaces the options of settings that a command lacks, for `vl2v.hints.advising`."""
-    own, fixed = options_of(command), getattr(command, "fixed", ())
+    options, fixed = options_of(command), getattr(command, "fixed", ())
     forms: dict[str, str] = {}
     for setting in SETTINGS:
-        settable = "--set" in own and not {setting.key, setting.key.partition(".")[0]} & set(fixed)
+        settable = "--set" in options and not {setting.key, setting.key.partition(".")[0]} & set(fixed)
         boolean = isinstance(setting.field.default, bool)
         forms |= dict.fromkeys(setting.flags, f"{setting.key}={'true' if boolean else ''}" if settable else "")
         if boolean:
             forms[setting.flags[0].replace("--", "--no-", 1)] = f"{setting.key}=false" if settable else ""
-    return {flag: form for flag, form in forms.items() if flag not in own}
+    return {flag: form for flag, form in forms.items() if flag not in options}

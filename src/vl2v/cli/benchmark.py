@@ -77,8 +77,8 @@ def run(
     if plan:
         from vl2v.benchmark.plan import make_plan
 
-        found = make_plan(sweep, progress)
-        show(plan_json(found) if as_json else plan_text(found))
+        grid_plan = make_plan(sweep, progress)
+        show(plan_json(grid_plan) if as_json else plan_text(grid_plan))
         return
     if ray is None:
         from vl2v.benchmark.side_by_side import jobs_at_once, run_here, settle_threads
@@ -113,15 +113,15 @@ def table(
     from vl2v.benchmark.render.text import renderable
     from vl2v.cli.show import show
 
-    found = _tabulated(
+    results = _tabulated(
         out, name, select, split_list(weights), partial, against=against, unit=pairs, published=published
     )
     if to is not None:
-        to.write_text(render(found, output), encoding="utf-8")
+        to.write_text(render(results, output), encoding="utf-8")
     elif output == "text":
-        show(renderable(found))
+        show(renderable(results))
     else:
-        print(render(found, output), end="")
+        print(render(results, output), end="")
 
 
 def curve(

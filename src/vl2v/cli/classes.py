@@ -40,14 +40,14 @@ def list_(run: RunArg, as_json: Json = False) -> None:
     from vl2v.api import list_classes
     from vl2v.cli.show import show
 
-    known = list_classes(run)
+    classes = list_classes(run)
     table = Table()
     for name in ("class", "prompts", "since"):
         table.add_column(name, overflow="fold")
-    for one in known:
+    for one in classes:
         more = f" and {len(one.prompts) - 1} more" if len(one.prompts) > 1 else ""
         table.add_row(one.name, f"{one.prompts[0]}{more}" if one.prompts else "-", one.added or "training")
-    show([asdict(one) for one in known] if as_json else table)
+    show([asdict(one) for one in classes] if as_json else table)
 
 
 def add(
@@ -90,8 +90,8 @@ def add(
         wording["teacher"] = _priced(run, teacher, free, price_per_1000_texts)
     storage = storage_paths(None, store, home_of(run))
     if quote:
-        found = quote_classes(run, names, storage=storage, **wording)
-        show(found.to_dict() if as_json else found.table())
+        cost = quote_classes(run, names, storage=storage, **wording)
+        show(cost.to_dict() if as_json else cost.table())
         return
     progress, limit = make_progress(quiet, as_json), money(budget)
     wording |= {"accept_teacher": accept_teacher, "share": share, "data": NewPlaces(data, unlabelled, drop)}

@@ -140,17 +140,17 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
 def group(name: str, text: str, **commands: Callable[..., None]) -> typer.Typer:
     """Create a group of commands with its help."""
-    made = typer.Typer(name=name, help=text, no_args_is_help=True)
-    made.callback()(lambda: None)  # so that a group of one command remains a group
+    app = typer.Typer(name=name, help=text, no_args_is_help=True)
+    app.callback()(lambda: None)  # so that a group of one command remains a group
     for command, function in commands.items():
-        made.command(command)(guarded(function))
-    return made
+        app.command(command)(guarded(function))
+    return app
 
 
 def _unexpected(error: Exception) -> UnexpectedError:
     """Return the report of an unexpected error."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if "vl2v" in Path(frame.filename).parts]
-    where = f", at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "vl2v" in Path(frame.filename).parts]
+    where = f", at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return UnexpectedError(
         "Unexpected error.",
         found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{where}",
@@ -229,15 +229,15 @@ def amount(text: str, what: str, flag: str) -> Decimal:
     Raises:
         ConfigError: if it is not an amount of money.
     """
-    found = Decimal(text) if AMOUNT.fullmatch(text) else None
-    if found is None or found > MOST_MONEY:
+    value = Decimal(text) if AMOUNT.fullmatch(text) else None
+    if value is None or value > MOST_MONEY:
         raise ConfigError(
             f"{what} is not an amount of money.",
             expected=f"a number from 0 to {MOST_MONEY:,} such as 0.50, with a decimal point",
             found=text[:40],
             next_step=f"correct {flag}",
         )
-    return found
+    return value
 
 
 def money(text: str | None, what: str = "The budget", flag: str = "--budget") -> Decimal | None:

@@ -48,12 +48,12 @@ def get(
 
     benchmark = find(name)
     folder = out if out is not None else default_folder(benchmark)
-    chosen = choose(benchmark, source)
-    _say_terms(benchmark, chosen.text, as_json=as_json)
-    if chosen.local is None and not yes:
+    selection = choose(benchmark, source)
+    _say_terms(benchmark, selection.text, as_json=as_json)
+    if selection.local is None and not yes:
         _ask(benchmark)
     with _plain_faults(benchmark, folder):
-        manifest = work(benchmark, folder, chosen, progress=make_progress(quiet, as_json))
+        manifest = work(benchmark, folder, selection, progress=make_progress(quiet, as_json))
     show({"folder": str(folder), **manifest} if as_json else _got(benchmark, folder, manifest))
 
 
@@ -121,9 +121,9 @@ def suspects(
     from vl2v.runs.folder import RunFolder
     from vl2v.settings import make_config
 
-    given = merge(settings, {"data": {"root": str(data)}})
+    values = merge(settings, {"data": {"root": str(data)}})
     for key, flag in (("teacher", "--teacher"), ("student", "--student")):
-        if run is None and not (given.get(key) or {}).get("spec"):
+        if run is None and not (values.get(key) or {}).get("spec"):
             raise ConfigError(
                 f"{flag} is missing.", expected="a run (--run), or a teacher and a student", found="neither",
                 next_step="vl2v data suspects DATA --run runs/first",
@@ -133,16 +133,16 @@ def suspects(
     if base is not None:  # another table may have other columns, and a folder has none
         columns = dict.fromkeys(ROLES) | known_columns(base.data.model_dump(mode="json"), str(data))
         base = base.model_copy(update={"data": base.data.model_copy(update=columns)})
-    known = {} if base is None else base.model_dump(mode="json")
-    given["data"] |= data_of(str(data), None, merge(known, given), storage, progress)
+    run_settings = {} if base is None else base.model_dump(mode="json")
+    values["data"] |= data_of(str(data), None, merge(run_settings, values), storage, progress)
     if base is not None:
-        given["data"].setdefault("class_first", known_order(known["data"], given["data"]["root"], ()))
-    found = find_suspects(make_config(base, given), out, storage, progress)
-    show(found.to_dict() if as_json else _suspects_text(found))
+        values["data"].setdefault("class_first", known_order(run_settings["data"], values["data"]["root"], ()))
+    result = find_suspects(make_config(base, values), out, storage, progress)
+    show(result.to_dict() if as_json else _suspects_text(result))
 
 
-def _suspects_text(found: Suspects) -> str:
-    values = found.to_dict()
+def _suspects_text(result: Suspects) -> str:
+    values = result.to_dict()
     labels, unlike = (
         f"{values[key]:,} {noun}{'' if values[key] == 1 else 's'}"
         for key, noun in (("labels", "label"), ("unlike", "image"))
@@ -154,8 +154,8 @@ def _suspects_text(found: Suspects) -> str:
         f"list:     {values['csv']}; correct its column drop",
         f"continue: vl2v distill ... --drop {values['csv']}",
     ]
-    if found.unanswered:
-        lines.insert(1, f"not checked: {found.unanswered:,} images without a stored embedding; nothing was bought")
+    if result.unanswered:
+        lines.insert(1, f"not checked: {result.unanswered:,} images without a stored embedding; nothing was bought")
     return "\n".join(lines)
 
 
@@ -189,8 +189,8 @@ def _plain_faults(benchmark: Benchmark, folder: Path) -> Iterator[None]:
     except KeyboardInterrupt as error:
         raise Interrupted("Stopped; the downloaded parts are saved.", next_step=again) from error
     except OSError as error:
-        if known := network(error):
-            raise known from error
+        if problem := network(error):
+            raise problem from error
         if disk_full(error):
             raise DiskFullError(
                 f"The disk is full; {benchmark.name} is not in place.",
@@ -229,9 +229,9 @@ def _report_json(report: Report) -> dict[str, Any]:
 def _report_text(benchmark: Benchmark, folder: Path, report: Report) -> str:
     lines = [f"{benchmark.name} in {folder}"]
     for domain in sorted({*benchmark.images, *report.counts}):
-        found = report.counts.get(domain, {})
-        count = f"{sum(found.values()):>7,} images of {benchmark.images.get(domain, 0):,}"
-        lines.append(f"  {domain:<14} {count}, {len(found)} classes of {benchmark.class_count}")
+        counts = report.counts.get(domain, {})
+        count = f"{sum(counts.values()):>7,} images of {benchmark.images.get(domain, 0):,}"
+        lines.append(f"  {domain:<14} {count}, {len(counts)} classes of {benchmark.class_count}")
     bad = [f"{fault.where}: {fault.problem}" for fault in report.unreadable]
     for title, entries in (("different", list(report.differences)), ("unreadable", bad)):
         if entries:

@@ -142,8 +142,8 @@ def _check_given(settings: Mapping[str, Any], config: Path | None, *keys: str) -
     """Check that settings without a default are given."""
     from vl2v.data.folder import read_mapping
 
-    given = merge(read_mapping(config) if config else {}, settings)
-    missing = [key for key in keys if not (given.get(key.split(".")[0]) or {}).get(key.split(".")[1])]
+    values = merge(read_mapping(config) if config else {}, settings)
+    missing = [key for key in keys if not (values.get(key.split(".")[0]) or {}).get(key.split(".")[1])]
     if missing:
         flags, expected = zip(*(EXAMPLES[key] for key in missing), strict=True)
         verb = "is" if len(missing) == 1 else "are"

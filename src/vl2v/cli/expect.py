@@ -36,29 +36,31 @@ def expect(
     from vl2v.commands.moved import NewPlaces
 
     places = NewPlaces(data, unlabelled, drop)
-    found = work(run, images, column=image, data=places, progress=make_progress(quiet, as_json))
-    show(found.to_dict() if as_json else text_of(found))
+    estimate = work(run, images, column=image, data=places, progress=make_progress(quiet, as_json))
+    show(estimate.to_dict() if as_json else text_of(estimate))
 
 
-def text_of(found: Expected) -> RenderableType:
+def text_of(estimate: Expected) -> RenderableType:
     """For a terminal."""
     from rich.console import Group
     from rich.table import Table
 
     table = Table(show_header=False)
     rows = {
-        "images": f"{found.images:,} of {found.found:,}" if found.images < found.found else f"{found.images:,}",
-        "mean confidence, calibrated": f"{found.confidence:.0%}",
-        "same answer from a probe": f"{found.agreement:.0%}",
-        "estimated from": found.calibration.estimator,
-        "error measured on": f"{found.calibration.groups} parts of the training images, each left out in turn, "
-        f"and {found.calibration.sites} sites with changed copies of images",
+        "images": f"{estimate.images:,} of {estimate.found:,}"
+        if estimate.images < estimate.found
+        else f"{estimate.images:,}",
+        "mean confidence, calibrated": f"{estimate.confidence:.0%}",
+        "same answer from a probe": f"{estimate.agreement:.0%}",
+        "estimated from": estimate.calibration.estimator,
+        "error measured on": f"{estimate.calibration.groups} parts of the training images, each left out in turn, "
+        f"and {estimate.calibration.sites} sites with changed copies of images",
     }
-    if found.distance is not None:
+    if estimate.distance is not None:
         scale = "0 is like the training domains, 1 like a domain that was left out"
-        rows["distance"] = f"{found.distance:.2f} in pretrained features ({scale})"
-    if found.drift is not None:
-        rows["drift"] = f"in the student's embeddings: {found.drift.text}"
+        rows["distance"] = f"{estimate.distance:.2f} in pretrained features ({scale})"
+    if estimate.drift is not None:
+        rows["drift"] = f"in the student's embeddings: {estimate.drift.text}"
     for name, value in rows.items():
         table.add_row(name, value)
-    return Group(found.line, table, f"next: {found.next_step}")
+    return Group(estimate.line, table, f"next: {estimate.next_step}")

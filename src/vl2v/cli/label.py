@@ -78,40 +78,40 @@ def label(
     show(_json(result) if as_json else _text(result))
 
 
-def _counts(found: Labels) -> dict[str, int]:
-    return {name: int((found.predictions == i).sum()) for i, name in enumerate(found.classes)}
+def _counts(labels: Labels) -> dict[str, int]:
+    return {name: int((labels.predictions == i).sum()) for i, name in enumerate(labels.classes)}
 
 
-def _json(found: Labels) -> dict[str, Any]:
+def _json(labels: Labels) -> dict[str, Any]:
     return {
-        "file": str(found.file),
-        "images": len(found.predictions),
-        "written": found.written,
-        "classes": _counts(found),
-        "trusted": None if found.trusted is None else int(found.trusted.sum()),
-        "checked": found.checked,
-        "accuracy_on_checked": found.accuracy,
-        "error": found.error,
-        "image_queries": found.queries[0],
-        "text_queries": found.queries[1],
-        "spent": f"{found.spent:f}",
-        "currency": found.currency,
+        "file": str(labels.file),
+        "images": len(labels.predictions),
+        "written": labels.written,
+        "classes": _counts(labels),
+        "trusted": None if labels.trusted is None else int(labels.trusted.sum()),
+        "checked": labels.checked,
+        "accuracy_on_checked": labels.accuracy,
+        "error": labels.error,
+        "image_queries": labels.queries[0],
+        "text_queries": labels.queries[1],
+        "spent": f"{labels.spent:f}",
+        "currency": labels.currency,
     }
 
 
-def _text(found: Labels) -> str:
-    counts = ", ".join(f"{name} {count:,}" for name, count in _counts(found).items())
+def _text(labels: Labels) -> str:
+    counts = ", ".join(f"{name} {count:,}" for name, count in _counts(labels).items())
     lines = [
-        f"{found.file}: {found.written:,} of {len(found.predictions):,} images",
+        f"{labels.file}: {labels.written:,} of {len(labels.predictions):,} images",
         f"classes   {counts}",
-        f"queries   {found.queries[0]:,} images, {found.queries[1]:,} texts: {found.spent:f} {found.currency}",
+        f"queries   {labels.queries[0]:,} images, {labels.queries[1]:,} texts: {labels.spent:f} {labels.currency}",
     ]
-    if found.trusted is None:
+    if labels.trusted is None:
         lines.append("trusted   unknown: pass some labelled images of the same kind with --check")
     else:
         lines.append(
-            f"trusted   {int(found.trusted.sum()):,}. The right class is ruled out for at most {found.error:.0%} of "
-            f"images like the {found.checked} checked ones, {found.accuracy:.0%} of which the teacher gets right."
+            f"trusted   {int(labels.trusted.sum()):,}. The right class is ruled out for at most {labels.error:.0%} of "
+            f"images like the {labels.checked} checked ones, {labels.accuracy:.0%} of which the teacher gets right."
         )
-    lines.append(f"next      vl2v distill {found.file} --image image --label label ...")
+    lines.append(f"next      vl2v distill {labels.file} --image image --label label ...")
     return "\n".join(lines)

@@ -114,12 +114,12 @@ def predict(
     if reject:
         score, coverage = NEGATIVES, REJECT_COVERAGE if coverage is None else coverage
     student = load(run)
-    made = data_settings(student.provenance)
-    given, left_out = find_images(images, image, made=made, progress=make_progress(quiet=False, as_json=False))
+    run_data = data_settings(student.provenance)
+    inputs, left_out = find_images(images, image, run_data=run_data, progress=make_progress(quiet=False, as_json=False))
     for text in left_out:
         say(f"warning: {text}")
     answers, drift = classify(
-        student, given, coverage=coverage, score=CONFIDENCE if score is None else score, every_class=output == "json"
+        student, inputs, coverage=coverage, score=CONFIDENCE if score is None else score, every_class=output == "json"
     )
     faults = show_answers(answers, output, REJECTED if score == NEGATIVES else UNSURE)
     if drift is not None and drift.unusual:

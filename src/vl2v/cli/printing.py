@@ -44,16 +44,16 @@ def run_json(run: Run) -> dict[str, Any]:
 
 def run_text(run: Run) -> RenderableType:
     """Format a finished run for a terminal."""
-    paid = f"queries sent for this run: {run.image_queries:,} images, {run.text_queries:,} texts"
+    queries = f"queries sent for this run: {run.image_queries:,} images, {run.text_queries:,} texts"
     if run.fresh_queries:
-        paid += f"; queries to the local teacher during training: {run.fresh_queries:,} augmented images"
+        queries += f"; queries to the local teacher during training: {run.fresh_queries:,} augmented images"
     folder = shown(run.folder)
     where = f"student: {folder}/student\nfigures: {folder}/evaluation.json, {folder}/metrics.jsonl"
     calibrated = [calibration_line(run.student.trust, run.evaluation)] if run.student.trust else []
     page = RunFolder(run.folder).report_file
     where += f"\nreport: {shown(page)}" if page.exists() else ""
     unseen = [run.unseen.table()] if run.unseen else []
-    return Group(run.evaluation.table(), *calibrated, *unseen, paid, Text(where), _try_it(run.folder))
+    return Group(run.evaluation.table(), *calibrated, *unseen, queries, Text(where), _try_it(run.folder))
 
 
 def calibration_line(trust: Trust, evaluation: Evaluation) -> str:
@@ -112,38 +112,38 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
     return row | ({} if answer.row is None else {"row": answer.row, "table": printable(answer.table)})
 
 
-def show_answers(listed: Sequence[Answer], output: str, mark: str = UNSURE) -> int:
+def show_answers(answers: Sequence[Answer], output: str, mark: str = UNSURE) -> int:
     """Print predictions as table, JSON or CSV; return the number of unreadable files.
 
     Args:
         output: one of `FORMATS`.
         mark: what the table says of predictions that are not accepted.
     """
-    several = len({a.table for a in listed if a.row is not None}) > 1
-    more = ["row"] * any(a.row is not None for a in listed) + ["table"] * several
+    several = len({a.table for a in answers if a.row is not None}) > 1
+    extra_columns = ["row"] * any(a.row is not None for a in answers) + ["table"] * several
     if output == "json":
-        show([_answer_json(answer) for answer in listed])
+        show([_answer_json(answer) for answer in answers])
     elif output == "csv":
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(("path", "label", "confidence", "accepted", "fault", *more))
+        writer.writerow(("path", "label", "confidence", "accepted", "fault", *extra_columns))
         sure = {None: "", True: "yes", False: "no"}
-        for a in listed:
+        for a in answers:
             confidence = f"{a.confidence:.6f}" if a.label else ""
             values = (printable(a.path), cell(a.label), confidence, sure[a.accepted], a.fault)
             row = "" if a.row is None else a.row
-            writer.writerow((*values, *(row, printable(a.table))[: len(more)]))
+            writer.writerow((*values, *(row, printable(a.table))[: len(extra_columns)]))
         with naming(OUTPUT):
             sys.stdout.write(clean(text.getvalue()) if sys.stdout.isatty() else text.getvalue())
     else:
         table = Table()
-        marked = any(a.accepted is not None for a in listed)
-        for name in (*more[::-1], "image", "class", "confidence", *([""] if marked else [])):
+        marked = any(a.accepted is not None for a in answers)
+        for name in (*extra_columns[::-1], "image", "class", "confidence", *([""] if marked else [])):
             table.add_column(name, justify="right" if name in ("row", "confidence") else "left", overflow="fold")
-        for a in listed:
-            said = a.label or f"not read: {a.fault}"
-            cells: list[RenderableType] = [Text(shown(a.path)), Text(said), f"{a.confidence:.3f}" if a.label else ""]
+        for a in answers:
+            result = a.label or f"not read: {a.fault}"
+            cells: list[RenderableType] = [Text(shown(a.path)), Text(result), f"{a.confidence:.3f}" if a.label else ""]
             where: list[RenderableType] = ["" if a.row is None else f"{a.row:,}", Text(shown(a.table))]
-            table.add_row(*where[: len(more)][::-1], *cells, *([mark] if a.accepted is False else []))
+            table.add_row(*where[: len(extra_columns)][::-1], *cells, *([mark] if a.accepted is False else []))
         show(table)
-    return sum(bool(answer.fault) for answer in listed)
+    return sum(bool(answer.fault) for answer in answers)

@@ -84,29 +84,29 @@ def repair(
         counts = {"trained": len(plan.trained), "checked": len(plan.checked)}
         show(counts | plan.quote.to_dict() if as_json else plan.quote.table())
         return
-    found = work(plan, tolerance=tolerance, progress=progress, report=report)
-    show(found.to_dict() if as_json else _text(found, plan.first))
+    result = work(plan, tolerance=tolerance, progress=progress, report=report)
+    show(result.to_dict() if as_json else _text(result, plan.first))
 
 
-def _text(found: Repair, first: Path) -> str:
+def _text(result: Repair, first: Path) -> str:
     from vl2v_runtime.names import quoted, shown
 
-    values = found.to_dict()
-    measure = found.new.reference.measure_of(False)
+    values = result.to_dict()
+    measure = result.new.reference.measure_of(False)
     lines = [
-        f"student   {shown(found.folder / 'student')}; {shown(first / 'student')} is unchanged",
-        f"queries   {found.queries:,} images: {found.spent:f} {found.currency}",
-        f"new site  agreement with the teacher on {found.checked} images that were not trained on: "
-        f"{found.agreement[0]} before, {found.agreement[1]} after",
+        f"student   {shown(result.folder / 'student')}; {shown(first / 'student')} is unchanged",
+        f"queries   {result.queries:,} images: {result.spent:f} {result.currency}",
+        f"new site  agreement with the teacher on {result.checked} images that were not trained on: "
+        f"{result.agreement[0]} before, {result.agreement[1]} after",
         f"{measure} on validation images, percent:",
     ]
     for domain, row in values["validation"]["domains"].items():
         lines.append(f"  {shown(domain)}  {100 * row['old']:.1f} before, {100 * row['new']:.1f} after")
-    lines.append(f"  mean  {100 * found.change:+.1f} points")
-    if found.worse:
+    lines.append(f"  mean  {100 * result.change:+.1f} points")
+    if result.worse:
         lines.append(
-            f"WORSE     The new student loses {-100 * found.change:.1f} points on the validation images, more than "
-            f"{100 * found.tolerance:g}. Keep the earlier student unless the new site matters more."
+            f"WORSE     The new student loses {-100 * result.change:.1f} points on the validation images, more than "
+            f"{100 * result.tolerance:g}. Keep the earlier student unless the new site matters more."
         )
-    lines.append(f"next      vl2v predict {quoted(found.folder)} <image or folder>")
+    lines.append(f"next      vl2v predict {quoted(result.folder)} <image or folder>")
     return "\n".join(lines)

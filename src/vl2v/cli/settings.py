@@ -114,31 +114,35 @@ def with_settings(
         fixed: settings, or blocks of settings, that ``--set`` cannot change in this command.
         texts: by dotted key, the help of options that mean something else than in a run.
     """
-    chosen = [s for panel in panels for s in SETTINGS if panel in (s.option.panel, s.key) and s.key not in without]
+    selection = [s for panel in panels for s in SETTINGS if panel in (s.option.panel, s.key) and s.key not in without]
     texts = texts or {}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         declared = inspect.signature(command, eval_str=True).parameters
-        named = {
+        argument_names = {
             name: name.upper() if isinstance(get_args(p.annotation)[-1], ArgumentInfo) else f"--{name}"
             for name, p in declared.items()
             if name in ARGUMENTS
         }
-        own = [p for name, p in declared.items() if name != "settings"]
+        parameters_of_command = [p for name, p in declared.items() if name != "settings"]
         assigned = inspect.Parameter("assigned", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=SET)
 
         @wraps(command)
         def inner(**values: Any) -> None:
-            given = {s.key: s.plain(values.pop(s.name, None)) for s in chosen}
+            by_key = {s.key: s.plain(values.pop(s.name, None)) for s in selection}
             items = values.pop("assigned", None) or ()
-            replacing = [(s.flags[0], s.key, given[s.key]) for s in chosen]
-            replacing += [(named[name], ARGUMENTS[name], values.get(name)) for name in named]
+            replacing = [(s.flags[0], s.key, by_key[s.key]) for s in selection]
+            replacing += [(argument_names[name], ARGUMENTS[name], values.get(name)) for name in argument_names]
             for text in _replaced(items, replacing):
                 warn(make_progress(quiet=True, as_json=bool(values.get("as_json"))), text)
-            command(**values, settings=settings_of(items, given))
+            command(**values, settings=settings_of(items, by_key))
 
-        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-        parameters = [*(s.parameter(texts.get(s.key)) for s in chosen), *own, *([assigned] if assign else [])]
+        parameters_of_command = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters_of_command]
+        parameters = [
+            *(s.parameter(texts.get(s.key)) for s in selection),
+            *parameters_of_command,
+            *([assigned] if assign else []),
+        ]
         inner.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         inner.__annotations__ = {p.name: p.annotation for p in parameters}
         inner.fixed = tuple(fixed)  # type: ignore[attr-defined]
@@ -147,16 +151,16 @@ def with_settings(
     return decorate
 
 
-def _replaced(items: Iterable[str], given: Iterable[tuple[str, str, Any]]) -> Iterator[str]:
+def _replaced(items: Iterable[str], options: Iterable[tuple[str, str, Any]]) -> Iterator[str]:
     """Describe the values of ``--set`` that have no effect because a later one or an option replaces them.
 
     Args:
         items: the ``KEY=VALUE`` items.
-        given: options and arguments: name, dotted key, and value; None if the option was not given.
+        options: options and arguments: name, dotted key, and value; None if the option was not given.
     """
     pairs = [(f"--set {item}", *leaf) for item in items for leaf in _leaves(*pair(item, "--set"))]
-    pairs += [(f"{flag} {value}", key, value) for flag, key, value in given if value is not None]
-    last = {key: (shown, value) for shown, key, value in pairs}
+    pairs += [(f"{flag} {value}", key, value) for flag, key, value in options if value is not None]
+    last = {key: (text, value) for text, key, value in pairs}
     for item, key, value in pairs:
         if last[key][1] is not value and str(last[key][1]) != str(value):
             yield f"{item} has no effect next to {last[key][0]}"
@@ -171,6 +175,6 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def settings_of(assigned: Iterable[str], given: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(assigned: Iterable[str], by_key: Mapping[str, Any]) -> dict[str, Any]:
     """Merge ``KEY=VALUE`` items and values by dotted key, which take precedence; None is ignored."""
-    return merge(nested(dict(pair(item, "--set") for item in assigned)), nested(given))
+    return merge(nested(dict(pair(item, "--set") for item in assigned)), nested(by_key))

@@ -46,7 +46,7 @@ def check(
     from vl2v.cli.show import show
     from vl2v.commands.check import check_teacher
 
-    found = check_teacher(
+    result = check_teacher(
         teacher,
         data,
         budget=money(budget),
@@ -55,59 +55,59 @@ def check(
         progress=make_progress(quiet, as_json),
         settings=settings,
     )
-    show(check_json(found) if as_json else check_text(found))
-    if not (found.one_space and found.deterministic):
+    show(check_json(result) if as_json else check_text(result))
+    if not (result.one_space and result.deterministic):
         raise typer.Exit(4)
 
 
-def check_json(found: Check) -> dict[str, Any]:
+def check_json(result: Check) -> dict[str, Any]:
     """A check as plain values; money as text, exact."""
 
     return {
-        "teacher": found.card.identity,
-        "revision": found.card.revision,
-        "dimension": found.card.dimension,
-        "images": found.images,
-        "classes": found.classes,
-        "accuracy": found.accuracy,
-        "probability_by_guessing": found.luck,
-        "one_space": found.one_space,
-        "cosine_of_two_answers": found.cosine,
-        "deterministic": found.deterministic,
-        "image_queries": found.queries[0],
-        "text_queries": found.queries[1],
-        "spent": f"{found.spent:f}",
-        "currency": found.card.price.currency,
-        "note": found.note,
-        "advice": found.advice.to_dict() if found.advice else None,
-        "job": found.job.to_dict() if found.job else None,
+        "teacher": result.card.identity,
+        "revision": result.card.revision,
+        "dimension": result.card.dimension,
+        "images": result.images,
+        "classes": result.classes,
+        "accuracy": result.accuracy,
+        "probability_by_guessing": result.luck,
+        "one_space": result.one_space,
+        "cosine_of_two_answers": result.cosine,
+        "deterministic": result.deterministic,
+        "image_queries": result.queries[0],
+        "text_queries": result.queries[1],
+        "spent": f"{result.spent:f}",
+        "currency": result.card.price.currency,
+        "note": result.note,
+        "advice": result.advice.to_dict() if result.advice else None,
+        "job": result.job.to_dict() if result.job else None,
     }
 
 
-def check_text(found: Check) -> str:
+def check_text(result: Check) -> str:
     """A check for people, a line for each thing that was proved or was not."""
-    card, verdict = found.card, {True: "yes", False: "NO"}
-    accuracy = f"{found.accuracy:.0%} of {found.images} images correct, chance is {1 / found.classes:.0%}"
-    one_space = verdict[found.one_space]
-    if found.job is None and not found.one_space:  # a teacher may know no colours
+    card, verdict = result.card, {True: "yes", False: "NO"}
+    accuracy = f"{result.accuracy:.0%} of {result.images} images correct, chance is {1 / result.classes:.0%}"
+    one_space = verdict[result.one_space]
+    if result.job is None and not result.one_space:  # a teacher may know no colours
         one_space = "not shown"
         accuracy += "; these are plain colours: check the teacher on labelled images with --data"
     lines = [
         f"{card.identity}, revision {card.revision}",
         f"dimension       {card.dimension} for images and texts; all numbers finite",
         f"one space       {one_space}: {accuracy}",
-        f"deterministic   {verdict[found.deterministic]}: cosine {found.cosine:.6f} of two embeddings of one image",
-        f"this check      {found.queries[0]} image and {found.queries[1]} text queries,"
-        f" {found.spent:f} {card.price.currency}",
+        f"deterministic   {verdict[result.deterministic]}: cosine {result.cosine:.6f} of two embeddings of one image",
+        f"this check      {result.queries[0]} image and {result.queries[1]} text queries,"
+        f" {result.spent:f} {card.price.currency}",
     ]
-    if found.job is not None:
-        job = found.job
+    if result.job is not None:
+        job = result.job
         queries = f"{job.image_queries:,} more image and {job.text_queries:,} more text queries"
         lines.append(f"the whole job   at most {job.cost:f} {card.price.currency} for {queries}")
-    if found.advice is not None:
-        lines.append(found.advice.line)
-    if found.note:
-        lines.append(f"note            {found.note}")
+    if result.advice is not None:
+        lines.append(result.advice.line)
+    if result.note:
+        lines.append(f"note            {result.note}")
     return "\n".join(lines)
 
 
@@ -130,9 +130,11 @@ def ledger(
         if run is not None:
             note = f"There is no ledger at {storage.store}. If the run was made elsewhere, its ledger is there: --store"
     else:
-        with closing(EmbeddingStore.reading(storage.store)) as opened:
-            listed = Ledger(opened)
-            entries, note = (listed.entries(), "") if run is None else entries_of(run, listed, storage.store)
+        with closing(EmbeddingStore.reading(storage.store)) as embedding_store:
+            store_ledger = Ledger(embedding_store)
+            entries, note = (
+                (store_ledger.entries(), "") if run is None else entries_of(run, store_ledger, storage.store)
+            )
     if run is not None and not entries and not RunFolder(run).config_file.is_file():
         raise RunError(
             f"{run} contains no run, and the ledger has no purchase under this path.",

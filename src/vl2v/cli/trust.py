@@ -72,39 +72,39 @@ def trust(
         cost = quote_reject(run, change)
         show(cost.to_dict() if as_json else cost.table())
         return
-    found = refit(run, make_progress(quiet, as_json), change, NewPlaces(data, unlabelled, drop))
-    show(found.to_dict() if as_json else trust_text(found, run))
+    result = refit(run, make_progress(quiet, as_json), change, NewPlaces(data, unlabelled, drop))
+    show(result.to_dict() if as_json else trust_text(result, run))
 
 
 def _check_options(reject: bool | None, options: Mapping[str, object]) -> None:
-    given = [name for name, value in options.items() if value is not None]
-    if given and not reject:
+    names = [name for name, value in options.items() if value is not None]
+    if names and not reject:
         raise ConfigError(
-            f"{', '.join(given)} can only be used to add negative texts.",
+            f"{', '.join(names)} can only be used to add negative texts.",
             expected="--reject",
             found="--no-reject" if reject is False else "no --reject",
             next_step="add --reject, or drop the option",
         )
 
 
-def trust_text(found: Refitted, run: Path) -> RenderableType:
+def trust_text(result: Refitted, run: Path) -> RenderableType:
     """For a terminal, in percent."""
     from rich.console import Group
 
-    wrong, negatives = found.reference.other, found.trust.negatives
+    wrong, negatives = result.reference.other, result.trust.negatives
     calibration = _table("calibration, percent", "domain", "", "images", wrong, "ECE", "calibrated")
     rejection = _table(
         f"percent; accepted and {wrong} at thresholds for this coverage of the validation images",
         "domain",
         *(f"{100 * c:g}: accepted, {wrong}" for c in SHOWN),
-        *(["unusual batches of 1, 8, 32"] if any(domain.unusual for domain in found.domains) else []),
+        *(["unusual batches of 1, 8, 32"] if any(domain.unusual for domain in result.domains) else []),
         *(["accepted by --reject"] if negatives else []),
     )
-    for domain in found.domains:
+    for domain in result.domains:
         calibration.add_row(*_calibration(domain))
         rejection.add_row(*_rejection(domain))
-    before, after = (100 * found.trust.calibration[f"ece_{when}"] for when in ("before", "after"))
-    head = f"temperature {found.trust.temperature:.3f}; ECE on the validation images {before:.1f} -> {after:.1f}"
+    before, after = (100 * result.trust.calibration[f"ece_{when}"] for when in ("before", "after"))
+    head = f"temperature {result.trust.temperature:.3f}; ECE on the validation images {before:.1f} -> {after:.1f}"
     if negatives:
         head += f"; {len(negatives.texts):,} negative texts"
     return Group(head, calibration, rejection, f"written: {run / 'student' / 'trust.json'}")

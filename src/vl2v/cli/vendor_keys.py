@@ -78,8 +78,8 @@ def edit(
     prices = money(price_per_1000_images, *IMAGES), money(price_per_1000_texts, *TEXTS)
     if quota is not None and quota != "none":
         amount(quota, *QUOTA)
-    known, key = _accounts(db), None
-    changed = known.edit(
+    accounts, key = _accounts(db), None
+    record = accounts.edit(
         account,
         name=name,
         price_per_1000_images=prices[0],
@@ -89,8 +89,8 @@ def edit(
         expires=end,
     )
     if rotate:
-        changed, key = known.rotate(account, grace_hours * 3600)
-    _print(changed, key, as_json)
+        record, key = accounts.rotate(account, grace_hours * 3600)
+    _print(record, key, as_json)
 
 
 def show(db: Db = DEFAULT_DB, as_json: Json = False) -> None:

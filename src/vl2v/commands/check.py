@@ -113,8 +113,8 @@ def check_teacher(
     """
     storage, progress = storage or StoragePaths(), progress or Silent()
     spec = teacher if isinstance(teacher, str) else teacher.describe().identity
-    given = {"data": {"root": str(data or ".")}, "teacher": {"spec": spec}, "student": {}}
-    config = make_config(None, with_sources(merge(settings or {}, given), storage, progress))
+    values = {"data": {"root": str(data or ".")}, "teacher": {"spec": spec}, "student": {}}
+    config = make_config(None, with_sources(merge(settings or {}, values), storage, progress))
     if data is None:
         _check_without_data(merge({}, settings or {}), images)
     opened = open_teacher(spec, price=stated_price(config)) if isinstance(teacher, str) else teacher
@@ -144,8 +144,8 @@ def _check_without_data(settings: Mapping[str, Any], images: int | None) -> None
         ConfigError: names those that have none.
     """
     parts = {name: part if isinstance(part, Mapping) else {"": part} for name, part in settings.items()}
-    given = [f"{name}.{key}".strip(".") for name, part in parts.items() for key in part]
-    idle = [key for key in given if key not in PRICES] + ([] if images is None else ["--images"])
+    keys = [f"{name}.{key}".strip(".") for name, part in parts.items() for key in part]
+    idle = [key for key in keys if key not in PRICES] + ([] if images is None else ["--images"])
     if idle:
         raise ConfigError(
             f"{', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect on a check without labelled images.",

@@ -49,8 +49,8 @@ def with_choice(
     if choice is None and repair is not None and (choice := Choice.read(RunFolder(repair.run).queries_file)):
         choice.write(folder.queries_file)
     if choice is None:
-        wanted = plan.config.when_short == "choose" and budget.limit is not None
-        if not wanted or affordable(plan, budget.left):
+        may_choose = plan.config.when_short == "choose" and budget.limit is not None
+        if not may_choose or affordable(plan, budget.left):
             return plan
         choice = _choose(plan, budget, Candidates.of(plan, store), accelerator, progress)
         choice.write(folder.queries_file)
@@ -72,11 +72,11 @@ def _choose(
         raise _too_little(plan, budget, candidates)
     images, evaluation = candidates.shared(count)
     if images == training.unpaid:
-        chosen = np.flatnonzero(~training.paid)
+        rows = np.flatnonzero(~training.paid)
     else:
         features = _features(plan, training.digests, accelerator, progress)
-        chosen = diverse(features, training.groups, images, seed=plan.config.seed, selected=training.paid)
-    return candidates.choice(chosen, at_random(references.groups, evaluation, plan.config.seed, references.paid))
+        rows = diverse(features, training.groups, images, seed=plan.config.seed, selected=training.paid)
+    return candidates.choice(rows, at_random(references.groups, evaluation, plan.config.seed, references.paid))
 
 
 def _features(plan: RunPlan, digests: Digests, accelerator: Accelerator, progress: Progress) -> NDArray[np.float32]:

@@ -161,9 +161,9 @@ def remove_classes(run: str | Path, names: Sequence[str], *, backbone: nn.Module
         student = Student.load(folder, backbone)
         need_head(student)
         check_provenance(student.provenance, "the student")
-        known = {spelling(name): name for name in student.classes}
+        by_spelling = {spelling(name): name for name in student.classes}
         change = {"removed": [], "before": list(student.classes)}
-        for name in dict.fromkeys(known.get(spelling(name), name) for name in names_of(names)):
+        for name in dict.fromkeys(by_spelling.get(spelling(name), name) for name in names_of(names)):
             student.remove_class(name)
             change["removed"].append(name)
         if not change["removed"]:
@@ -209,16 +209,16 @@ def _offset(student: Student, folder: RunFolder, rows: torch.Tensor, share: floa
     if not folder.predictions_file.is_file():
         warn(progress, f"{consequence}: the validation images of its run are not known here")
         return 0.0
-    saved = read_answers(folder)
-    saved = saved.of(saved.role == IN_DOMAIN)
-    chosen = sample_rows(saved, MAX_IMAGES)
-    paths = [folder.config().data.folder / saved.path[i] for i in chosen]
+    predictions = read_answers(folder)
+    predictions = predictions.of(predictions.role == IN_DOMAIN)
+    sample = sample_rows(predictions, MAX_IMAGES)
+    paths = [folder.config().data.folder / predictions.path[i] for i in sample]
     embeddings = embed_images(student, paths, progress, consequence) if paths else None
     if embeddings is None:
         return 0.0
-    known, _ = KnownImages(student, embeddings, saved.label[chosen]).of_current_classes()
-    new = student.logit_scale * known @ rows.numpy().T
-    return new_class_offset(logits_of(student, known), new, share) if len(known) else 0.0
+    image_embeddings, _ = KnownImages(student, embeddings, predictions.label[sample]).of_current_classes()
+    new = student.logit_scale * image_embeddings @ rows.numpy().T
+    return new_class_offset(logits_of(student, image_embeddings), new, share) if len(image_embeddings) else 0.0
 
 
 def _check_distinct(student: Student, new: Mapping[str, torch.Tensor], identity: str) -> None:

@@ -101,10 +101,10 @@ class Run:
     def _repr_html_(self) -> str:
         """Return the tables and the report as HTML, for a notebook."""
         unseen = [self.unseen.table()] if self.unseen else []
-        paid = f"queries sent for this run: {self.image_queries:,} images, {self.text_queries:,} texts"
+        queries = f"queries sent for this run: {self.image_queries:,} images, {self.text_queries:,} texts"
         student = f"student: {shown(self.folder / 'student')}"
         page = inline_page(RunFolder(self.folder).report_file)
-        return html_of(self.evaluation.table(), *unseen, f"{paid}\n{student}") + page
+        return html_of(self.evaluation.table(), *unseen, f"{queries}\n{student}") + page
 
 
 @old_keywords
@@ -119,7 +119,7 @@ def run(
     backbone: Backbone | None = None,
     report: bool = True,
     account: BudgetAccount | None = None,
-    named: str | None = None,
+    teacher_spec: str | None = None,
     cluster: ClusterUse | None = None,
 ) -> Run | None:
     """Plan, buy, train, evaluate and save; or continue an interrupted run. Return None in all processes but the first.
@@ -130,7 +130,7 @@ def run(
         backbone: a loaded one, instead of `config.student.spec`.
         report: whether to save a sample of embeddings and write `report.html` at the end, which takes seconds.
         account: whose purchases count against the budget; None for this run alone.
-        named: the teacher of a resumed run that was made elsewhere, as the user names it to allow its use.
+        teacher_spec: the teacher of a resumed run that was made elsewhere, as the user names it to allow its use.
         cluster: whose workers query a free teacher on their machine, which has to have a name; None for this process.
     """
     check_installed(config.tracking)
@@ -139,15 +139,15 @@ def run(
     first = accelerator.is_main_process  # it plans and buys before the others, which then find everything stored
     paths, progress = storage or storage_of(out, present=False), Recorder(progress or Silent()) if first else Silent()
     if first and not resume:
-        found = {"data": with_columns(config.data), "precision": accelerator.mixed_precision}
-        config = config.model_copy(update=found)
+        changes = {"data": with_columns(config.data), "precision": accelerator.mixed_precision}
+        config = config.model_copy(update=changes)
         ensure_new(folder, config.data.root)
     with owned(out, TRAINING) if first else nullcontext():
         if not first:
             accelerator.wait_for_everyone()
             config = config.model_copy(update={"student": folder.config().student})  # with its size
         elif resume:
-            resume_run(folder, config, paths, named=named, by_name=teacher is None)
+            resume_run(folder, config, paths, teacher_spec=teacher_spec, by_name=teacher is None)
         else:
             folder.create(config.model_copy(update={"made_with": versions(accelerator)}), paths)
         begun = resume or not first
@@ -219,13 +219,13 @@ def _purchase_with_advice(
     progress: Progress,
 ) -> None:
     """Buy everything, and say whether the teacher is worth its price: after the first answers, and after all."""
-    given: list[Advice] = []
+    history: list[Advice] = []
 
     def advise() -> Advice | None:
         advice = worth_of(plan, store, progress, accelerator.device, bought=plan.queried is None)
-        if advice is not None and advice.action not in [earlier.action for earlier in given]:
+        if advice is not None and advice.action not in [earlier.action for earlier in history]:
             tell(advice, progress)
-            given.append(advice)
+            history.append(advice)
         return advice
 
     first = pilot_of(plan, store)
@@ -272,9 +272,9 @@ def _train_and_evaluate(
         folder.tidy()
         with closing(EmbeddingStore(plan.paths.store)) as store:
             ledger, name = Ledger(store), ledger_name(folder)
-            paid = {"image_queries": ledger.queries(name), "text_queries": ledger.queries(name, "text")}
-        tracking.finish(summary_of(evaluation, usage, paid))
-    return Run(folder.path, student, evaluation, **paid, fresh_queries=queries or 0, unseen=unseen)
+            query_counts = {"image_queries": ledger.queries(name), "text_queries": ledger.queries(name, "text")}
+        tracking.finish(summary_of(evaluation, usage, query_counts))
+    return Run(folder.path, student, evaluation, **query_counts, fresh_queries=queries or 0, unseen=unseen)
 
 
 def _save_and_evaluate(

@@ -73,13 +73,13 @@ def evaluate(
         if dataset.columns:
             progress.note(columns_line(dataset.columns))
         domains = check_domains(domains, dataset.domains, "--domain")
-        own = _own_parts(student, dataset)
-        labels = class_numbers(student, dataset, () if own is None else _held_out_classes(student, dataset))
+        run_parts = _own_parts(student, dataset)
+        labels = class_numbers(student, dataset, () if run_parts is None else _held_out_classes(student, dataset))
         if unknown := int((labels < 0).sum()):
             progress.note(f"{unknown:,} images of held-out classes are not evaluated; vl2v classes add adds a class")
         rows, temperature = [], student.trust.temperature if student.trust else None
-        parts = [part for part in own or _other_parts(dataset) if part[1] in domains or not domains]
-        if own is None:
+        parts = [part for part in run_parts or _other_parts(dataset) if part[1] in domains or not domains]
+        if run_parts is None:
             _warn_of_training_images(student, dataset.digests[np.concatenate([rows for *_, rows in parts])], progress)
         with computing(student_threads(student, sum(len(part) for *_, part in parts))):
             for role, domain, indices in parts:
@@ -92,9 +92,11 @@ def evaluate(
 def _own_parts(student: Student, dataset: ImageDataset) -> list[Part] | None:
     """Return the parts of the run's split, with images of held-out classes; None for images that are not the run's."""
     held_out = _held_out_classes(student, dataset)
-    seen = [folder for folder, name in zip(dataset.folders, dataset.names, strict=True) if name not in held_out]
-    trained = np.flatnonzero(np.isin(dataset.labels, [dataset.folders.index(folder) for folder in seen]))
-    split = split_of_student(only_classes(dataset, seen) if held_out else dataset, student.provenance)
+    class_folders = [
+        folder for folder, name in zip(dataset.folders, dataset.names, strict=True) if name not in held_out
+    ]
+    trained = np.flatnonzero(np.isin(dataset.labels, [dataset.folders.index(folder) for folder in class_folders]))
+    split = split_of_student(only_classes(dataset, class_folders) if held_out else dataset, student.provenance)
     if split is None:
         return None
     parts: list[Part] = []
@@ -109,15 +111,15 @@ def _other_parts(dataset: ImageDataset) -> list[Part]:
     """Return the test images that the data state, or else all images, by domain."""
     if dataset.parts is None or not (dataset.parts == TEST_PART).any():
         return [(UNSPLIT, domain, rows) for domain, rows in _by_domain(dataset)]
-    tested = [(TEST, domain, rows[dataset.parts[rows] == TEST_PART]) for domain, rows in _by_domain(dataset)]
-    return [part for part in tested if len(part[-1])]
+    test_parts = [(TEST, domain, rows[dataset.parts[rows] == TEST_PART]) for domain, rows in _by_domain(dataset)]
+    return [part for part in test_parts if len(part[-1])]
 
 
 def _warn_of_training_images(student: Student, digests: Digests, progress: Progress) -> None:
     """Warn if images, by their SHA-256 [N, 32], were used to train the student."""
-    made = student.provenance.get("data") or {}
-    if share := share_among(made.get("training_sample", ()), digests):
-        trained = made.get("training_images", 0)
+    run_data = student.provenance.get("data") or {}
+    if share := share_among(run_data.get("training_sample", ()), digests):
+        trained = run_data.get("training_images", 0)
         warn(
             progress,
             f"about {share * trained:,.0f} of the {trained:,} training images of the student are among these "
@@ -196,19 +198,19 @@ def classify(
         step = "correct --score"
         raise ConfigError("Unknown score.", expected=" or ".join(ALL_SCORES), found=score, next_step=step)
     threshold = None if coverage is None else _threshold(student, score, coverage)
-    given = [image if isinstance(image, GivenImage) else GivenImage(str(image), image) for image in images]
-    with computing(student_threads(student, len(given))):
-        return _classify(student, given, threshold, score, every_class)
+    inputs = [image if isinstance(image, GivenImage) else GivenImage(str(image), image) for image in images]
+    with computing(student_threads(student, len(inputs))):
+        return _classify(student, inputs, threshold, score, every_class)
 
 
 def _classify(
-    student: Student, given: Sequence[GivenImage], threshold: float | None, score: str, every_class: bool
+    student: Student, inputs: Sequence[GivenImage], threshold: float | None, score: str, every_class: bool
 ) -> tuple[list[Answer], Drift | None]:
-    found: list[Answer] = []
-    seen: list[NDArray[np.float32]] = []
-    every = -(-len(given) // MAX_COMPARED)
-    for start in range(0, len(given), BATCH):
-        batch = given[start : start + BATCH]
+    answers: list[Answer] = []
+    sampled_embeddings: list[NDArray[np.float32]] = []
+    every = -(-len(inputs) // MAX_COMPARED)
+    for start in range(0, len(inputs), BATCH):
+        batch = inputs[start : start + BATCH]
         images = [_read(student.preprocess, one) for one in batch]
         good = [image for image in images if not isinstance(image, str)]
         projected = student.project_pixels(torch.stack(good)) if good else student.project([])
@@ -218,17 +220,17 @@ def _classify(
         rows = iter(_answers(student.trust, logits, embeddings, score, threshold))
         for one, image in zip(batch, images, strict=True):
             if isinstance(image, str):
-                found.append(Answer(one.name, "", 0.0, image, row=one.row, table=one.table))
+                answers.append(Answer(one.name, "", 0.0, image, row=one.row, table=one.table))
             else:
                 chances, accepted = next(rows)
                 best = int(chances.argmax())
                 each = dict(zip(student.classes, map(float, chances), strict=True)) if every_class else {}
                 label, confidence = student.classes[best], float(chances[best])
-                found.append(Answer(one.name, label, confidence, "", accepted, each, one.row, one.table))
+                answers.append(Answer(one.name, label, confidence, "", accepted, each, one.row, one.table))
         if student.trust and student.trust.reference and embeddings is not None:
-            seen.append(embeddings[::every])
-    drift = student.trust.drift(np.concatenate(seen)) if student.trust and seen else None
-    return found, drift
+            sampled_embeddings.append(embeddings[::every])
+    drift = student.trust.drift(np.concatenate(sampled_embeddings)) if student.trust and sampled_embeddings else None
+    return answers, drift
 
 
 def _answers(
@@ -249,10 +251,10 @@ def _threshold(student: Student, score: str, coverage: float) -> float:
     try:
         return student.trust.threshold(score, coverage)
     except ValueError as error:
-        known = ", ".join(f"{share:g}" for share in (1.0, *student.trust.coverages))
+        coverages = ", ".join(f"{share:g}" for share in (1.0, *student.trust.coverages))
         raise ConfigError(
             "No threshold was fitted for this --coverage.",
-            expected=known,
+            expected=coverages,
             found=f"{coverage:g}",
             next_step="correct --coverage",
         ) from error

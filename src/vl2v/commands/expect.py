@@ -85,12 +85,12 @@ class Expected:
         return asdict(self) | {"reference": self.reference.name, "measure": self.reference.measure, "line": self.line}
 
 
-def expected_of(basis: Basis, new: Outputs, found: int, unreadable: int) -> Expected:
+def expected_of(basis: Basis, new: Outputs, image_count: int, unreadable: int) -> Expected:
     """Compute the estimate from the outputs for at least one image."""
     images = len(new.logits)
     signals = Signals.of(new.logits.astype(np.float64), basis.temperature, basis.probe(new.frozen))
     distance, beyond = (1.0, False) if basis.distances is None else basis.distances.relative(new.frozen)
-    estimate = basis.known.estimates(signals)[basis.calibration.estimator]
+    estimate = basis.baseline.estimates(signals)[basis.calibration.estimator]
     share = basis.calibration.share(estimate, images, distance)
     drift = basis.student.trust.drift(new.embeddings) if basis.student.trust and new.embeddings.size else None
     warnings = list(basis.warnings)
@@ -102,7 +102,7 @@ def expected_of(basis: Basis, new: Outputs, found: int, unreadable: int) -> Expe
             "than any training domain is from the others, so the error may be larger than the interval says"
         )
     return Expected(
-        share, basis.validation, images, found, unreadable, inverse_logit(signals.confidence),
+        share, basis.validation, images, image_count, unreadable, inverse_logit(signals.confidence),
         inverse_logit(signals.agreement), basis.calibration, None if basis.distances is None else distance, drift,
         tuple(warnings), next_step(share, basis.validation, images), basis.reference,
     )  # fmt: skip
@@ -152,26 +152,26 @@ def expect(
         DataError: if there is no readable image.
     """
     progress = progress or Silent()
-    given = [images] if isinstance(images, str | Path) else images
+    sources = [images] if isinstance(images, str | Path) else images
     folder = RunFolder(Path(run))
     locate_images(folder, data, progress=progress, needed=ROOT)
-    found, left_out = find_images(
-        [Path(path) for path in given],
+    inputs, left_out = find_images(
+        [Path(path) for path in sources],
         column,
-        made=folder.config().data.model_dump(mode="json"),
+        run_data=folder.config().data.model_dump(mode="json"),
         storage=storage_of(folder.path, uses_store=False),
         progress=progress,
     )
-    several = len({image.table for image in found}) > 1
-    unusable = [image for image in found if image.path is None]
+    several = len({image.table for image in inputs}) > 1
+    unusable = [image for image in inputs if image.path is None]
     faults = [f"{f'{shown(i.table)}, ' * several}row {i.row:,}: {i.fault}" for i in unusable]
-    listed = {image.path.resolve(): image.path for image in reversed(found) if image.path is not None}
-    paths = list(listed.values())[::-1]  # each file counts once
+    distinct_paths = {image.path.resolve(): image.path for image in reversed(inputs) if image.path is not None}
+    paths = list(distinct_paths.values())[::-1]  # each file counts once
     for text in left_out:
         warn(progress, text)
     basis = basis_of(folder.path, progress)
-    chosen = [paths[i] for i in np.sort(np.random.default_rng(0).permutation(len(paths))[:MOST_NEW])]
-    pixels, copies = _readable(basis.student, chosen, faults, progress)
+    sample = [paths[i] for i in np.sort(np.random.default_rng(0).permutation(len(paths))[:MOST_NEW])]
+    pixels, copies = _readable(basis.student, sample, faults, progress)
     if copies:
         warn(progress, f"{copies} images are copies of others and count once, since they say nothing new")
     if faults:

@@ -55,7 +55,7 @@ class Basis:
         frozen: its backbone with the pretrained weights; None if they are not available.
         temperature: temperature of the student, fitted on the validation images.
         probe: linear probe, fitted on the frozen features of the validation images.
-        known: signals, and accuracy of student and probe, on the validation images.
+        baseline: signals, and accuracy of student and probe, on the validation images.
         validation: accuracy of the student on the validation images.
         calibration: error of the estimate on source domains that were left out.
         distances: distances from the training domains; None with one source domain.
@@ -67,7 +67,7 @@ class Basis:
     frozen: nn.Module | None
     temperature: float
     probe: Probe
-    known: Known
+    baseline: Known
     validation: Share
     calibration: Calibration
     distances: Distances | None
@@ -83,40 +83,40 @@ def basis_of(path: Path, progress: Progress) -> Basis:
     """
     folder = RunFolder(path)
     config = folder.config()
-    saved = read_answers(folder)
-    saved = saved.of(saved.role == IN_DOMAIN)
-    names = saved.domains
-    domain = np.array([names.index(name) for name in saved.domain.tolist()], np.int64)
-    _ensure_enough(path, saved, domain)
-    student, warnings = _student_of(folder, saved), []
+    predictions = read_answers(folder)
+    predictions = predictions.of(predictions.role == IN_DOMAIN)
+    names = predictions.domains
+    domain = np.array([names.index(name) for name in predictions.domain.tolist()], np.int64)
+    _ensure_enough(path, predictions, domain)
+    student, warnings = _student_of(folder, predictions), []
     frozen = _frozen(config, student)
     if frozen is None:
         warnings.append(
             "the pretrained weights of the student cannot be loaded, so its own features serve instead; they have seen "
             "every source domain, and the interval may be too narrow"
         )
-    rows = sample_rows(saved, MOST_KNOWN)
-    known, clean = _measure(student, frozen, config.data.folder, saved.of(rows), domain[rows], progress)
-    labels, classes = known.labels[known.view == CLEAN], len(student.classes)
-    of_clean = known.domain[known.view == CLEAN]
-    groups, distances = known.domain, None
+    rows = sample_rows(predictions, MOST_KNOWN)
+    images, clean = _measure(student, frozen, config.data.folder, predictions.of(rows), domain[rows], progress)
+    labels, classes = images.labels[images.view == CLEAN], len(student.classes)
+    of_clean = images.domain[images.view == CLEAN]
+    groups, distances = images.domain, None
     if len(large_groups(of_clean)) > 1:
-        distances = Distances.of(known.of(known.view == CLEAN), of_clean)
+        distances = Distances.of(images.of(images.view == CLEAN), of_clean)
     else:
         warnings.append("there is one source domain only, so the interval does not cover a change of domain")
-        groups = _halves(known)
+        groups = _halves(images)
     temperature, probe = fit_temperature(clean.logits, labels), Probe(clean.frozen, labels, classes)
     right, scores = clean.logits.argmax(axis=1) == labels, clean.logits.astype(np.float64)
     return Basis(
         student, frozen, temperature, probe, Known.of(scores, temperature, probe.scores, labels),
-        share_of(float(right.mean()), len(right)), calibrate(known, classes, groups), distances,
+        share_of(float(right.mean()), len(right)), calibrate(images, classes, groups), distances,
         TEACHER if config.data.classes else LABELS, tuple(warnings),
     )  # fmt: skip
 
 
-def _student_of(folder: RunFolder, saved: Predictions) -> Student:
+def _student_of(folder: RunFolder, predictions: Predictions) -> Student:
     student = Student.load(folder.student)
-    if student.provenance.get(CHANGES) or len(student.classes) != saved.student.shape[1]:
+    if student.provenance.get(CHANGES) or len(student.classes) != predictions.student.shape[1]:
         raise RunError(
             "The classes of this student were changed after training.",
             expected="the classes that the validation images were predicted with",
@@ -126,21 +126,21 @@ def _student_of(folder: RunFolder, saved: Predictions) -> Student:
     return student
 
 
-def _ensure_enough(path: Path, saved: Predictions, domain: NDArray[np.int64]) -> None:
+def _ensure_enough(path: Path, predictions: Predictions, domain: NDArray[np.int64]) -> None:
     if len(domain) < 2 * FEWEST_PER_GROUP:
         raise RunError(
             f"{path} has too few validation images.",
             expected=f"{2 * FEWEST_PER_GROUP} validation images of the source domains",
-            found=str(len(saved.label)) if len(saved.label) else "none",
+            found=str(len(predictions.label)) if len(predictions.label) else "none",
             next_step="train with more of them (data.holdout_fraction), or label some images and run vl2v evaluate",
         )
 
 
-def _halves(known: Images) -> NDArray[np.int64]:
+def _halves(images: Images) -> NDArray[np.int64]:
     """Divide N images into two halves. Changed copies of an image are in the same half as the image."""
-    clean = known.view == CLEAN
-    half = stratified_folds(known.labels[clean], count=2)
-    return np.concatenate([half, np.tile(half[_changed(known.domain[clean])], len(VIEWS))])
+    clean = images.view == CLEAN
+    half = stratified_folds(images.labels[clean], count=2)
+    return np.concatenate([half, np.tile(half[_changed(images.domain[clean])], len(VIEWS))])
 
 
 def _changed(domain: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -159,12 +159,12 @@ def _frozen(config: RunConfig, student: Student) -> nn.Module | None:
 
 
 def _measure(
-    student: Student, frozen: nn.Module | None, root: Path, saved: Predictions, domain: NDArray[np.int64],
+    student: Student, frozen: nn.Module | None, root: Path, predictions: Predictions, domain: NDArray[np.int64],
     progress: Progress,
 ) -> tuple[Images, Outputs]:  # fmt: skip
     """Compute the features of validation images and of changed copies, and the outputs for the validation images."""
     try:
-        pixels = torch.stack([student.preprocess.pixels(root / path) for path in saved.path.tolist()])
+        pixels = torch.stack([student.preprocess.pixels(root / path) for path in predictions.path.tolist()])
     except (OSError, UnreadableImageError) as error:
         raise DataError(
             "The validation images of the run cannot be read.",
@@ -189,4 +189,4 @@ def _measure(
     view_of = np.repeat(np.arange(len(VIEWS) + 1), [len(pixels), *[len(copies)] * len(VIEWS)])
     features = np.concatenate([one.features for one in every])
     before = features if frozen is None else np.concatenate([one.frozen for one in every])
-    return Images(features, before, saved.label[rows], domain[rows], view_of), every[CLEAN]
+    return Images(features, before, predictions.label[rows], domain[rows], view_of), every[CLEAN]

@@ -65,7 +65,7 @@ class Export:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values for JSON, accuracies in [0, 1]."""
-        files = {name: asdict(found) | {"images_are": self.images} for name, found in self.files.items()}
+        files = {name: asdict(file) | {"images_are": self.images} for name, file in self.files.items()}
         measure = {} if self.reference is LABELS else {"measure": self.reference.measure}
         return {"format": FORMAT, **measure, "files": files}
 
@@ -76,11 +76,11 @@ class Export:
         measure = self.reference.measure.removeprefix("top-1 ")
         for name in ("file", "MB", "greatest difference", "same class", measure, "student", "lost"):
             table.add_column(name, justify="left" if name == "file" else "right", no_wrap=name == "file")
-        for name, found in self.files.items():
+        for name, file in self.files.items():
             accuracies = ("-", "-", "-")
-            if found.accuracy is not None and found.student is not None:
-                accuracies = (f"{100 * found.accuracy:.2f}", f"{100 * found.student:.2f}", f"{found.lost:.2f}")
-            cells = (f"{found.bytes / 1e6:.1f}", f"{found.logits:.1e}", f"{100 * found.agreement:.1f}")
+            if file.accuracy is not None and file.student is not None:
+                accuracies = (f"{100 * file.accuracy:.2f}", f"{100 * file.student:.2f}", f"{file.lost:.2f}")
+            cells = (f"{file.bytes / 1e6:.1f}", f"{file.logits:.1e}", f"{100 * file.agreement:.1f}")
             table.add_row(name, *cells, *accuracies)
         return table
 
@@ -195,9 +195,9 @@ def _sample(
 ) -> Sample:
     run = RunFolder(folder)
     if run.config_file.is_file():
-        made: dict[str, Any] = run.config().data.model_dump(mode="json")
+        run_data: dict[str, Any] = run.config().data.model_dump(mode="json")
     else:
-        made = dict(data_settings(student.provenance))
+        run_data = dict(data_settings(student.provenance))
     if data is None and not run.config_file.is_file():
         if int8:
             raise ConfigError(
@@ -208,10 +208,10 @@ def _sample(
             )
         warn(progress, "no run and no --data: the file is compared with the student on random images, without accuracy")
         return random_sample(student.preprocess.size)
-    settings = made | ({"root": str(data)} if data else {})
+    settings = run_data | ({"root": str(data)} if data else {})
     if data:
-        settings |= dict.fromkeys(ROLES) | known_columns(made, data)
-        settings |= {"class_first": known_order(made, data, student.classes)}
+        settings |= dict.fromkeys(ROLES) | known_columns(run_data, data)
+        settings |= {"class_first": known_order(run_data, data, student.classes)}
     if data and is_table(data):
         settings |= {"domain_folders": False}
     elif data and class_folders(search(data), settings.get("classes") or ()):  # labelled images, not those of the run
@@ -230,8 +230,8 @@ def _teacher_answers(folder: Path) -> dict[str, str]:
     run = RunFolder(folder)
     if not run.predictions_file.is_file():
         return {}
-    saved, names = read_answers(run), run.config().data.classes
-    return {str(path): names[label] for path, label in zip(saved.path, saved.label, strict=True)}
+    predictions, names = read_answers(run), run.config().data.classes
+    return {str(path): names[label] for path, label in zip(predictions.path, predictions.label, strict=True)}
 
 
 def _write_report(done: Export, origin: str) -> None:

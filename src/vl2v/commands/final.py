@@ -129,12 +129,12 @@ def final(
     if not resume:
         ensure_teacher_allowed(folder, teacher)
         values["teacher"]["spec"] = teacher or config.teacher.spec
-    made = make_config(None, values)
+    final_config = make_config(None, values)
     if int(os.environ.get("RANK", "0")) == 0 and not resume:  # of several processes, the first writes
-        ensure_new(RunFolder(out), made.data.root)
+        ensure_new(RunFolder(out), final_config.data.root)
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / EXPECTED, asdict(expected) | {"first_run": str(first.resolve())})
-    done = run(made, out, resume=resume, storage=paths, progress=progress, report=report, named=teacher)
+    done = run(final_config, out, resume=resume, storage=paths, progress=progress, report=report, teacher_spec=teacher)
     return done, expected
 
 
@@ -142,8 +142,8 @@ def _is_begun(out: Path, first: Path) -> bool:
     """Whether a folder has a run that this command began, to be continued."""
     if not RunFolder(out).config_file.is_file() or not (out / EXPECTED).is_file():
         return False
-    said = read_json(out / EXPECTED)
-    began = str(said.get("first_run"))[:1000] if isinstance(said, dict) else "something else"
+    content = read_json(out / EXPECTED)
+    began = str(content.get("first_run"))[:1000] if isinstance(content, dict) else "something else"
     if began != str(first.resolve()):
         step = "choose another folder: --out FOLDER"
         problem, expected = f"{shown(out)} was made from another run.", shown(str(first.resolve()))

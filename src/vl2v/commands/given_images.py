@@ -47,7 +47,7 @@ def find_images(
     inputs: Sequence[Path],
     image: str | None = None,
     *,
-    made: Mapping[str, Any] | None = None,
+    run_data: Mapping[str, Any] | None = None,
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[GivenImage], list[str]]:
@@ -56,7 +56,7 @@ def find_images(
     Args:
         inputs: images, folders, tables, and datasets of other tools.
         image: column of the paths in a table; None takes that of the run, or else recognises it by its name.
-        made: settings `data` of the run.
+        run_data: settings `data` of the run.
         storage: paths of cache and store. Images at addresses and in datasets are written next to the store.
         progress: receives the progress of an import.
 
@@ -68,19 +68,19 @@ def find_images(
         DataError: if an input is missing or cannot be read, or if there is no image.
         ConfigError: if a table has no column of images, or a column is named and there is no table.
     """
-    found: list[GivenImage] = []
+    entries: list[GivenImage] = []
     notes: list[str] = []
     tables = 0
     for path in inputs:
         images, left_out = search(path) if path.is_dir() else ([], "")
         if not images and path.suffix.lower() not in IMAGES and (is_table(path) or find_source(str(path))):
-            found += _rows(path, image, made or {}, storage, progress)
+            entries += _rows(path, image, run_data or {}, storage, progress)
             tables += 1
         elif path.is_dir():
-            found += [GivenImage(str(file), file) for file in images]
+            entries += [GivenImage(str(file), file) for file in images]
             notes += [f"{shown(path)}: {left_out}"] if left_out else []
         elif path.exists():
-            found.append(GivenImage(str(path), path))
+            entries.append(GivenImage(str(path), path))
         else:
             raise DataError(
                 f"{shown(path)} is missing.",
@@ -95,29 +95,29 @@ def find_images(
             found=", ".join(map(shown, inputs[:3])),
             next_step="pass a table, or drop --image",
         )
-    if not found:
+    if not entries:
         what = "; ".join(["no image in the given folders", *notes])
         step = "pass images of these formats, or a folder that contains some"
         raise DataError("There is no image to classify.", expected=", ".join(COMMON), found=what, next_step=step)
-    return found, notes
+    return entries, notes
 
 
 def _rows(
-    data: Path, image: str | None, made: Mapping[str, Any], storage: StoragePaths | None, progress: Progress | None
+    data: Path, image: str | None, run_data: Mapping[str, Any], storage: StoragePaths | None, progress: Progress | None
 ) -> Iterator[GivenImage]:
     """Iterate over the rows of a table, or of a dataset of another tool."""
-    column = image if image is not None else known_columns(made, str(data)).get("image")
+    column = image if image is not None else known_columns(run_data, str(data)).get("image")
     table = imported(data, {**IMAGE_ONLY, "image": column}, storage, progress) or data
     rows, above = open_table(table), above_of(table.parent)
-    used = find_columns(
+    columns = find_columns(
         rows.columns, columns_asked(table, {**IMAGE_ONLY, "image": column}), source=data, labelled=False
     ).named()
     written: dict[int, str] = {}  # addresses, which an imported table replaces by paths
     if table != data and is_table(data) and find_source(str(data)) is None:
-        named = open_table(data).rows([column for _, column in used])
-        written = {number: str(cells[0]) for number, cells in named if not isinstance(cells, Broken)}
+        path_rows = open_table(data).rows([column for _, column in columns])
+        written = {number: str(cells[0]) for number, cells in path_rows if not isinstance(cells, Broken)}
     number = 0
-    for number, cells in rows_of_texts(rows, used):
+    for number, cells in rows_of_texts(rows, columns):
         if isinstance(cells, Broken):
             yield GivenImage(written.get(number, ""), None, number, cells.problem, str(data))
         else:

@@ -136,23 +136,23 @@ def label(
     if not config.data.layout_as_found:
         ensure_trainable(config.data.classes, table)
     opened = open_configured_teacher(config) if isinstance(teacher, str) else teacher
-    checked = None if check is None else _config(base, spec, {"root": str(check)}, storage, progress).data
+    check_data = None if check is None else _config(base, spec, {"root": str(check)}, storage, progress).data
     with cluster_workers(cluster, progress), closing(EmbeddingStore(storage.store)) as store:
-        parts, truth = _read_parts(config.data, checked, error, storage, progress)
+        parts, truth = _read_parts(config.data, check_data, error, storage, progress)
         ledger, name = Ledger(store), str(table.resolve())
         before = ledger.queries(name), ledger.queries(name, "text"), ledger.spent(name)
         logits = _buy(parts, config, opened, store, limit, name, progress)
         queries = ledger.queries(name) - before[0], ledger.queries(name, "text") - before[1]
         spent = ledger.spent(name) - before[2]
     accuracy = float((logits[1].argmax(axis=1) == truth).mean()) if len(parts) > 1 else None
-    found = Labels(
+    result = Labels(
         table, parts[0].names, *_decide(logits, truth, error), written=0, checked=len(truth), accuracy=accuracy,
         error=error, queries=queries, spent=spent, currency=opened.describe().price.currency,
     )  # fmt: skip
-    labels = [found.classes[i] for i in found.predictions]
-    written = write_labels(table, parts[0], labels, found.confidence, found.trusted, trusted_only, progress)
+    labels = [result.classes[i] for i in result.predictions]
+    written = write_labels(table, parts[0], labels, result.confidence, result.trusted, trusted_only, progress)
     warn_of_faults(table, len(parts[0].domains) > 1, config.data.layout_as_found, progress)
-    return replace(found, written=written)
+    return replace(result, written=written)
 
 
 def least_images(error: float) -> int:
@@ -192,38 +192,38 @@ def _ensure_valid(
 def _config(
     base: dict[str, Any], teacher: str, data: dict[str, Any], storage: StoragePaths, progress: Progress
 ) -> RunConfig:
-    described = merge(base, {"teacher": {"spec": teacher}, "student": {}, "data": data})
-    return make_config(None, with_sources(described, storage, progress))
+    values = merge(base, {"teacher": {"spec": teacher}, "student": {}, "data": data})
+    return make_config(None, with_sources(values, storage, progress))
 
 
 def _read_parts(
-    data: DataConfig, checked: DataConfig | None, error: float, storage: StoragePaths, progress: Progress
+    data: DataConfig, check_data: DataConfig | None, error: float, storage: StoragePaths, progress: Progress
 ) -> tuple[list[ImageDataset], NDArray[np.int64]]:
     """Read the images to label, and the checked images with their class indices, [M]."""
     with open_index(storage.cache) as index:
-        sources = (data,) if checked is None else (data, checked)
+        sources = (data,) if check_data is None else (data, check_data)
         parts = [read_datasets(list_folder(source), source, index, None, progress)[0] for source in sources]
-    return parts, np.zeros(0, np.int64) if checked is None else _labels_of(parts[1], parts[0].names, error)
+    return parts, np.zeros(0, np.int64) if check_data is None else _labels_of(parts[1], parts[0].names, error)
 
 
-def _labels_of(labelled: ImageDataset, names: Sequence[str], error: float) -> NDArray[np.int64]:
+def _labels_of(dataset: ImageDataset, names: Sequence[str], error: float) -> NDArray[np.int64]:
     """Return the class of each of the M checked images as an index in `names`, [M]."""
-    known = {spelling(name): i for i, name in enumerate(names)}
-    if unknown := [name for name in labelled.names if spelling(name) not in known]:
+    index_of = {spelling(name): i for i, name in enumerate(names)}
+    if unknown := [name for name in dataset.names if spelling(name) not in index_of]:
         raise DataError(
             "A checked image has an unknown class.",
             expected=f"classes among {', '.join(names)}",
             found=", ".join(unknown),
             next_step="rename the class in --check, or add it to --classes",
         )
-    if len(labelled) < (least := least_images(error)):
+    if len(dataset) < (least := least_images(error)):
         raise DataError(
             "There are too few checked images.",
             expected=f"at least {least} labelled images for an error of {error:g}",
-            found=str(len(labelled)),
+            found=str(len(dataset)),
             next_step="label more images, or raise --error",
         )
-    return np.array([known[spelling(name)] for name in labelled.names], np.int64)[labelled.labels]
+    return np.array([index_of[spelling(name)] for name in dataset.names], np.int64)[dataset.labels]
 
 
 def _buy(

@@ -47,12 +47,12 @@ def warn_of_faults(table: Path, several: bool, as_found: bool, progress: Progres
     columns = {"image": "image", "label": "label", "domain": "domain" if several else "none"}
     try:
         faults = TableListing(table, columns=columns, as_found=as_found).faults
-        listed = [f"{fault.where}: {fault.problem}" for fault in faults]
+        lines = [f"{fault.where}: {fault.problem}" for fault in faults]
     except DataError as error:
-        listed = [error.found or error.problem]
-    if listed:
-        more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
-        warn(progress, f"vl2v distill does not accept {shown(table)} without changes: {'; '.join(listed[:3])}{more}")
+        lines = [error.found or error.problem]
+    if lines:
+        more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
+        warn(progress, f"vl2v distill does not accept {shown(table)} without changes: {'; '.join(lines[:3])}{more}")
 
 
 def write_labels(

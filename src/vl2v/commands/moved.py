@@ -48,9 +48,9 @@ class NewPlaces:
     drop: str | Path | None = None
 
     @classmethod
-    def of(cls, named: NamedPlaces) -> NewPlaces:
+    def of(cls, places: NamedPlaces) -> NewPlaces:
         """Return new places that may be given as the place of the images alone."""
-        return named if isinstance(named, NewPlaces) else cls(named)
+        return places if isinstance(places, NewPlaces) else cls(places)
 
     def __bool__(self) -> bool:
         """Whether any is named."""
@@ -85,10 +85,10 @@ def locate_images(
     config, places = folder.config(), NewPlaces.of(data)
     if places:
         storage, progress = storage or storage_of(folder.path, uses_store=False), progress or Silent()
-        named = [key for key in ALL if getattr(places, key) is not None]
-        _ensure_known(config.data, folder.path, named)
+        keys = [key for key in ALL if getattr(places, key) is not None]
+        _ensure_known(config.data, folder.path, keys)
         config = config.model_copy(update={"data": _in_new_places(config.data, places, storage, progress)})
-        ensure_images(config.data, folder.path, named, dict.fromkeys(ALL, "correct it"))
+        ensure_images(config.data, folder.path, keys, dict.fromkeys(ALL, "correct it"))
         ensure_images(config.data, folder.path, ALL, {"root": step})
         _check_content(folder, config.data, storage, progress)
         with alone_in(folder.path, "vl2v"):
@@ -120,67 +120,67 @@ def ensure_images(data: DataConfig, run: Path, needed: Sequence[str], steps: Map
             )
 
 
-def _ensure_known(data: DataConfig, run: Path, named: Sequence[str]) -> None:
+def _ensure_known(data: DataConfig, run: Path, keys: Sequence[str]) -> None:
     """Check that a run has the files whose new places are named."""
-    if other := [key for key in named if getattr(data, key) is None]:
+    if absent := [key for key in keys if getattr(data, key) is None]:
         raise RunError(
-            f"{shown(run)} has no data.{other[0]}.",
+            f"{shown(run)} has no data.{absent[0]}.",
             expected="new places of the files that the run was trained with",
-            found=f"--{other[0]}",
-            next_step=f"omit --{other[0]}; to train with it, start a new run with vl2v distill",
+            found=f"--{absent[0]}",
+            next_step=f"omit --{absent[0]}; to train with it, start a new run with vl2v distill",
         )
 
 
 def _in_new_places(data: DataConfig, places: NewPlaces, storage: StoragePaths, progress: Progress) -> DataConfig:
-    made = data.model_dump(mode="json")
+    values = data.model_dump(mode="json")
     if places.unlabelled is not None:
-        table = imported(places.unlabelled, made, storage, progress, labelled=False)
-        made["unlabelled"] = str(Path(table or places.unlabelled).absolute())
+        table = imported(places.unlabelled, values, storage, progress, labelled=False)
+        values["unlabelled"] = str(Path(table or places.unlabelled).absolute())
     if places.drop is not None:
-        made["drop"] = str(Path(places.drop).absolute())
+        values["drop"] = str(Path(places.drop).absolute())
     if places.root is not None:
-        made |= dict.fromkeys(ROLES) | known_columns(made, places.root)  # another table may have other columns
-        root = imported(places.root, made, storage, progress) or Path(str(places.root))
-        made["root"] = str(root.absolute())
-    return parse(DataConfig, made, "the settings of the run")
+        values |= dict.fromkeys(ROLES) | known_columns(values, places.root)  # another table may have other columns
+        root = imported(places.root, values, storage, progress) or Path(str(places.root))
+        values["root"] = str(root.absolute())
+    return parse(DataConfig, values, "the settings of the run")
 
 
 def _check_content(folder: RunFolder, data: DataConfig, storage: StoragePaths, progress: Progress) -> None:
     """Check that images are those of the run, which the student records, or an unfinished run in its work folder."""
-    made = _recorded(folder)
-    if not made:
+    record = _recorded(folder)
+    if not record:
         warn(progress, f"{shown(folder.path)} has not read its images yet, so the new place cannot be checked")
         return
     with open_index(storage.cache) as index:
         dataset, unlabelled, _ = read_datasets(list_folder(data, begun=True), data, index, None, progress)
     if unlabelled is not None:
-        _check_unlabelled(folder, data, made, unlabelled)
-    if is_dataset_of(dataset, made):
+        _check_unlabelled(folder, data, record, unlabelled)
+    if is_dataset_of(dataset, record):
         return
     every = [dataset.digests, *([] if unlabelled is None else [unlabelled.digests])]
-    share = share_among(made.get("training_sample", ()), np.concatenate(every))
-    if share == 1 and len(dataset) == made.get("images"):
+    share = share_among(record.get("training_sample", ()), np.concatenate(every))
+    if share == 1 and len(dataset) == record.get("images"):
         warn(progress, "the images are those of the run under other names")
         return
-    raise _others(folder, data, made, dataset, share)
+    raise _others(folder, data, record, dataset, share)
 
 
 def _others(
-    folder: RunFolder, data: DataConfig, made: Mapping[str, Any], dataset: ImageDataset, share: float
+    folder: RunFolder, data: DataConfig, record: Mapping[str, Any], dataset: ImageDataset, share: float
 ) -> RunError:
     part = f"{share:.0%} of its training images" if share < 1 else "its training images with other labels or domains"
     return RunError(
         f"{shown(data.root)} does not contain the images of {shown(folder.path)}.",
-        expected=f"the same {made.get('images', 0):,} images",
+        expected=f"the same {record.get('images', 0):,} images",
         found=f"{len(dataset):,} images, with {part}",
         next_step="name the folder or table that the run's own images are in now; "
         "for other images, train a new run with vl2v distill",
     )
 
 
-def _check_unlabelled(folder: RunFolder, data: DataConfig, made: Mapping[str, Any], unlabelled: ImageDataset) -> None:
+def _check_unlabelled(folder: RunFolder, data: DataConfig, record: Mapping[str, Any], unlabelled: ImageDataset) -> None:
     """Check that images without labels are those of a run. Earlier versions did not record them."""
-    sample, count = made.get("unlabelled_sample"), made.get("unlabelled_images")
+    sample, count = record.get("unlabelled_sample"), record.get("unlabelled_images")
     if sample and (len(unlabelled) != count or share_among(sample, unlabelled.digests) < 1):
         raise RunError(
             f"{shown(str(data.unlabelled))} does not contain the images without labels of {shown(folder.path)}.",
@@ -194,5 +194,5 @@ def _recorded(folder: RunFolder) -> Mapping[str, Any]:
     """Return what a run records of its images; empty if it has not read them yet."""
     if (folder.student / CARD).is_file():
         return folder.provenance().get("data") or {}
-    found = read_json(folder.data_file) if folder.data_file.is_file() else {}
-    return found if isinstance(found, dict) else {}
+    record = read_json(folder.data_file) if folder.data_file.is_file() else {}
+    return record if isinstance(record, dict) else {}

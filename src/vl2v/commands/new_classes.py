@@ -67,9 +67,9 @@ class TeacherTexts:
     def quote(self, store: EmbeddingStore) -> Quote:
         """Return the queries for texts that the store lacks, their cost, and their disk usage."""
         required = Requirements({}, self.texts, len(self.texts) // len(self.prompts))
-        found = make_quote(required, self.teacher, store, 0, 0, None)
+        text_quote = make_quote(required, self.teacher, store, 0, 0, None)
         row = 4 * self.teacher.describe().dimension + ROW_OVERHEAD
-        return replace(found, disk_bytes={"purchased embeddings": found.text_queries * row})
+        return replace(text_quote, disk_bytes={"purchased embeddings": text_quote.text_queries * row})
 
     def buy(self, store: EmbeddingStore, budget: Budget, run: str, progress: Progress | None, purpose: str) -> int:
         """Buy the embeddings that the store lacks, and return their number.
@@ -89,11 +89,11 @@ def known_classes(student: Student) -> tuple[KnownClass, ...]:
     trained = list(changes[0]["before"]) if changes else student.classes
     recorded = student.provenance.get("prompts", [])
     each = len(recorded) // len(trained) if len(recorded) % len(trained) == 0 else 0
-    found = {name: KnownClass(name, tuple(recorded[i * each : (i + 1) * each])) for i, name in enumerate(trained)}
+    classes = {name: KnownClass(name, tuple(recorded[i * each : (i + 1) * each])) for i, name in enumerate(trained)}
     for change in changes:
         for name, prompts in change.get("added", {}).items():
-            found[name] = KnownClass(name, tuple(prompts), change["at"])
-    return tuple(found.get(name, KnownClass(name)) for name in student.classes)
+            classes[name] = KnownClass(name, tuple(prompts), change["at"])
+    return tuple(classes.get(name, KnownClass(name)) for name in student.classes)
 
 
 def new_classes(
@@ -118,9 +118,11 @@ def new_classes(
         raise ConfigError(
             "The numbers of names and phrases differ.", expected="a phrase for each name", found=found, next_step=step
         )
-    chosen = load_templates(templates) if templates else own_templates(student, config)
+    prompt_templates = load_templates(templates) if templates else own_templates(student, config)
     phrased = [checked_phrase(phrase, name) for phrase, name in zip(phrases or new, new, strict=True)]
-    prompts = {name: tuple(render(t, phrase) for t in chosen) for name, phrase in zip(new, phrased, strict=True)}
+    prompts = {
+        name: tuple(render(t, phrase) for t in prompt_templates) for name, phrase in zip(new, phrased, strict=True)
+    }
     _check_prompts(student, prompts)
     return TeacherTexts(prompts, opened_teacher(student, config, teacher))
 
@@ -153,17 +155,17 @@ def run_config(student: Student, teacher: str | Teacher | None, run: Path) -> Ru
         StudentError: if the student does not record its settings or its teacher.
         TeacherError: if no teacher is given, and that of a student made elsewhere is a file or an address.
     """
-    made = check_provenance(student.provenance, "the student")
-    if made.get("config") is None or made.get("teacher") is None:
+    provenance = check_provenance(student.provenance, "the student")
+    if provenance.get("config") is None or provenance.get("teacher") is None:
         raise StudentError(
             "This student does not record its teacher.",
             expected="a student made by vl2v distill",
             found="no teacher in its provenance",
             next_step="query its teacher yourself, and pass the embedding to Student.add_class",
         )
-    config = parse(RunConfig, made["config"], "the student's provenance")
+    config = parse(RunConfig, provenance["config"], "the student's provenance")
     if teacher is None:
-        check_teacher(config, made.get(MARK))
+        check_teacher(config, provenance.get(MARK))
     return located(config, run)
 
 
@@ -174,23 +176,25 @@ def own_templates(student: Student, config: RunConfig) -> tuple[str, ...]:
         student: the student, whose provenance is checked.
         config: settings of its run, see `run_config`.
     """
-    made = student.provenance
-    if noted := made.get("templates"):
+    provenance = student.provenance
+    if noted := provenance.get("templates"):
         return load_templates(tuple(noted))
-    check_prompts(parse(RunConfig, made["config"], "the student's provenance"), made.get(MARK))
+    check_prompts(parse(RunConfig, provenance["config"], "the student's provenance"), provenance.get(MARK))
     return load_templates(config.teacher.prompts)
 
 
 def _new_names(student: Student, names: Sequence[str]) -> list[str]:
     """Return the names as in training."""
-    known = {spelling(name): f"the student has a class '{name}'" for name in student.classes}
+    reasons = {spelling(name): f"the student has a class '{name}'" for name in student.classes}
     new = []
-    for given in names:
-        name = checked_name(given)
-        if why := known.get(spelling(name)):
+    for raw_name in names:
+        name = checked_name(raw_name)
+        if why := reasons.get(spelling(name)):
             step = "list all classes with vl2v classes list; omit it, or choose another name"
-            raise ConfigError(f"The class '{given}' exists already.", expected="a new name", found=why, next_step=step)
-        known[spelling(name)] = f"'{name}' is given twice"
+            raise ConfigError(
+                f"The class '{raw_name}' exists already.", expected="a new name", found=why, next_step=step
+            )
+        reasons[spelling(name)] = f"'{name}' is given twice"
         new.append(name)
     if not new:
         step = "name a class"
@@ -200,13 +204,13 @@ def _new_names(student: Student, names: Sequence[str]) -> list[str]:
 
 def _check_prompts(student: Student, prompts: Mapping[str, tuple[str, ...]]) -> None:
     """Reject classes with the same prompts, since images cannot distinguish them."""
-    taken = {known.prompts: known.name for known in known_classes(student) if known.prompts}
+    class_of = {one.prompts: one.name for one in known_classes(student) if one.prompts}
     for name, texts in prompts.items():
-        if texts in taken:
+        if texts in class_of:
             step = "use another description in its prompt: --phrase"
-            found = f"'{texts[0]}', as of the class '{taken[texts]}'"
+            found = f"'{texts[0]}', as of the class '{class_of[texts]}'"
             raise ConfigError(f"The prompt of '{name}' is not unique.", expected="another", found=found, next_step=step)
-        taken[texts] = name
+        class_of[texts] = name
 
 
 def opened_teacher(student: Student, config: RunConfig, teacher: str | Teacher | None) -> Teacher:
@@ -219,19 +223,19 @@ def opened_teacher(student: Student, config: RunConfig, teacher: str | Teacher |
         TeacherError: if it is another teacher.
     """
     if teacher is None or isinstance(teacher, str):
-        named = config.teacher.model_copy(update={"spec": teacher or config.teacher.spec})
-        priced = config.model_copy(update={"teacher": named})
-        teacher = open_teacher(named.spec, price=stated_price(priced), device=local_device(config))
-    card, made = teacher.describe(), student.provenance["teacher"]
-    found = {"identity": card.identity, "revision": card.revision, "dimension": card.dimension}
-    other = [key for key in found if found[key] != made[key]]
-    if other and not (
-        other == ["revision"] and isinstance(teacher, FileTeacher) and _same_embeddings(teacher, student)
+        teacher_config = config.teacher.model_copy(update={"spec": teacher or config.teacher.spec})
+        priced = config.model_copy(update={"teacher": teacher_config})
+        teacher = open_teacher(teacher_config.spec, price=stated_price(priced), device=local_device(config))
+    card, record = teacher.describe(), student.provenance["teacher"]
+    actual = {"identity": card.identity, "revision": card.revision, "dimension": card.dimension}
+    differences = [key for key in actual if actual[key] != record[key]]
+    if differences and not (
+        differences == ["revision"] and isinstance(teacher, FileTeacher) and _same_embeddings(teacher, student)
     ):
         raise TeacherError(
             "This is not the student's teacher; its embeddings are in another space.",
-            expected=", ".join(f"{key} {made[key]}" for key in other),
-            found=", ".join(f"{key} {found[key]}" for key in other),
+            expected=", ".join(f"{key} {record[key]}" for key in differences),
+            found=", ".join(f"{key} {actual[key]}" for key in differences),
             next_step="pass the run's teacher with --teacher, or distil again from this one",
         )
     return teacher
@@ -240,12 +244,12 @@ def opened_teacher(student: Student, config: RunConfig, teacher: str | Teacher |
 def _same_embeddings(teacher: FileTeacher, student: Student) -> bool:
     """Whether a file with another revision has the same embeddings of the known classes, e.g. if texts were added."""
     head = {name: row.cpu().numpy() for name, row in zip(student.classes, need_head(student), strict=True)}
-    known = [known for known in known_classes(student) if known.prompts]
-    for one in known:
+    classes = [one for one in known_classes(student) if one.prompts]
+    for one in classes:
         row = unit_rows(unit_rows(teacher.embed_texts(list(one.prompts))).mean(axis=0))
         if float(np.dot(row, head[one.name])) < SAME:
             return False
-    return bool(known)
+    return bool(classes)
 
 
 def need_head(

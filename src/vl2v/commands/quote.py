@@ -32,21 +32,21 @@ def quote_run(
 
     The workers of `cluster` read the images.
     """
-    named, listing, backbone = bool(config.student.spec), list_folder(config.data), None
+    with_student, listing, backbone = bool(config.student.spec), list_folder(config.data), None
     storage, progress = storage or StoragePaths(), progress or Silent()
     teacher = teacher or open_configured_teacher(config)
-    if named:
+    if with_student:
         from vl2v.training.image_size import with_image_size  # imports torch
         from vl2v.training.process import make_accelerator
 
         config, backbone = with_image_size(config, listing, make_accelerator(config), progress)
     with cluster_workers(cluster, progress):
         plan = plan_run(
-            config, storage, progress, teacher=teacher, backbone=backbone, with_student=named, listing=listing
+            config, storage, progress, teacher=teacher, backbone=backbone, with_student=with_student, listing=listing
         )
     with closing(EmbeddingStore(plan.paths.store)) as store:
         plan = quoted_choice(plan, store)
-        if not named:
+        if not with_student:
             return plan.quote
         from vl2v.analysis.worth import worth_of  # imports torch
         from vl2v.training.duration import quoted_time

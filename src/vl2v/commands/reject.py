@@ -40,8 +40,8 @@ def negative_texts(student: Student, file: Path | None, teacher: str | Teacher |
         "use vl2v predict --score confidence or energy, or train with the default method of vl2v distill",
     )
     config = run_config(student, teacher, run)
-    taken = {spelling(name) for name in student.classes}
-    nouns = tuple(noun for noun in read_nouns(file) if spelling(noun) not in taken)
+    class_spellings = {spelling(name) for name in student.classes}
+    nouns = tuple(noun for noun in read_nouns(file) if spelling(noun) not in class_spellings)
     if not nouns:
         raise _none("only names of classes")
     template = own_templates(student, config)[0]

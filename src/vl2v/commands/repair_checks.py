@@ -56,18 +56,18 @@ def ensure_comparable(config: RunConfig, before: RunConfig) -> None:
         ConfigError: names the settings that prevent it.
     """
     parts = {"data": ("data", set(DataConfig.model_fields) - {"drop"}), "student": ("student", {"spec", "size", "fit"})}
-    changed = [
+    changes = [
         f"{name}.{key}"
         for name, (part, keys) in parts.items()
         for key in sorted(keys)
         if getattr(getattr(config, part), key) != getattr(getattr(before, part), key)
     ]
-    changed += [key for key in ("method", "seed") if getattr(config, key) != getattr(before, key)]
-    if changed:
+    changes += [key for key in ("method", "seed") if getattr(config, key) != getattr(before, key)]
+    if changes:
         raise ConfigError(
             "A repair cannot change the data, the method or the architecture.",
             expected="settings of the training alone, such as distill.steps",
-            found=", ".join(changed),
+            found=", ".join(changes),
             next_step="drop them, or train a new run with vl2v distill",
         )
 
@@ -96,8 +96,8 @@ def is_begun(out: Path, requested: Mapping[str, Any]) -> bool:
     if not (out / REPAIR).is_file():
         return False
     recorded = read_repair(out)
-    known = [key for key in requested if key in recorded or key not in LATER]
-    if differing := [key for key in known if recorded.get(key) != requested[key]]:
+    keys = [key for key in requested if key in recorded or key not in LATER]
+    if differing := [key for key in keys if recorded.get(key) != requested[key]]:
         raise RunError(
             f"{shown(out)} has another repair.",
             expected=", ".join(f"{key} {shown(str(recorded.get(key))[:200])}" for key in differing),

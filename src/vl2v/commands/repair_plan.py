@@ -189,10 +189,10 @@ def plan_repair(
             tables = target / TRAINED, target / CHECKED
             trained, checked = (read_unlabelled(table, None, classes, index, cache, progress) for table in tables)
         else:
-            listed = _listed(first, place, column, progress)
-            found = read_unlabelled(*listed, classes, index, cache, progress, skip_bad=skip_bad)
+            listing = _listed(first, place, column, progress)
+            new_images = read_unlabelled(*listing, classes, index, cache, progress, skip_bad=skip_bad)
             count = _affordable(queries, limit, opened.describe().price)
-            trained, checked = _select(first, found, cache, count, progress)
+            trained, checked = _select(first, new_images, cache, count, progress)
     _bind(opened, first.config, place, trained, checked)
     prompts, quote = _quote(first, opened, np.concatenate([trained.digests, checked.digests]), progress)
     return RepairPlan(
@@ -232,8 +232,10 @@ def _settings(first: _FirstRun, out: Path, budget: Decimal | None, settings: dic
     if method.has_settings:  # defaults that depend on the data are chosen again
         without = method.defaults(True)
         defaults = method.defaults(bool(before.data.classes or before.data.unlabelled or before.data.rest_unlabelled))
-        own = values[method.name]
-        values[method.name] = own | {key: without[key] for key, value in defaults.items() if own[key] == value}
+        method_values = values[method.name]
+        values[method.name] = method_values | {
+            key: without[key] for key, value in defaults.items() if method_values[key] == value
+        }
     values["budget"], values["distill"]["passes"], values["measure"] = None, None, {}
     solved = method.free_image_weight and before.student.spec != "teacher"
     changes: dict[str, Any] = {
@@ -253,12 +255,12 @@ def _affordable(queries: int, limit: Decimal | None, price: Price) -> int:
 
 
 def _select(
-    first: _FirstRun, found: ImageDataset, cache: PixelCache, count: int, progress: Progress
+    first: _FirstRun, new_images: ImageDataset, cache: PixelCache, count: int, progress: Progress
 ) -> tuple[ImageDataset, ImageDataset]:
     """Select a diverse set of images to train on, and a random set to compare the students on."""
     student, seed = first.student, first.config.seed
     generator = np.random.default_rng(seed)
-    rows = np.sort(distinct(found.digests))
+    rows = np.sort(distinct(new_images.digests))
     if len(rows) < FEWEST:
         raise DataError(
             "There are too few images.",
@@ -268,24 +270,24 @@ def _select(
         )
     rows = generator.permutation(rows)[:MOST]
     count = min(count, len(rows))
-    checked, rest = np.split(rows, [max(2, count // CHECKS)])
-    slots = cache.slots(found.digests[rest])
-    with progress.stage("features of the new images", len(rest), 0) as advance:
+    checked, others = np.split(rows, [max(2, count // CHECKS)])
+    slots = cache.slots(new_images.digests[others])
+    with progress.stage("features of the new images", len(others), 0) as advance:
         features = []
         for part in pass_through(student.backbone, student.preprocess, cache.map(), slots, student.device):
             features.append(part.cpu().numpy())
             advance(len(part))
-    chosen = rest[k_centre(np.concatenate(features), count - len(checked), seed=seed)]
-    return found.take(chosen), found.take(checked)
+    selection = others[k_centre(np.concatenate(features), count - len(checked), seed=seed)]
+    return new_images.take(selection), new_images.take(checked)
 
 
 def _bind(teacher: Teacher, config: RunConfig, images: Path, *parts: ImageDataset) -> None:
     """Pass the paths of the images to a teacher in a file, relative to the run's data or else to their own folder."""
     if not isinstance(teacher, FileTeacher):
         return
-    data, own = config.data.folder.resolve(), images if images.is_dir() else images.parent
+    data, folder = config.data.folder.resolve(), images if images.is_dir() else images.parent
     for part in parts:
         paths = [(part.root / path).absolute() for path in part.paths]
-        roots = [data if path.is_relative_to(data) else own.resolve() for path in paths]
+        roots = [data if path.is_relative_to(data) else folder.resolve() for path in paths]
         relative = [p.relative_to(r) if p.is_relative_to(r) else p for p, r in zip(paths, roots, strict=True)]
         teacher.bind([path.as_posix() for path in relative], part.digests)

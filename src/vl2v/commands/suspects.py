@@ -44,14 +44,14 @@ class Suspects:
     """Labels and images to review.
 
     Attributes:
-        found: rejected labels, the most doubtful first, then images unlike any class.
+        suspects: rejected labels, the most doubtful first, then images unlike any class.
         judged: number of images that were checked.
         unanswered: number of images that were not checked because they have no stored embedding.
         csv: path of the list, for ``data.drop``.
         page: path of the HTML page for review.
     """
 
-    found: tuple[Suspect, ...]
+    suspects: tuple[Suspect, ...]
     judged: int
     unanswered: int
     csv: Path
@@ -65,7 +65,7 @@ class Suspects:
 
     def count(self, reason: str) -> int:
         """Return the number of images with a reason."""
-        return sum(suspect.reason == reason for suspect in self.found)
+        return sum(suspect.reason == reason for suspect in self.suspects)
 
 
 def find_suspects(
@@ -120,15 +120,15 @@ def _answered(plan: RunPlan, store: EmbeddingStore, progress: Progress) -> Datas
         buyer = Buyer(plan.teacher, store, Budget(None, currency=card.price.currency), "suspects", progress)
         buyer.texts(prompts, "suspects")
         buyer.images(digests, lambda i: plan.dataset.read(int(rows[i])), "suspects")
-    known = rows[store.knows_images(card, digests)]
-    if len(known) < FEWEST or not all(store.knows_texts(card, prompts)):
+    stored_rows = rows[store.knows_images(card, digests)]
+    if len(stored_rows) < FEWEST or not all(store.knows_texts(card, prompts)):
         raise DataError(
             "Too few images can be checked.",
             expected=f"at least {FEWEST} labelled source images with an embedding of {card.identity}, and its prompts",
-            found=f"{len(known):,} of {len(rows):,} images in {plan.paths.store}",
+            found=f"{len(stored_rows):,} of {len(rows):,} images in {plan.paths.store}",
             next_step="give the run that bought the embeddings (--run), or its --teacher and --store",
         )
-    return known
+    return stored_rows
 
 
 def _listed(plan: RunPlan, rows: DatasetRows, judgement: Judgement) -> list[Suspect]:
@@ -171,7 +171,7 @@ def _decisions(out: Path) -> dict[tuple[str, str], str]:
     try:
         rows = csv.DictReader(io.StringIO(read_regular(out).decode("utf-8-sig", "surrogateescape"), newline=""))
         is_list = tuple(rows.fieldnames or ()) == COLUMNS
-        found = {(row[PATH], row["reason"]): (row[DROP] or "").strip().lower() for row in rows} if is_list else {}
+        decisions = {(row[PATH], row["reason"]): (row[DROP] or "").strip().lower() for row in rows} if is_list else {}
     except csv.Error:
         is_list = False
     if not is_list:
@@ -181,15 +181,15 @@ def _decisions(out: Path) -> dict[tuple[str, str], str]:
             found="another file",
             next_step="choose another file: --out FILE",
         )
-    return {key: drop for key, drop in found.items() if drop in (YES[0], NO[0])}
+    return {key: drop for key, drop in decisions.items() if drop in (YES[0], NO[0])}
 
 
-def _write_csv(found: tuple[Suspect, ...], out: Path, decisions: Mapping[tuple[str, str], str]) -> None:
+def _write_csv(suspects: tuple[Suspect, ...], out: Path, decisions: Mapping[tuple[str, str], str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as fresh, fresh.open("w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(COLUMNS)
-        for s in found:
+        for s in suspects:
             figures = (f"{s.teacher:.4f}", f"{s.probe:.4f}", f"{s.similarity:.4f}")
             drop = decisions.get((s.path, s.reason), YES[0] if s.reason == LABEL else NO[0])
             writer.writerow((s.path, cell(s.domain), cell(s.label), s.reason, cell(s.suggested), *figures, drop))

@@ -258,16 +258,16 @@ def _domain(
 ) -> DomainTrust:
     trust = student.trust
     assert trust is not None
-    chosen = predictions.domain == name
-    part = predictions.of(chosen)
+    mask = predictions.domain == name
+    part = predictions.of(mask)
     marks = apply_thresholds(trust, part.student, part.answers == part.label)
     answered = {mark.target: (mark.coverage, mark.risk if mark.coverage else None) for mark in marks}
-    unusual, known = {}, {}
-    rows = None if embeddings is None else embeddings[chosen[sampled]]
+    unusual, accepted_shares = {}, {}
+    rows = None if embeddings is None else embeddings[mask[sampled]]
     if trust.reference is not None and rows is not None:
         unusual = {size: share_unusual(trust.reference, rows, size) for size in SIZES}
     if trust.negatives is not None and rows is not None:
-        found = trust.scores(logits_of(student, rows), NEGATIVES, rows)
-        known = {c: float((found >= trust.threshold(NEGATIVES, c)).mean()) for c in trust.coverages}
+        negative_scores = trust.scores(logits_of(student, rows), NEGATIVES, rows)
+        accepted_shares = {c: float((negative_scores >= trust.threshold(NEGATIVES, c)).mean()) for c in trust.coverages}
     row = domain_score(name, str(part.role[0]), part.student, part.label, trust.temperature)
-    return DomainTrust(row, answered, unusual, known)
+    return DomainTrust(row, answered, unusual, accepted_shares)

@@ -75,13 +75,13 @@ def _fitted(first: Floats, second: Floats) -> NDArray[np.float64]:
     """Return the correlations of P pairs of spectra after the second image is aligned with the first."""
     correlation = np.zeros(len(first))
     fit = np.tile([1.0, 0.0, 1.0, 0.0], (len(first), 1))  # scale and shift of rows, then of columns
-    left = np.arange(len(first))
+    candidates = np.arange(len(first))
     for (frequencies, side, steps), least in zip(LEVELS, (*LEAST, CORRELATION), strict=True):
         cosines = waves(frequencies, side)
-        image, moved = (_image(s[left, :frequencies, :frequencies], cosines) for s in (first, second))
-        correlation[left], fit[left] = _on_level(image, moved, fit[left], steps)
-        left = left[correlation[left] >= least]
-        if not len(left):
+        image, moved = (_image(s[candidates, :frequencies, :frequencies], cosines) for s in (first, second))
+        correlation[candidates], fit[candidates] = _on_level(image, moved, fit[candidates], steps)
+        candidates = candidates[correlation[candidates] >= least]
+        if not len(candidates):
             break
     return correlation
 

@@ -49,10 +49,10 @@ class Augmentation:
         state = generator.get_state()
         try:
             generator.manual_seed(seed)
-            placed: Image.Image = self._crop(Image.fromarray(pixels))
+            image: Image.Image = self._crop(Image.fromarray(pixels))
             if self._change is not None:
-                placed = self._changed(placed, seed, other)
-            varied: Tensor = self._colour(placed)
+                image = self._changed(image, seed, other)
+            varied: Tensor = self._colour(image)
         finally:
             generator.set_state(state)
         return varied

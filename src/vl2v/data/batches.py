@@ -78,14 +78,14 @@ class Streams:
         rows = [self._take(g, step * share, share) for g, share in enumerate(self.shares)]
         generator = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, step]))
         seeds = generator.integers(2**63, size=sum(self.shares), dtype=np.int64)
-        own = np.concatenate([np.arange(share) % world == rank for share in self.shares])
-        return Draw(np.concatenate(rows)[own], seeds[own])
+        mask = np.concatenate([np.arange(share) % world == rank for share in self.shares])
+        return Draw(np.concatenate(rows)[mask], seeds[mask])
 
     def _take(self, group: int, start: int, count: int) -> Indices:
         size = len(self.groups[group])
         draws = np.arange(start, start + count)
-        taken = [self._order(group, int(p) // size)[p % size] for p in draws]
-        return self.groups[group][np.array(taken, dtype=np.int64)]
+        positions = [self._order(group, int(p) // size)[p % size] for p in draws]
+        return self.groups[group][np.array(positions, dtype=np.int64)]
 
     def _order(self, group: int, epoch: int) -> Indices:
         order = self._orders.get((group, epoch))
@@ -138,8 +138,8 @@ class AugmentedPixels(Dataset[tuple[Tensor, int]]):
         return {name: _Mapping.of(value) for name, value in self.__dict__.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        opened = {name: value.open() if isinstance(value, _Mapping) else value for name, value in state.items()}
-        self.__dict__.update(opened)
+        attributes = {name: value.open() if isinstance(value, _Mapping) else value for name, value in state.items()}
+        self.__dict__.update(attributes)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         row, seed = key

@@ -18,11 +18,11 @@ MARKUP = re.compile(r"[-*]\s|[\[{\"']")  # beginning of a line of a list in YAML
 COMMENT = "#"  # beginning of a line that is ignored, as in a file of prompt templates
 
 
-def class_names(given: str | Path | Sequence[str]) -> tuple[str, ...]:
+def class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     """Read a list of class names.
 
     Args:
-        given: names separated by commas, such as ``cat,dog``; the path of a text file in UTF-8 with one name per line
+        classes: names separated by commas, such as ``cat,dog``; the path of a text file in UTF-8 with one name per line
             (empty lines and lines that begin with # are ignored); or the names themselves.
 
     Returns:
@@ -32,13 +32,13 @@ def class_names(given: str | Path | Sequence[str]) -> tuple[str, ...]:
         ConfigError: if the file cannot be read, a name cannot be displayed or is given twice in any spelling, or there
             are fewer than two names.
     """
-    if isinstance(given, str | Path):
-        text = str(given).strip()
-        listed = _of_file(Path(text)) if _is_path(text) else [(name, "--classes") for name in text.split(",")]
+    if isinstance(classes, str | Path):
+        text = str(classes).strip()
+        entries = _of_file(Path(text)) if _is_path(text) else [(name, "--classes") for name in text.split(",")]
     else:
-        listed = [(name, "the classes") for name in given]
+        entries = [(name, "the classes") for name in classes]
     names: dict[str, tuple[str, str]] = {}
-    for written, where in listed:
+    for written, where in entries:
         if not written.strip():
             continue  # after a final comma, or from an empty line
         name = checked_name(written, where)

@@ -18,14 +18,14 @@ def held_out_folders(names: Sequence[str], folders: Sequence[str]) -> tuple[str,
     Raises:
         ConfigError: if a name is unknown, or fewer than two classes are left to train on.
     """
-    known = {spelling(folder): folder for folder in folders}
+    by_spelling = {spelling(folder): folder for folder in folders}
     step = "correct data.held_out_classes (--held-out-class)"
-    if unknown := [name for name in names if spelling(name) not in known]:
-        classes = [spaced(folder) for folder in known.values()]
+    if unknown := [name for name in names if spelling(name) not in by_spelling]:
+        classes = [spaced(folder) for folder in by_spelling.values()]
         step += did_you_mean(unknown[0], classes)
         found = ", ".join(unknown)
         raise ConfigError("Unknown class.", expected=f"one of {some_of(classes)}", found=found, next_step=step)
-    held_out = {known[spelling(name)] for name in names}
+    held_out = {by_spelling[spelling(name)] for name in names}
     if held_out and len(folders) - len(held_out) < 2:
         raise ConfigError(
             "Too few classes are left for training.",
@@ -54,16 +54,16 @@ def part_classes(dataset: ImageDataset, names: Sequence[str]) -> tuple[ImageData
     held_out = [folder for folder in dataset.folders if spelling(folder) in spellings]
     if not held_out:
         return dataset, None
-    seen = only_classes(dataset, [folder for folder in dataset.folders if folder not in held_out])
-    for domain in seen.domains:
-        if not len(seen.rows_of(domain)):
+    training = only_classes(dataset, [folder for folder in dataset.folders if folder not in held_out])
+    for domain in training.domains:
+        if not len(training.rows_of(domain)):
             raise DataError(
                 f"The domain {domain} only has images of held-out classes.",
-                expected=f"images of {', '.join(seen.names)}",
+                expected=f"images of {', '.join(training.names)}",
                 found=", ".join(map(spaced, held_out)),
                 next_step="add images, remove the domain, or hold out other classes",
             )
-    return seen, only_classes(dataset, held_out)
+    return training, only_classes(dataset, held_out)
 
 
 def only_classes(dataset: ImageDataset, folders: Sequence[str]) -> ImageDataset:
@@ -72,10 +72,10 @@ def only_classes(dataset: ImageDataset, folders: Sequence[str]) -> ImageDataset:
     rows = np.flatnonzero(np.isin(dataset.labels, indices))
     renumbered = np.full(len(dataset.folders), -1, np.int64)
     renumbered[indices] = np.arange(len(indices))
-    taken = dataset.take(rows)
+    subset = dataset.take(rows)
     return replace(
-        taken,
-        labels=renumbered[taken.labels],
+        subset,
+        labels=renumbered[subset.labels],
         folders=tuple(folders),
         phrases=tuple(dataset.phrases[index] for index in indices),
     )

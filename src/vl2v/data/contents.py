@@ -159,9 +159,9 @@ def _parts(dataset: ImageDataset) -> tuple[tuple[str, int], ...]:
 
 def columns_line(columns: Sequence[tuple[str, str]]) -> str:
     """Return a line that states which columns of a table are used."""
-    known = dict(columns)
-    words = [f"{role}: column {shown(known[role])}" for role in ROLES if role in known]
-    return ", ".join(words) + ("" if "domain" in known else "; no column of domains, so one domain")
+    by_role = dict(columns)
+    words = [f"{role}: column {shown(by_role[role])}" for role in ROLES if role in by_role]
+    return ", ".join(words) + ("" if "domain" in by_role else "; no column of domains, so one domain")
 
 
 def _count(number: int, noun: str, plural: str = "") -> str:

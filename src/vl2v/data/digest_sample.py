@@ -26,8 +26,8 @@ def sample_of(digests: Digests) -> list[str]:
 
 def share_among(sample: Sequence[str], digests: Digests) -> float:
     """Return the share, in [0, 1], of a sample that is among images, [N, 32] uint8; 0 for an empty sample."""
-    known = np.array([int(text, 16) for text in sample], np.uint64)
-    return float(np.isin(known, _heads(digests)).mean()) if len(known) else 0.0
+    heads = np.array([int(text, 16) for text in sample], np.uint64)
+    return float(np.isin(heads, _heads(digests)).mean()) if len(heads) else 0.0
 
 
 def _heads(digests: Digests) -> NDArray[np.uint64]:

@@ -113,9 +113,9 @@ class DomainFolder(Listing):
         layouts = set()
         parts: dict[str, int] = {}
         for top in tops:
-            found = self._list(top)
+            part_cells = self._list(top)
             layouts.add(any(sub.files for sub in top.subs.values()))
-            for key, files in found.items():
+            for key, files in part_cells.items():
                 cells.setdefault(key, []).extend(files)
                 parts |= dict.fromkeys(files, part_of_folder(top.name) or TRAIN)
         if len(layouts) > 1:

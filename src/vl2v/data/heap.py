@@ -39,12 +39,12 @@ class ImageHeap(DomainFolder):
     def __init__(
         self, root: str | Path, classes: Sequence[str], *, domain_folders: bool = False, as_found: bool = False
     ) -> None:
-        self._named, self._by_folder = tuple(classes), domain_folders
+        self._class_names, self._by_folder = tuple(classes), domain_folders
         super().__init__(root, as_found=as_found, splits=False)
 
     def _list(self, tree: Folder) -> Cells:
         tops = list(tree.subs.values())
-        if alike := class_folders(tree, self._named):
+        if alike := class_folders(tree, self._class_names):
             names = ", ".join(map(shown, alike[:5])) + (", ..." if len(alike) > 5 else "")
             remedy = (
                 "if these folders are labels, vl2v distill reads them without --classes; to ignore them: "
@@ -65,7 +65,7 @@ class ImageHeap(DomainFolder):
         return {(top.name, ""): list(top.images()) for top in domains}
 
     def _classes(self, cells: Cells) -> tuple[str, ...]:
-        return self._named
+        return self._class_names
 
     def _labels(self) -> list[int]:
         return [-1] * len(self._files)
@@ -80,8 +80,8 @@ class ImageHeap(DomainFolder):
 def class_folders(tree: Folder, classes: Sequence[str]) -> list[str]:
     """Return folders of the first two levels with names of classes; none unless they name at least two classes."""
     spellings = {spelling(name) for name in classes}
-    found = [folder for folder in _upper(tree) if spelling(folder.name) in spellings and folder.has_images()]
-    return [folder.path for folder in found] if len({spelling(folder.name) for folder in found}) > 1 else []
+    folders = [folder for folder in _upper(tree) if spelling(folder.name) in spellings and folder.has_images()]
+    return [folder.path for folder in folders] if len({spelling(folder.name) for folder in folders}) > 1 else []
 
 
 def _upper(tree: Folder) -> Iterator[Folder]:

@@ -104,12 +104,12 @@ def _recolour(images: Tensor, draws: Tensor, _: Tensor | None) -> Tensor:
 def _amplitude(images: Tensor, draws: Tensor, others: Tensor | None) -> Tensor:
     """Amplitudes of the spectrum mixed with another image's, phases kept (Xu et al., CVPR 2021)."""
     assert others is not None
-    own, other = torch.fft.rfft2(images), torch.fft.rfft2(others)
+    spectrum, partner = torch.fft.rfft2(images), torch.fft.rfft2(others)
     share = _spread(draws, 0, 0.3, 1)
-    amplitude = own.abs() * (1 - share) + other.abs() * share
-    mixed = own * (amplitude / own.abs().clamp(min=1e-8))
-    changed: Tensor = torch.fft.irfft2(mixed, s=images.shape[-2:])
-    return changed.clamp(0, 1)
+    amplitude = spectrum.abs() * (1 - share) + partner.abs() * share
+    mixed = spectrum * (amplitude / spectrum.abs().clamp(min=1e-8))
+    result: Tensor = torch.fft.irfft2(mixed, s=images.shape[-2:])
+    return result.clamp(0, 1)
 
 
 def _blur(images: Tensor, draws: Tensor, _: Tensor | None) -> Tensor:

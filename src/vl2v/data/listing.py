@@ -44,10 +44,10 @@ class FaultyDataError(DataError):
 def _shown(faults: Sequence[Fault]) -> list[Fault]:
     """Return the first faults of each kind in their order, at most `SHOWN`."""
     turns: list[tuple[int, int]] = []
-    seen: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     for i, fault in enumerate(faults):
-        seen[fault.problem, fault.remedy] += 1
-        turns.append((seen[fault.problem, fault.remedy], i))
+        counts[fault.problem, fault.remedy] += 1
+        turns.append((counts[fault.problem, fault.remedy], i))
     return [faults[i] for i in sorted(i for _, i in sorted(turns)[:SHOWN])]
 
 

@@ -200,19 +200,19 @@ def close_pairs(tested: Hashes, training: Hashes, most: int = MOST) -> tuple[Pai
         ([P, 2] indices, at most `PARTNERS` for each tested image; whether all hashes were compared).
     """
     (ours, our_images), (theirs, their_images) = _distinct(tested), _distinct(training)
-    close, compared = [np.zeros((0, 3), np.int64)], 0
+    close, comparisons = [np.zeros((0, 3), np.int64)], 0
     for low, high in _parts():
         mask = np.uint64((1 << high) - (1 << low))
         order = np.argsort(theirs & mask, kind="stable")
         keys = (theirs & mask)[order]
         first, last = (np.searchsorted(keys, ours & mask, side) for side in ("left", "right"))
-        for chosen, counts in _blocks(last - first):
-            compared += int(counts.sum())
-            if compared > most:
+        for indices, counts in _blocks(last - first):
+            comparisons += int(counts.sum())
+            if comparisons > most:
                 return _images(np.concatenate(close), our_images, their_images), False
-            left = np.repeat(chosen, counts)
+            left = np.repeat(indices, counts)
             within = np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts)
-            right = order[np.repeat(first[chosen], counts) + within]
+            right = order[np.repeat(first[indices], counts) + within]
             distance = np.bitwise_count(ours[left] ^ theirs[right])
             near = distance <= DISTANCE
             close.append(np.stack([left[near], right[near], distance[near]], axis=1).astype(np.int64))
@@ -236,19 +236,19 @@ def _parts() -> Iterator[tuple[int, int]]:
     return pairwise(edges)
 
 
-def _distinct(found: Hashes) -> tuple[Hashes, list[Indices]]:
+def _distinct(image_hashes: Hashes) -> tuple[Hashes, list[Indices]]:
     """Return the distinct hashes and the indices of their images; images without structure are omitted."""
-    usable = np.flatnonzero(found != FLAT)
-    order = usable[np.argsort(found[usable], kind="stable")]
-    values, starts = np.unique(found[order], return_index=True)
+    usable = np.flatnonzero(image_hashes != FLAT)
+    order = usable[np.argsort(image_hashes[usable], kind="stable")]
+    values, starts = np.unique(image_hashes[order], return_index=True)
     return values, np.split(order, starts[1:]) if len(values) else []
 
 
 def _blocks(counts: Indices, most: int = 2_000_000) -> Iterator[tuple[Indices, Indices]]:
     """Yield indices with a count above 0 and their counts, in blocks with a sum of about `most`."""
-    chosen = np.flatnonzero(counts)
-    block = np.cumsum(counts[chosen]) // most
-    for part in np.split(chosen, np.flatnonzero(np.diff(block)) + 1):
+    indices = np.flatnonzero(counts)
+    block = np.cumsum(counts[indices]) // most
+    for part in np.split(indices, np.flatnonzero(np.diff(block)) + 1):
         if len(part):
             yield part, counts[part]
 

@@ -58,8 +58,8 @@ class OneChange:
         if change.partner:
             partner = single if other is None else _fitted(other(float(drawn[3])), image.shape[-1])
         with _one_thread():
-            changed = change.apply(single, drawn[None, 4:], partner)
-        return (changed[0] * 255).round_().clamp_(0, 255).to(torch.uint8)
+            result = change.apply(single, drawn[None, 4:], partner)
+        return (result[0] * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 @contextmanager

@@ -63,9 +63,9 @@ def _rows(path: Path, file: Any) -> Iterator[Row]:
             f"{path} lacks a column.", expected=LAYOUT, found=found, next_step="choose another source with --from"
         )
     names = class_names(schema.metadata or {})
-    wanted = ["image", label, *(name for name in ("domain", "image_path") if name in schema.names)]
+    columns = ["image", label, *(name for name in ("domain", "image_path") if name in schema.names)]
     label_of, domain_of = _namer(path, label, names), _namer(path, "domain", names)
-    for batch in batches_of(file, wanted, BATCH):
+    for batch in batches_of(file, columns, BATCH):
         for row in batch.to_pylist():
             image = row["image"] if isinstance(row["image"], dict) else {"bytes": row["image"]}
             data = image.get("bytes")
@@ -94,17 +94,17 @@ def class_names(metadata: dict[bytes, bytes]) -> dict[str, Sequence[str]]:
 
 
 def _namer(path: Path, column: str, names: dict[str, Sequence[str]]) -> Callable[[object], str]:
-    known = names.get(column, ())
+    label_names = names.get(column, ())
 
     def name(value: object) -> str:
         if isinstance(value, str):
             return value
-        if isinstance(value, int) and 0 <= value < len(known):
-            return known[value]
+        if isinstance(value, int) and 0 <= value < len(label_names):
+            return label_names[value]
         raise DataError(
             f"{path} does not define {column} {value}.",
             expected="names as text, or class names in the schema metadata of the package datasets",
-            found=f"{len(known)} names" if known else "numbers without names",
+            found=f"{len(label_names)} names" if label_names else "numbers without names",
             next_step="choose another source with --from",
         )
 

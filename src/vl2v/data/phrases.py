@@ -46,20 +46,20 @@ def read_phrases(root: Path, folders: Sequence[str]) -> dict[str, str]:
     (path,) = found
     first = folders[0]
     step = f"write lines such as '{first}: {phrases[first]}'"
-    given = _parse(path)
-    if not isinstance(given, dict) or not all(map(_usable, given, given.values())):
+    content = _parse(path)
+    if not isinstance(content, dict) or not all(map(_usable, content, content.values())):
         expected = f"a mapping of class folders to descriptions, both text (printable, at most {MAX_NAME:,} characters)"
-        what = "an empty file" if given is None else reprlib.repr(given)[:300]
+        what = "an empty file" if content is None else reprlib.repr(content)[:300]
         raise ConfigError(f"{shown(path)} cannot be used.", expected=expected, found=what, next_step=step)
-    known = {unicodedata.normalize("NFC", folder): folder for folder in folders}
-    named: dict[str, str] = {}
+    by_name = {unicodedata.normalize("NFC", folder): folder for folder in folders}
+    overrides: dict[str, str] = {}
     unknown = []
-    for key, phrase in given.items():
-        folder = known.get(unicodedata.normalize("NFC", key))
+    for key, phrase in content.items():
+        folder = by_name.get(unicodedata.normalize("NFC", key))
         if folder is None:
             unknown.append(key)
         else:
-            named[folder] = phrase.strip()
+            overrides[folder] = phrase.strip()
     if unknown:
         raise ConfigError(
             f"{shown(path)} has an unknown class.",
@@ -67,7 +67,7 @@ def read_phrases(root: Path, folders: Sequence[str]) -> dict[str, str]:
             found=", ".join(map(repr, unknown[:50])),
             next_step=f"correct the name before the colon to that of the folder; {step}",
         )
-    return phrases | named
+    return phrases | overrides
 
 
 def _usable(key: object, value: object) -> bool:

@@ -101,8 +101,8 @@ class PixelCache:
             OSError: if the disk is full; nothing of this call is added then.
         """
         with file_lock(self._lock):
-            known = self.known_all([digest for digest, _ in entries])
-            fresh = {digest: pixels for digest, pixels in entries if digest not in known}
+            cached_digests = self.known_all([digest for digest, _ in entries])
+            fresh = {digest: pixels for digest, pixels in entries if digest not in cached_digests}
             if not fresh:
                 return
             slots = self._slots_for(list(fresh))
@@ -118,9 +118,9 @@ class PixelCache:
     def _slots_for(self, digests: Sequence[bytes]) -> dict[bytes, int]:
         """Return a slot for each digest: its previous one, or a new one."""
         following = int(self._db.execute("SELECT COALESCE(MAX(slot) + 1, 0) FROM slots").fetchone()[0])
-        own = dict(rows_of(self._db, "SELECT digest, slot FROM slots WHERE digest IN", digests))
-        new = [digest for digest in digests if digest not in own]
-        return own | {digest: slot for slot, digest in enumerate(new, following)}
+        slots = dict(rows_of(self._db, "SELECT digest, slot FROM slots WHERE digest IN", digests))
+        new = [digest for digest in digests if digest not in slots]
+        return slots | {digest: slot for slot, digest in enumerate(new, following)}
 
     def _write(self, parts: Sequence[tuple[int, bytes]]) -> None:
         with naming(self.data):

@@ -187,21 +187,21 @@ def _chunks(root: Path, paths: Sequence[str], index: FileIndex | None, cache: Pi
         more = UNCACHED
     check, pool = _Check() if cache is None else _Check(cache.size, cache.fit), current_pool()
     look: Callable[..., Sequence[_Checked | None]] = check.some if pool is None else check.unchanged
-    changed: list[int] = []
+    changed_rows: list[int] = []
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
         for rows, keys, noted, cached in _looked_up(root, paths, order, more * CHUNK, index, cache):
             parts = [keys[i : i + more * SLICE] for i in range(0, len(keys), more * SLICE)]
             jobs = [threads.submit(look, part, noted, cached) for part in parts]
-            results = (checked for job in jobs for checked in job.result())
+            results = (result for job in jobs for result in job.result())
             chunk: _Chunk = []
-            for row, key, checked in zip(rows, keys, results, strict=True):
-                if checked is None:
-                    changed.append(row)
+            for row, key, result in zip(rows, keys, results, strict=True):
+                if result is None:
+                    changed_rows.append(row)
                 else:
-                    chunk.append((row, key, checked))
+                    chunk.append((row, key, result))
             yield chunk
-    if pool is not None and changed:
-        parts_left = [changed[i : i + more * SLICE] for i in range(0, len(changed), more * SLICE)]
+    if pool is not None and changed_rows:
+        parts_left = [changed_rows[i : i + more * SLICE] for i in range(0, len(changed_rows), more * SLICE)]
         items = ((rows, _keys(root, [paths[i] for i in rows])) for rows in parts_left)
         yield from _on_workers(pool, check, items, len(parts_left), more * CHUNK)
 
@@ -221,11 +221,11 @@ def _looked_up(
 def _on_workers(pool: WorkerPool, check: _Check, parts: Iterator[_Part], count: int, size: int) -> Iterator[_Chunk]:
     """Check files on a cluster. A problem on another machine counts only if it exists on this one, too."""
     chunk: _Chunk = []
-    for (rows, keys), found, host in pool.map(check.part, lambda: next(parts, None), count, Share()):
-        for row, key, checked in zip(rows, keys, found, strict=True):
-            if checked.problem and check.some([key], {}, ())[0].problem != checked.problem:
-                raise other_files(host, shown(key), checked.problem)
-            chunk.append((row, key, checked))
+    for (rows, keys), results, host in pool.map(check.part, lambda: next(parts, None), count, Share()):
+        for row, key, result in zip(rows, keys, results, strict=True):
+            if result.problem and check.some([key], {}, ())[0].problem != result.problem:
+                raise other_files(host, shown(key), result.problem)
+            chunk.append((row, key, result))
         if len(chunk) >= size:
             yield chunk
             chunk = []

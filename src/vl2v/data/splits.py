@@ -87,32 +87,32 @@ def grouped_holdout(
     """
     names, where, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     members = np.split(np.argsort(where, kind="stable"), np.cumsum(sizes)[:-1])
-    left = np.bincount(labels[labels >= 0], minlength=1)  # number of training images of each class
+    remaining = np.bincount(labels[labels >= 0], minlength=1)  # number of training images of each class
 
-    def taken(i: int) -> Indices:
+    def class_counts(i: int) -> Indices:
         """Number of images of each class in a group."""
-        own = labels[members[i]]
-        return np.bincount(own[own >= 0], minlength=len(left))
+        group_labels = labels[members[i]]
+        return np.bincount(group_labels[group_labels >= 0], minlength=len(remaining))
 
     def spares(i: int) -> bool:
         """Whether every class has images in other groups."""
-        return not ((taken(i) > 0) & (left <= taken(i))).any()
+        return not ((class_counts(i) > 0) & (remaining <= class_counts(i))).any()
 
     order = np.arange(len(names), dtype=np.int64)
     np.random.RandomState(seed_hash(seed, domain_index)).shuffle(order)
     out = [i for i, name in enumerate(names.tolist()) if held.get(name)]
     free = [int(i) for i in order if int(names[i]) not in held]
     for i in out:
-        left = left - taken(i)
+        remaining = remaining - class_counts(i)
     for i in free:
         if sizes[[*out, i]].sum() <= int(len(groups) * fraction) and spares(i):
             out.append(i)
-            left = left - taken(i)
+            remaining = remaining - class_counts(i)
     if not out:  # every group is larger than the fraction
         out += [i for i in sorted(free, key=lambda i: int(sizes[i])) if spares(i)][:1]
     held.update({int(names[i]): i in out for i in free})
-    chosen = np.isin(where, out)
-    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+    mask = np.isin(where, out)
+    return np.flatnonzero(~mask), np.flatnonzero(mask)
 
 
 def labels_per_class(indices: Indices, labels: NDArray[np.int64], count: int, seed: int, domain_index: int) -> Indices:

@@ -95,7 +95,7 @@ class TableListing(Listing):
         allow_missing_classes: bool = False,
         as_found: bool = False,
     ) -> None:
-        self._table, self._named, self._wanted = Path(table), tuple(classes), dict(columns or {})
+        self._table, self._class_names, self._columns_by_role = Path(table), tuple(classes), dict(columns or {})
         self._problems: dict[Broken, _Rows] = {}
         self._numbers: NDArray[np.int64] = np.zeros(0, np.int64)
         self._unit = self._name = ""
@@ -109,7 +109,10 @@ class TableListing(Listing):
         table = open_table(self._table)
         self._unit = table.unit
         columns = find_columns(
-            table.columns, columns_asked(self._table, self._wanted), source=self.source, labelled=not self._named
+            table.columns,
+            columns_asked(self._table, self._columns_by_role),
+            source=self.source,
+            labelled=not self._class_names,
         )
         self.columns = columns.named()
         split = [name for name in table.columns if name.strip().casefold() == SPLIT]
@@ -127,25 +130,25 @@ class TableListing(Listing):
 
     def _read(self, table: Table, columns: Columns) -> _Read:
         """Read the usable rows, and record the faults of the others."""
-        found = _Read()
+        content = _Read()
         above = above_of(self.root)
-        used = columns.named()
-        roles = [role for role, _ in used]
-        named = [(roles.index(r), getattr(found, r), found.names[r]) for r in found.names if r in roles]
+        column_roles = columns.named()
+        roles = [role for role, _ in column_roles]
+        value_lists = [(roles.index(r), getattr(content, r), content.names[r]) for r in content.names if r in roles]
         split = roles.index("split") if columns.split else 0
-        for number, values in rows_of_texts(table, used):
+        for number, values in rows_of_texts(table, column_roles):
             if isinstance(values, Broken):
                 self._note(number, values)
                 continue
-            found.paths.append(relative_path(values[0], above))
-            found.rows.append(number)
-            for column, numbers, names in named:
+            content.paths.append(relative_path(values[0], above))
+            content.rows.append(number)
+            for column, numbers, names in value_lists:
                 numbers.append(names.setdefault(values[column], len(names)))
             if split:
-                found.part.append(part_of(values[split]) or 0)
-        found.fill({"label": "", "domain": self._name, "group": ""})
-        self._numbers = np.asarray(found.rows, np.int64)
-        return found
+                content.part.append(part_of(values[split]) or 0)
+        content.fill({"label": "", "domain": self._name, "group": ""})
+        self._numbers = np.asarray(content.rows, np.int64)
+        return content
 
     def _note(self, number: int, fault: Broken) -> None:
         rows = self._problems.setdefault(fault, _Rows())
@@ -204,10 +207,10 @@ class TableListing(Listing):
         return Path(origin.folder) if origin and origin.folder else self.root
 
     def _classes(self, cells: Cells) -> tuple[str, ...]:
-        return self._named or super()._classes(cells)
+        return self._class_names or super()._classes(cells)
 
     def _labels(self) -> list[int]:
-        return [-1] * len(self._files) if self._named else super()._labels()
+        return [-1] * len(self._files) if self._class_names else super()._labels()
 
     def _check_names(self, allow_missing: bool) -> None:
         for role, names in (("label", self.folders), ("domain", self.domains)):
@@ -217,7 +220,7 @@ class TableListing(Listing):
                 remedy = f"name the column of the {role} with --{role}, or accept it: --layout-as-found"
                 self._doubt(Fault(f"column {shown(column)}", problem, remedy))
                 return  # else each of them would be a fault of its own
-        if not self._named:
+        if not self._class_names:
             super()._check_names(allow_missing)
 
     def _check_domains(self) -> None:
@@ -230,7 +233,7 @@ class TableListing(Listing):
 
     def _check_labels(self) -> None:
         """Report classes that are probably not names, such as numbers, which a teacher cannot interpret."""
-        if self._named:
+        if self._class_names:
             return
         where = f"column {shown(dict(self.columns).get('label', ''))}"
         described = [f for f, phrase in zip(self.folders, self.phrases, strict=True) if phrase != spaced(f)]
@@ -258,7 +261,7 @@ class TableListing(Listing):
         numbers = self._numbers[rows].tolist()
         return [
             replace(fault, where=f"{self._unit} {number:,}: {fault.where}")
-            for number, fault in sorted(zip(numbers, faults, strict=True), key=lambda found: found[0])
+            for number, fault in sorted(zip(numbers, faults, strict=True), key=lambda pair: pair[0])
         ]
 
 

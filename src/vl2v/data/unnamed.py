@@ -46,8 +46,8 @@ def doubtful(names: Sequence[str], described: Sequence[str]) -> Iterator[tuple[s
         )
     for same in equal_numbers(names):
         yield f"two spellings of one number: {_listed(same)}", f"use one spelling in all rows, {ACCEPT}"
-    known = {name.casefold() for name in names}
-    several = [name for name in plain if len(parts := SEVERAL.split(name)) > 1 and _are_in(parts, known)]
+    spellings = {name.casefold() for name in names}
+    several = [name for name in plain if len(parts := SEVERAL.split(name)) > 1 and _are_in(parts, spellings)]
     if several:
         yield f"several classes in one cell: {_listed(several)}", f"give each image one class, {ACCEPT}"
 
@@ -64,8 +64,8 @@ def _is_value(name: str) -> bool:
     return bool(AMOUNT.fullmatch(name) or TIME.fullmatch(name)) or name.casefold() in TRUTH
 
 
-def _are_in(parts: Sequence[str], known: set[str]) -> bool:
-    return all(part.strip().casefold() in known for part in parts)
+def _are_in(parts: Sequence[str], spellings: set[str]) -> bool:
+    return all(part.strip().casefold() in spellings for part in parts)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -84,13 +84,13 @@ def make_views(
         for i, row in enumerate(rows):
             source = dataset.digests[row].tobytes()
             for view in range(1, views):
-                known = index.find_view(source, view, seed)
-                if known is None or not cache.known(known):
+                view_digest = index.find_view(source, view, seed)
+                if view_digest is None or not cache.known(view_digest):
                     data = view_bytes(dataset.read(int(row)), source, view, seed)
-                    known = known or hashlib.sha256(data).digest()
-                    cache.add([(known, square(decode(data), cache.size, cache.fit))])
-                    index.note_view(source, view, seed, known)
-                digests[i, view] = np.frombuffer(known, np.uint8)
+                    view_digest = view_digest or hashlib.sha256(data).digest()
+                    cache.add([(view_digest, square(decode(data), cache.size, cache.fit))])
+                    index.note_view(source, view, seed, view_digest)
+                digests[i, view] = np.frombuffer(view_digest, np.uint8)
             advance(1)
     cache.seal()
     return digests

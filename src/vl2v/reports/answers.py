@@ -145,10 +145,10 @@ def mistake_section(source: Source, trust: Trust | None) -> Section:
     root = source.config.data.folder
     blocks, gone = [], 0
     for role in reversed(ROLES):
-        chosen = [m for m in listed_mistakes if m.role == role]
-        pictures = [_picture(m, root, labels) for m in chosen]
+        role_mistakes = [m for m in listed_mistakes if m.role == role]
+        pictures = [_picture(m, root, labels) for m in role_mistakes]
         gone += sum(p.source is None for p in pictures)
-        if chosen:
+        if role_mistakes:
             heading = f"{ROLE_NAMES[role].capitalize()}: {_wrong(source.predictions, role, source.reference)}"
             blocks.append(Pictures(heading, pictures))
     text = "The most confident wrong predictions. Typical causes are wrong labels, several objects and real weaknesses."
@@ -199,8 +199,8 @@ def map_section(source: Source) -> Section:
     labels = source.reference is LABELS
     heads = ["stage", *(HEADS[role] for role in roles), "explained variance"]
     heads[1] = f"nearest name {source.reference.equal}, {heads[1]}"
-    own = "the correct one" if labels else "that of the teacher"
-    table = TableBlock(f"Images whose nearest class name is {own}", heads, rows)
+    target = "the correct one" if labels else "that of the teacher"
+    table = TableBlock(f"Images whose nearest class name is {target}", heads, rows)
     figure = Figure(panels, caption, [map_sheet(maps, arrays, source.classes)], marks.key(source.classes, arrays))
     return Section(name, title, (), [figure, table], _absent(source, set(arrays)))
 

@@ -73,11 +73,11 @@ class Comparison:
         return None if self.price is None else self.price * MILLION
 
 
-def compare(source: Source, paid: Spending, hour_price: Decimal | None = None) -> Comparison:
+def compare(source: Source, costs: Spending, hour_price: Decimal | None = None) -> Comparison:
     """Read the sizes from the files, and measure the speed of the student for a few seconds.
 
     Args:
-        paid: spending of the run.
+        costs: spending of the run.
         hour_price: cost of an hour of this machine, in the currency of the teacher.
     """
     weights = source.folder.student / WEIGHTS
@@ -92,8 +92,8 @@ def compare(source: Source, paid: Spending, hour_price: Decimal | None = None) -
         speed,
         unmeasured,
         teacher_parameters(source.config.teacher.spec),
-        _price(source, paid),
-        paid.currency,
+        _price(source, costs),
+        costs.currency,
         hour_price,
     )
 
@@ -158,26 +158,26 @@ def _parameters(weights: Path) -> int:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
 
 
-def _price(source: Source, paid: Spending) -> Decimal | None:
+def _price(source: Source, costs: Spending) -> Decimal | None:
     """Return the price of one image: as saved by the run, or for older runs as stated or paid."""
     needed = source.content.get("asked", {})
-    if (saved := needed.get("price_per_1000_images")) is not None:
-        return Decimal(saved) / 1000
+    if (price := needed.get("price_per_1000_images")) is not None:
+        return Decimal(price) / 1000
     if stated := source.config.teacher.price_per_1000_images:
         return stated / 1000
     if needed.get("image_queries") and not Decimal(needed["cost"]):
         return Decimal(0)
-    return paid.image_price()
+    return costs.image_price()
 
 
-def comparison_sheet(compared: Comparison) -> Sheet:
+def comparison_sheet(comparison: Comparison) -> Sheet:
     """Return the values of student and teacher."""
-    costs = (compared.student_million, compared.teacher_million)
+    costs = (comparison.student_million, comparison.teacher_million)
     rows = [
-        ("parameters", compared.parameters, compared.teacher_parameters),
-        ("bytes", compared.bytes, None),
-        *((f"images per second, batch {b}", compared.speed.get(b), None) for b in BATCHES),
-        ("seconds per million images", compared.seconds_per_million, None),
-        (f"cost per million images, {compared.currency}", *(None if c is None else f"{c:.6f}" for c in costs)),
+        ("parameters", comparison.parameters, comparison.teacher_parameters),
+        ("bytes", comparison.bytes, None),
+        *((f"images per second, batch {b}", comparison.speed.get(b), None) for b in BATCHES),
+        ("seconds per million images", comparison.seconds_per_million, None),
+        (f"cost per million images, {comparison.currency}", *(None if c is None else f"{c:.6f}" for c in costs)),
     ]
     return Sheet("student_against_teacher", ("what", "student", "teacher"), rows)

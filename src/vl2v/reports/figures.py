@@ -193,15 +193,15 @@ def _reliability(axes: Axes, table: Reliability, colour: str, marker: str, label
     axes.plot([], [], marker, color=colour, markersize=6, label=label)
 
 
-def rejection_panel(results: Sequence[Rejection], shown: Sequence[float], reference: Reference = LABELS) -> Panel:
+def rejection_panel(results: Sequence[Rejection], coverages: Sequence[float], reference: Reference = LABELS) -> Panel:
     """Draw the error rate against coverage, with the thresholds of the student."""
 
     def draw(axes: Axes) -> None:
         for f, colour, marker in zip(results, (STUDENT, TEACHER), ("o", "D"), strict=False):
             few = max(1, len(f.curve.coverage) // 500)
-            chosen = np.r_[0 : len(f.curve.coverage) : few, len(f.curve.coverage) - 1]
-            axes.plot(f.curve.coverage[chosen], f.curve.risk[chosen], color=colour, label=ROLE_NAMES[f.role])
-            marks = [t for t in f.thresholds if t.target in shown and t.coverage]
+            points = np.r_[0 : len(f.curve.coverage) : few, len(f.curve.coverage) - 1]
+            axes.plot(f.curve.coverage[points], f.curve.risk[points], color=colour, label=ROLE_NAMES[f.role])
+            marks = [t for t in f.thresholds if t.target in coverages and t.coverage]
             for t in marks:
                 axes.plot([t.coverage], [t.risk], marker, color=colour, markersize=6, markeredgecolor=PAPER)
                 if f is results[0]:

@@ -60,11 +60,11 @@ class Marks:
     def of(cls, arrays: Arrays) -> Marks:
         """Assign colours to the eight most frequent classes, and a mark to each domain."""
         labels, counts = np.unique(arrays["label"], return_counts=True)
-        chosen = sorted(labels[np.argsort(-counts, kind="stable")[: len(CLASS_COLOURS)]])
+        classes = sorted(labels[np.argsort(-counts, kind="stable")[: len(CLASS_COLOURS)]])
         in_domain = arrays["domain"][arrays["role"] == IN_DOMAIN]
         domains = [*dict.fromkeys(in_domain.tolist()), *dict.fromkeys(arrays["domain"].tolist())]
         shapes = {d: MARKERS[i % len(MARKERS)] for i, d in enumerate(dict.fromkeys(domains))}
-        return cls({int(label): colour for label, colour in zip(chosen, CLASS_COLOURS, strict=False)}, shapes)
+        return cls({int(label): colour for label, colour in zip(classes, CLASS_COLOURS, strict=False)}, shapes)
 
     def key(self, classes: Sequence[str], arrays: Arrays) -> list[KeyItem]:
         """Return the entries of the key: classes, then domains."""
@@ -88,9 +88,9 @@ def map_panel(
         for domain, shape in marks.shapes.items():
             for label in [None, *marks.colours]:
                 colour = SOFT if label is None else marks.colours[label]
-                chosen = (arrays["domain"] == domain) & _of_class(arrays["label"], label, marks)
-                if chosen.any():
-                    x, y = embedding_map.points[chosen].T
+                mask = (arrays["domain"] == domain) & _of_class(arrays["label"], label, marks)
+                if mask.any():
+                    x, y = embedding_map.points[mask].T
                     axes.plot(x, y, shape, color=colour, markersize=3.4, alpha=0.55, markeredgewidth=0)
         if embedding_map.names is not None:
             _draw_names(axes, embedding_map.names, names, marks)
@@ -100,9 +100,9 @@ def map_panel(
         axes.margins(0.06)
 
     nearest = listed([f"{percent(share)} {ROLE_NAMES[role]}" for role, share in embedding_map.nearest.items()])
-    named = f"; nearest class name {equal} for {nearest}" if nearest else ""
+    share_note = f"; nearest class name {equal} for {nearest}" if nearest else ""
     alt = f"{STAGES[embedding_map.stage]}: {len(embedding_map.points)} images on two axes with "
-    alt += f"{percent(embedding_map.explained)} of the variance{named}."
+    alt += f"{percent(embedding_map.explained)} of the variance{share_note}."
     return panel(f"map-{embedding_map.stage}", STAGES[embedding_map.stage], alt, draw, height=3.9)
 
 
@@ -129,5 +129,5 @@ def _draw_names(axes: Axes, points: NDArray[np.float64], names: Sequence[str], m
 
 
 def _of_class(labels: NDArray[np.int64], label: int | None, marks: Marks) -> NDArray[np.bool_]:
-    chosen: NDArray[np.bool_] = ~np.isin(labels, list(marks.colours)) if label is None else labels == label
-    return chosen
+    mask: NDArray[np.bool_] = ~np.isin(labels, list(marks.colours)) if label is None else labels == label
+    return mask

@@ -76,7 +76,7 @@ def _nearest(rows: NDArray[np.float64], texts: NDArray[np.float64] | None, array
         return {}
     right = (rows @ texts.T).argmax(axis=1) == arrays["label"]
     roles = {role: arrays["role"] == role for role in ROLES}
-    return {role: float(right[chosen].mean()) for role, chosen in roles.items() if chosen.any()}
+    return {role: float(right[mask].mean()) for role, mask in roles.items() if mask.any()}
 
 
 def map_sheet(maps: Sequence[EmbeddingMap], arrays: Arrays, classes: Sequence[str]) -> Sheet:

@@ -52,8 +52,8 @@ def recall_section(source: Source) -> Section:
     sheet = recall_sheet(recalls, source.reference)
     blocks: list[TableBlock] = []
     for role in dict.fromkeys(one.role for one in recalls):
-        listed = sorted((one for one in recalls if one.role == role), key=lambda one: one.student)
-        shown = "" if len(listed) <= MOST else f", the lowest {MOST} of {count(len(listed))}"
+        entries = sorted((one for one in recalls if one.role == role), key=lambda one: one.student)
+        limit_note = "" if len(entries) <= MOST else f", the lowest {MOST} of {count(len(entries))}"
         heads = ("class", "images", "student (95%)", *(("teacher",) if labels else ()))
         rows = [
             (
@@ -62,18 +62,18 @@ def recall_section(source: Source) -> Section:
                 with_interval(one.student, one.images),
                 *((percent(one.teacher),) if labels else ()),
             )
-            for one in listed[:MOST]
+            for one in entries[:MOST]
         ]
-        macro = percent(float(np.mean([one.student for one in listed])))
+        macro = percent(float(np.mean([one.student for one in entries])))
         where = f"{ROLE_NAMES[role].capitalize()} images"
-        caption = f"{where}: macro {source.reference.key} {macro}{shown}"
+        caption = f"{where}: macro {source.reference.key} {macro}{limit_note}"
         blocks.append(TableBlock(caption, heads, rows, [] if blocks else [sheet]))
     return Section(name, title, [text], blocks)
 
 
 def class_recalls(predictions: Predictions, classes: list[str], reference: Reference = LABELS) -> tuple[Recall, ...]:
     """Return the recall of every class that has images, by role and in the order of the classes."""
-    found = []
+    entries = []
     for role, part in predictions.roles().items():
         images = np.bincount(part.label, minlength=len(classes))
         student, teacher = recalls(part.student, part.label), None
@@ -81,12 +81,12 @@ def class_recalls(predictions: Predictions, classes: list[str], reference: Refer
             teacher = recalls(part.teacher, part.label)
         for k in np.flatnonzero(images).tolist():
             teacher_recall = None if teacher is None else float(teacher[k])
-            found.append(Recall(role, classes[k], int(images[k]), float(student[k]), teacher_recall))
-    return tuple(found)
+            entries.append(Recall(role, classes[k], int(images[k]), float(student[k]), teacher_recall))
+    return tuple(entries)
 
 
-def recall_sheet(found: tuple[Recall, ...], reference: Reference = LABELS) -> Sheet:
+def recall_sheet(entries: tuple[Recall, ...], reference: Reference = LABELS) -> Sheet:
     """Return one row per role and class, with the bounds of the 95% Wilson interval."""
     columns = ("role", reference.true, "images", "student", "student_low", "student_high", "teacher")
-    rows = [(r.role, r.name, r.images, *interval(r.student, r.images), r.teacher) for r in found]
+    rows = [(r.role, r.name, r.images, *interval(r.student, r.images), r.teacher) for r in entries]
     return Sheet("recall", columns, rows)

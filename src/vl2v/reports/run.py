@@ -41,8 +41,8 @@ def write_run_report(folder: Path, store: Path, hour_price: Decimal | None = Non
         RunError: if the folder does not contain a finished run.
     """
     source = read_run(folder)
-    paid = spending(folder, source.content.get("asked", {}), store)
-    compared = compare(source, paid, hour_price)
+    costs = spending(folder, source.content.get("asked", {}), store)
+    comparison = compare(source, costs, hour_price)
     trust = source.trust
     if trust is None and source.predictions is not None:
         trust = fitted(source.predictions)
@@ -50,8 +50,8 @@ def write_run_report(folder: Path, store: Path, hour_price: Decimal | None = Non
         warnings_section(source),
         accuracy_section(source),
         recall_section(source),
-        comparison_section(source, compared),
-        spending_section(source, paid),
+        comparison_section(source, comparison),
+        spending_section(source, costs),
         advice_section(source),
         learning_section(source),
         confusion_section(source),
@@ -64,8 +64,8 @@ def write_run_report(folder: Path, store: Path, hour_price: Decimal | None = Non
     page = Page(
         "Report of a run",
         title_of(source),
-        lead_of(source, paid, compared),
-        tiles_of(source, paid, compared),
+        lead_of(source, costs, comparison),
+        tiles_of(source, costs, comparison),
         [section for section in sections if section is not None],
         foot(),
     )

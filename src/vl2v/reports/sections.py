@@ -104,8 +104,8 @@ def _difference(student: float, teacher: float | None) -> str:
 
 
 def _other_weights(source: Source) -> TableBlock:
-    saved = {f"saved ({source.config.distill.weights})": source.evaluation}
-    every: Mapping[str, Evaluation] = saved | dict(source.evaluation.alternatives)
+    selected = {f"saved ({source.config.distill.weights})": source.evaluation}
+    every: Mapping[str, Evaluation] = selected | dict(source.evaluation.alternatives)
     roles = [r for r in ROLES if r != TEST or any(row.role == TEST for row in source.evaluation.rows)]
     rows = [(name, *(percent(e.mean(role, "student")) for role in roles)) for name, e in every.items()]
     values = [(name, *(e.mean(role, "student") for role in roles)) for name, e in every.items()]
@@ -114,7 +114,7 @@ def _other_weights(source: Source) -> TableBlock:
     return TableBlock(caption, ("weights", *(HEADS[role] for role in roles)), rows, [sheet], [0])
 
 
-def spending_section(source: Source, paid: Spending) -> Section:
+def spending_section(source: Source, costs: Spending) -> Section:
     """Return the queries and the payments."""
     rows = [
         (
@@ -123,14 +123,14 @@ def spending_section(source: Source, paid: Spending) -> Section:
             count(line.queries),
             money(line.cost, line.currency),
         )
-        for line in paid.lines
+        for line in costs.lines
     ]
     if rows:
-        queries = sum(line.queries for line in paid.lines if line.state != REFUSED)
-        rows.append(("all", "", count(queries), money(paid.paid, paid.currency)))
-    price = "free of charge" if not paid.cost else money(paid.cost, paid.currency)
+        queries = sum(line.queries for line in costs.lines if line.state != REFUSED)
+        rows.append(("all", "", count(queries), money(costs.paid, costs.currency)))
+    price = "free of charge" if not costs.cost else money(costs.cost, costs.currency)
     needed = (
-        f"With an empty store, training needs {count(paid.image_queries)} image and {count(paid.text_queries)} text "
+        f"With an empty store, training needs {count(costs.image_queries)} image and {count(costs.text_queries)} text "
         f"queries ({price}). Stored embeddings are never bought again."
     )
     if source.reference is LABELS:
@@ -138,13 +138,13 @@ def spending_section(source: Source, paid: Spending) -> Section:
     blocks = []
     if rows:
         heads = ("kind", "purpose", "queries", "paid")
-        table = TableBlock("Entries of this run in the ledger", heads, rows, [spending_sheet(paid)], [len(rows) - 1])
+        table = TableBlock("Entries of this run in the ledger", heads, rows, [spending_sheet(costs)], [len(rows) - 1])
         blocks.append(table)
     fresh = source.content.get("fresh_queries")
-    more = [f"During training, {count(fresh)} augmented images were sent to a local teacher."] if fresh else []
+    notes = [f"During training, {count(fresh)} augmented images were sent to a local teacher."] if fresh else []
     if source.config.budget is not None:
-        more.append(f"The budget was {money(Decimal(source.config.budget), paid.currency)}.")
-    return Section("spending", "Queries and cost", [needed, *more], blocks, [paid.note] if paid.note else [])
+        notes.append(f"The budget was {money(Decimal(source.config.budget), costs.currency)}.")
+    return Section("spending", "Queries and cost", [needed, *notes], blocks, [costs.note] if costs.note else [])
 
 
 def learning_section(source: Source) -> Section:
@@ -174,7 +174,7 @@ def _windows_text(curves: Sequence[StageCurve], titles: Sequence[str]) -> str:
     return " ".join(sentences)
 
 
-def comparison_section(source: Source, compared: Comparison) -> Section:
+def comparison_section(source: Source, comparison: Comparison) -> Section:
     """Compare student and teacher: accuracy, size, speed and cost."""
     rows = [
         (
@@ -186,36 +186,36 @@ def comparison_section(source: Source, compared: Comparison) -> Section:
         if (teacher := source.evaluation.mean(role, "zero_shot")) is not None
         or source.evaluation.mean(role, "student") is not None
     ]
-    teacher_size = compared.teacher_parameters
-    known = "unknown" if teacher_size is None else f"{teacher_size / 1e6:,.1f} million (image encoder)"
-    rows.append(("parameters", f"{compared.parameters / 1e6:,.1f} million", known))
-    rows.append(("weights on disk", size(compared.bytes), "unknown" if teacher_size is None else NONE))
-    text, missing = [], [compared.unmeasured] if compared.unmeasured else []
-    if compared.speed:
+    teacher_size = comparison.teacher_parameters
+    teacher_text = "unknown" if teacher_size is None else f"{teacher_size / 1e6:,.1f} million (image encoder)"
+    rows.append(("parameters", f"{comparison.parameters / 1e6:,.1f} million", teacher_text))
+    rows.append(("weights on disk", size(comparison.bytes), "unknown" if teacher_size is None else NONE))
+    text, missing = [], [comparison.unmeasured] if comparison.unmeasured else []
+    if comparison.speed:
         for batch in BATCHES:
-            speed = compared.speed[batch]
+            speed = comparison.speed[batch]
             name = f"images per second, {'one at a time' if batch == 1 else f'batches of {batch}'}"
             rows.append((name, f"{speed:,.1f}" if speed < 100 else count(speed), "not measured"))
-        seconds = compared.seconds_per_million
+        seconds = comparison.seconds_per_million
         assert seconds is not None
         rows.append(("time for a million images", duration(seconds), "not measured"))
         text.append(
             f"Speed was measured for this page on {machine()}. It is the median of several runs, from "
             "pixels in memory to logits."
         )
-    vendor = compared.teacher_million
-    teacher_cost = "unknown" if vendor is None else money(vendor, compared.currency) if vendor else "no charge"
+    vendor = comparison.teacher_million
+    teacher_cost = "unknown" if vendor is None else money(vendor, comparison.currency) if vendor else "no charge"
     student_cost = "no queries"
-    if compared.student_million is not None and compared.hour_price is not None:
-        student_cost = money(compared.student_million, compared.currency)
-        text.append(f"The cost of the student assumes {money(compared.hour_price, compared.currency)} per hour.")
-    elif compared.seconds_per_million is not None:
-        student_cost = f"{count(compared.seconds_per_million)} s of this machine"
+    if comparison.student_million is not None and comparison.hour_price is not None:
+        student_cost = money(comparison.student_million, comparison.currency)
+        text.append(f"The cost of the student assumes {money(comparison.hour_price, comparison.currency)} per hour.")
+    elif comparison.seconds_per_million is not None:
+        student_cost = f"{count(comparison.seconds_per_million)} s of this machine"
         missing.append(
             "To see the cost of the student, pass the price of an hour of this machine: vl2v report --hour-price."
         )
     rows.append(("cost of a million images", student_cost, teacher_cost))
-    table = TableBlock("Student and teacher", ("measure", "student", "teacher"), rows, [comparison_sheet(compared)])
+    table = TableBlock("Student and teacher", ("measure", "student", "teacher"), rows, [comparison_sheet(comparison)])
     return Section("comparison", "Student and teacher", text, [table], missing)
 
 
@@ -229,16 +229,16 @@ def export_section(source: Source) -> Section | None:
 
 def making_section(source: Source) -> Section:
     """Return the data from which the run can be reproduced."""
-    made, config = source.provenance, source.config
-    data = made.get("data", {})
-    versions = ", ".join(f"{name} {value}" for name, value in (made.get("made_with") or {}).items())
+    provenance, config = source.provenance, source.config
+    data = provenance.get("data", {})
+    versions = ", ".join(f"{name} {value}" for name, value in (provenance.get("made_with") or {}).items())
     labels = f"column {config.data.label}" if config.data.label else "class folders"
     student = Path(config.student.spec).name if "@" in config.student.spec else config.student.spec
     facts = (
-        ("created", str(made.get("made_at", NONE))),
+        ("created", str(provenance.get("made_at", NONE))),
         ("method", f"{METHODS[config.method].title} ({config.method})"),
         ("student", f"{backbone_of(source)}, {source.card['preprocess']['size']} px; from {student}"),
-        ("teacher", f"{teacher_of(source)}, revision {made.get('teacher', {}).get('revision', NONE)}"),
+        ("teacher", f"{teacher_of(source)}, revision {provenance.get('teacher', {}).get('revision', NONE)}"),
         (
             "data",
             f"{name_of(Path(config.data.root))}, {count(data.get('images', 0))} images, "

@@ -81,8 +81,8 @@ class Source:
         count = self.predictions.student.shape[1]
         if len(names) >= count:
             return names[:count]
-        labelled = zip(self.predictions.label, self.predictions.path, strict=True)
-        folders = {int(label): Path(str(path)).parent.name for label, path in labelled}
+        pairs = zip(self.predictions.label, self.predictions.path, strict=True)
+        folders = {int(label): Path(str(path)).parent.name for label, path in pairs}
         return [folders.get(k, f"class {k}") for k in range(count)]
 
     @property
@@ -124,20 +124,20 @@ def read_run(path: Path) -> Source:
             next_step=f"continue it: {resume_command(path)}",
         )
     evaluation, content = evaluation_of_run(folder)
-    card, own, parts = read_described(folder.student), made_here(path), _Parts(path)
+    card, is_own, parts = read_described(folder.student), made_here(path), _Parts(path)
     origin = origin_of(card["provenance"])
     earlier = "This run was made by an earlier version"
     predictions = parts.read(
         "predictions",
         folder.predictions_file,
-        lambda file: read_predictions(file, own, origin=origin),
+        lambda file: read_predictions(file, is_own, origin=origin),
         f"{earlier}, which did not save predictions",
     )
     metrics = parts.read("metrics", folder.metrics_file, read_metrics, "There are no curves") or ()
     embeddings = parts.read(
         "embeddings",
         folder.embeddings_file,
-        lambda file: _embeddings(file, predictions, len(card["classes"]), own, origin),
+        lambda file: _embeddings(file, predictions, len(card["classes"]), is_own, origin),
         f"{earlier} or as a benchmark job, without its embeddings",
     )
     trust = parts.read(
@@ -171,13 +171,13 @@ class _Parts:
         return None
 
 
-def _embeddings(file: Path, predictions: Predictions | None, classes: int, own: bool, origin: str) -> Arrays:
+def _embeddings(file: Path, predictions: Predictions | None, classes: int, is_own: bool, origin: str) -> Arrays:
     """Read `embeddings.npz`; `classes` is the number of classes if neither the file nor the predictions state it."""
     arrays = read_arrays(file, EMBEDDINGS)
     check_origin(arrays.get(ORIGIN), origin, file)
-    known = [len(arrays[name]) for name in ("classes", "texts") if name in arrays]
-    known += [] if predictions is None else [predictions.student.shape[1]]
-    if len(set(known)) > 1:
-        raise ValueError(f"{known[0]} classes, the predictions have {known[-1]}")
-    check_answers(arrays["role"], arrays["path"], arrays["label"], known[0] if known else classes, own)
+    counts = [len(arrays[name]) for name in ("classes", "texts") if name in arrays]
+    counts += [] if predictions is None else [predictions.student.shape[1]]
+    if len(set(counts)) > 1:
+        raise ValueError(f"{counts[0]} classes, the predictions have {counts[-1]}")
+    check_answers(arrays["role"], arrays["path"], arrays["label"], counts[0] if counts else classes, is_own)
     return arrays

@@ -115,20 +115,20 @@ def _entries(run: Path, store: Path) -> tuple[list[LedgerEntry], str]:
     if not store.is_file():
         return [], f"The ledger is not available ({store} is missing), so purchases are not shown."
     try:
-        with closing(EmbeddingStore.reading(store)) as opened:
-            return entries_of(run, Ledger(opened), store)
+        with closing(EmbeddingStore.reading(store)) as embedding_store:
+            return entries_of(run, Ledger(embedding_store), store)
     except (sqlite3.Error, OSError, Vl2vError) as error:
         reason = error.problem if isinstance(error, Vl2vError) else error
         return [], f"The ledger cannot be read: {reason}"
 
 
-def spending_sheet(paid: Spending) -> Sheet:
+def spending_sheet(costs: Spending) -> Sheet:
     """Return the entries of the ledger, and the queries that training needs without stored embeddings."""
     rows: list[Sequence[str | int]] = [
         ("paid", line.kind, line.purpose, line.state, line.queries, f"{line.cost:f}", line.currency)
-        for line in paid.lines
+        for line in costs.lines
     ]
-    for kind, queries in (("image", paid.image_queries), ("text", paid.text_queries)):
-        rows.append(("needed for training", kind, "", "", queries, "", paid.currency))
-    rows.append(("needed for training", "all", "", "", paid.image_queries + paid.text_queries, f"{paid.cost:f}", ""))
+    for kind, queries in (("image", costs.image_queries), ("text", costs.text_queries)):
+        rows.append(("needed for training", kind, "", "", queries, "", costs.currency))
+    rows.append(("needed for training", "all", "", "", costs.image_queries + costs.text_queries, f"{costs.cost:f}", ""))
     return Sheet("spending", ("what", "kind", "purpose", "state", "queries", "cost", "currency"), rows)

@@ -35,13 +35,13 @@ def teacher_of(source: Source) -> str:
     return shortened(str(identity), 60)
 
 
-def lead_of(source: Source, paid: Spending, compared: Comparison) -> str:
+def lead_of(source: Source, costs: Spending, comparison: Comparison) -> str:
     """Summarise the run: the student, its accuracy compared with the teacher, and the cost."""
-    made = f"{METHODS[source.config.method].title} trained a student"
-    made += f" with {compared.parameters / 1e6:,.1f} million parameters"
-    made += f" ({backbone_of(source)}, {len(source.classes)} classes)"
+    text = f"{METHODS[source.config.method].title} trained a student"
+    text += f" with {comparison.parameters / 1e6:,.1f} million parameters"
+    text += f" ({backbone_of(source)}, {len(source.classes)} classes)"
     if METHODS[source.config.method].queries_teacher:
-        made += f" from the teacher {teacher_of(source)}"
+        text += f" from the teacher {teacher_of(source)}"
     where = {IN_DOMAIN: "the source domains' validation images", TEST: "their test images"}
     where[OUT_OF_DOMAIN] = "the held-out "
     held_out = source.config.data.held_out
@@ -53,20 +53,20 @@ def lead_of(source: Source, paid: Spending, compared: Comparison) -> str:
             compared_with = "" if teacher is None else f" (teacher: {percent(teacher)})"
             parts.append(f"{percent(student)} on {where[role]}{compared_with}")
     measure = "accuracy" if source.reference is LABELS else "agreement with the teacher"
-    return f"{made}; its {measure} is {listed(parts)}. {cost_sentence(paid)}"
+    return f"{text}; its {measure} is {listed(parts)}. {cost_sentence(costs)}"
 
 
-def cost_sentence(paid: Spending) -> str:
+def cost_sentence(costs: Spending) -> str:
     """Return a sentence about queries and cost."""
-    needed = f"{count(paid.image_queries)} image and {count(paid.text_queries)} text queries"
-    price = "free of charge" if not paid.cost else f"worth {money(paid.cost, paid.currency)}"
-    if not paid.image_queries and not paid.text_queries:
+    needed = f"{count(costs.image_queries)} image and {count(costs.text_queries)} text queries"
+    price = "free of charge" if not costs.cost else f"worth {money(costs.cost, costs.currency)}"
+    if not costs.image_queries and not costs.text_queries:
         return "Training needed no queries."
     text = f"Training needed {needed}, {price}"
-    return text + (f"; this run paid {money(paid.paid, paid.currency)}." if paid.lines and paid.paid else ".")
+    return text + (f"; this run paid {money(costs.paid, costs.currency)}." if costs.lines and costs.paid else ".")
 
 
-def tiles_of(source: Source, paid: Spending, compared: Comparison) -> list[Tile]:
+def tiles_of(source: Source, costs: Spending, comparison: Comparison) -> list[Tile]:
     """Return the key figures."""
     tiles = []
     for role in ROLES:
@@ -74,15 +74,15 @@ def tiles_of(source: Source, paid: Spending, compared: Comparison) -> list[Tile]
         if student is not None:
             name = f"{TILES[role]} {source.reference.key}"
             tiles.append(Tile(name, percent(student), _comparison_text(source, teacher)))
-    amount = paid.paid if paid.lines else paid.cost
-    free = "free of charge" if not amount else f"{count(paid.image_queries)} image queries"
+    amount = costs.paid if costs.lines else costs.cost
+    free = "free of charge" if not amount else f"{count(costs.image_queries)} image queries"
     if amount:
-        tiles.append(Tile("Paid" if paid.lines else "Cost", money(amount, paid.currency), free))
+        tiles.append(Tile("Paid" if costs.lines else "Cost", money(amount, costs.currency), free))
     else:
-        tiles.append(Tile("Image queries", count(paid.image_queries), free))
-    tiles.append(Tile("Student", f"{compared.parameters / 1e6:,.1f} M", f"parameters, {size(compared.bytes)}"))
-    if compared.speed:
-        fastest = compared.speed[BATCHES[-1]]
+        tiles.append(Tile("Image queries", count(costs.image_queries), free))
+    tiles.append(Tile("Student", f"{comparison.parameters / 1e6:,.1f} M", f"parameters, {size(comparison.bytes)}"))
+    if comparison.speed:
+        fastest = comparison.speed[BATCHES[-1]]
         tiles.append(Tile("Speed on this machine", f"{fastest:,.0f} /s", f"images, batches of {BATCHES[-1]}"))
     return tiles
 

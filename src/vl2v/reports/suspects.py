@@ -40,18 +40,18 @@ class Suspect:
     similarity: float
 
 
-def review_page(found: Sequence[Suspect], data: str, root: Path, file: str, judged: int, unanswered: int) -> Page:
+def review_page(suspects: Sequence[Suspect], data: str, root: Path, file: str, judged: int, unanswered: int) -> Page:
     """Create the page.
 
     Args:
-        found: the images, in the order of review.
+        suspects: the images, in the order of review.
         data: name of the folder or table, for the title.
         root: the folder that their paths are relative to.
         judged: number of images that were checked.
         unanswered: number of images that were not checked because they have no stored embedding.
     """
-    labels = [s for s in found if s.reason == LABEL]
-    unlike = [s for s in found if s.reason == UNLIKE]
+    labels = [s for s in suspects if s.reason == LABEL]
+    unlike = [s for s in suspects if s.reason == UNLIKE]
     lead = (
         f"Both the teacher and a cross-validated probe reject the labels of {count(len(labels))} of {count(judged)} "
         f"images. The {count(len(unlike))} images that are least similar to any class are listed as well."
@@ -79,13 +79,13 @@ def review_page(found: Sequence[Suspect], data: str, root: Path, file: str, judg
     return Page("Review of labels", printable(data), lead, tiles, sections, foot)
 
 
-def _section(name: str, title: str, text: str, found: Sequence[Suspect], root: Path, none: str) -> Section:
-    if not found:
+def _section(name: str, title: str, text: str, suspects: Sequence[Suspect], root: Path, none: str) -> Section:
+    if not suspects:
         return Section(name, title, [none])
-    missing = [f"This page shows the first {MOST} of {count(len(found))} images. The CSV file lists all of them."]
-    pictures = [_picture(suspect, root) for suspect in found[:MOST]]
+    missing = [f"This page shows the first {MOST} of {count(len(suspects))} images. The CSV file lists all of them."]
+    pictures = [_picture(suspect, root) for suspect in suspects[:MOST]]
     return Section(
-        name, title, [text], [Pictures(f"{title}: {count(len(found))}", pictures)], missing[: len(found) > MOST]
+        name, title, [text], [Pictures(f"{title}: {count(len(suspects))}", pictures)], missing[: len(suspects) > MOST]
     )
 
 

@@ -53,14 +53,14 @@ def ensure_outside(out: Path, data: Path | None) -> None:
         raise RunError(problem, expected="a folder outside the folder of images", found=found, next_step=step)
 
 
-def ensure_teacher_allowed(folder: RunFolder, named: str | None = None) -> None:
+def ensure_teacher_allowed(folder: RunFolder, teacher_spec: str | None = None) -> None:
     """Check that the teacher and the prompts in the settings of a run may be opened.
 
     They may be if this user made the run, or if they contain neither a file nor an address.
 
     Args:
         folder: folder of the run, which may come from another person.
-        named: the teacher, if the user names it in this command; its prompts are then checked alone.
+        teacher_spec: the teacher, if the user names it in this command; its prompts are then checked alone.
 
     Raises:
         TeacherError: if they may not; the message contains the option that opens the teacher anyway.
@@ -71,14 +71,14 @@ def ensure_teacher_allowed(folder: RunFolder, named: str | None = None) -> None:
     signature = (
         recorded if is_signed(recorded, "teacher", config.teacher.spec, config.teacher.prompts) else student_signature
     )
-    if named is None:
+    if teacher_spec is None:
         check_teacher(config, signature)
     else:
         check_prompts(config, signature, "copy its lines into config.yaml, as a list under teacher.prompts")
 
 
 def resume_run(
-    folder: RunFolder, config: RunConfig, paths: StoragePaths, *, named: str | None = None, by_name: bool = True
+    folder: RunFolder, config: RunConfig, paths: StoragePaths, *, teacher_spec: str | None = None, by_name: bool = True
 ) -> None:
     """Record the settings that may change when a run is resumed: cache and store, budget and trackers.
 
@@ -86,7 +86,7 @@ def resume_run(
         folder: folder of the run.
         config: settings of the run, with the changes.
         paths: paths of cache and store.
-        named: the teacher, if the user names it in this command.
+        teacher_spec: the teacher, if the user names it in this command.
         by_name: whether the teacher in the settings will be opened; False if the caller has an open one.
 
     Raises:
@@ -103,7 +103,7 @@ def resume_run(
     run_config = folder.config()
     if by_name:
         specs = (folder.written_config().teacher.spec, run_config.teacher.spec)
-        ensure_teacher_allowed(folder, named if named in specs else None)
+        ensure_teacher_allowed(folder, teacher_spec if teacher_spec in specs else None)
     fixed: dict[str, Any] = {"made_with": run_config.made_with}
     if config.precision == "auto":  # values that were chosen at the start of the run do not change
         fixed["precision"] = run_config.precision

@@ -19,12 +19,12 @@ class Source:
 
     def __init__(self, path: Path, load: Callable[[], Model]) -> None:
         self._path, self._load = path, load
-        self._known = self._signature()
+        self._loaded_signature = self._signature()
 
     def changed(self) -> bool:
         """Whether the file has changed since the last `load`; fast enough for every request."""
         now = self._signature()
-        return now is not None and now != self._known
+        return now is not None and now != self._loaded_signature
 
     def load(self) -> Model:
         """Load the current model. A file that cannot be loaded is not tried again until it changes.
@@ -32,7 +32,7 @@ class Source:
         Raises:
             ModelError: if the file is unusable.
         """
-        self._known = self._signature()
+        self._loaded_signature = self._signature()
         return self._load()
 
     def _signature(self) -> Signature | None:

@@ -99,7 +99,7 @@ class FileTeacher:
 
     def embed_images(self, images: list[bytes]) -> Embeddings:
         """See `Teacher.embed_images`. Each image is looked up by the SHA-256 of its bytes, then by its path."""
-        known, embeddings = self._images = self._images or self._read_images()
+        rows_by_key, embeddings = self._images = self._images or self._read_images()
         while self._bound:
             digests, paths = self._bound.pop(0)
             self._paths.update(zip(keys_of(digests), paths, strict=True))
@@ -107,9 +107,9 @@ class FileTeacher:
         for data in images:
             digest = hashlib.sha256(data).digest()
             path = self._paths.get(digest, "")
-            row = known.get(digest.hex(), known.get(path))
+            row = rows_by_key.get(digest.hex(), rows_by_key.get(path))
             if row is None:
-                raise self._lacks(f"image {path or digest.hex()}", known)
+                raise self._lacks(f"image {path or digest.hex()}", rows_by_key)
             rows.append(row)
         return embeddings[rows]
 
@@ -213,8 +213,8 @@ def _read_parquet(path: Path) -> Content:
             size += parts[-1].nbytes + sum(_text_bytes(name, batch.column(name)) for name in columns[1:])
             if size > most:
                 raise ValueError(f"more than {most:,} bytes of embeddings and texts")
-            for name, found in keys.items():
-                found += batch.column(name).to_pylist() if name in columns else [None] * batch.num_rows
+            for name, values in keys.items():
+                values += batch.column(name).to_pylist() if name in columns else [None] * batch.num_rows
     embeddings = np.concatenate(parts[1:] or parts)
     images = _filled([s or p for s, p in zip(keys["sha256"], keys["path"], strict=True)], embeddings)
     texts = _filled(keys["text"], embeddings)

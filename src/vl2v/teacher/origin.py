@@ -61,10 +61,13 @@ class Consistency:
         first = self._names.setdefault(kind, model) if model is not None else None
         if first != model:
             return _changed(card, f"responses of the model {first}, as before", f"a response of the model {model}")
-        known, lengths = store.lengths(card, kind, 64), np.linalg.norm(answer.embeddings.astype(np.float64), axis=1)
-        if len(known) < ENOUGH or not len(lengths):
+        stored_lengths, lengths = (
+            store.lengths(card, kind, 64),
+            np.linalg.norm(answer.embeddings.astype(np.float64), axis=1),
+        )
+        if len(stored_lengths) < ENOUGH or not len(lengths):
             return None
-        low, high, median = float(known.min()), float(known.max()), float(np.median(lengths))
+        low, high, median = float(stored_lengths.min()), float(stored_lengths.max()), float(np.median(lengths))
         equal = high / low < 1 + EQUAL
         if abs(median / low - 1) > OFF if equal else not low / FAR <= median <= high * FAR:
             return _changed(card, f"embeddings of length {low:.4g} to {high:.4g}, as before", f"length {median:.4g}")

@@ -82,12 +82,12 @@ def open_teacher(
         from vl2v.teacher.http.uri import open_wire
 
         return HttpTeacher(open_wire(spec, price, batch_api=batch_api))
-    kind, colon, rest = spec.partition(":")
+    kind, colon, location = spec.partition(":")
     usage = LOCAL[kind][1] if kind in LOCAL else ""
-    if not colon or kind not in TEACHERS or (usage and bool(rest) != usage.startswith(f"{kind}:<")):
-        known = [usage for _, usage in (LOCAL | VENDORS).values() if usage]
-        known += [f"{name}:..." for name in TEACHERS if name not in TEACHERS.built_in]
-        expected = "\n    ".join(["one of", *known])
+    if not colon or kind not in TEACHERS or (usage and bool(location) != usage.startswith(f"{kind}:<")):
+        usages = [usage for _, usage in (LOCAL | VENDORS).values() if usage]
+        usages += [f"{name}:..." for name in TEACHERS if name not in TEACHERS.built_in]
+        expected = "\n    ".join(["one of", *usages])
         near = did_you_mean(f"{kind}:", [f"{name}:" for name in TEACHERS if f"{name}:" != spec])
         step = f"correct --teacher{near}"
         raise TeacherError(f"Unknown teacher '{spec}'.", expected=expected, found=spec, next_step=step)
@@ -97,7 +97,7 @@ def open_teacher(
         raise TeacherError(problem, expected=expected, found=found, next_step=step)
     check_device(device)
     factory: Factory = TEACHERS[kind]  # type: ignore[assignment]  # a Wire is remote
-    return factory(rest, price, device)
+    return factory(location, price, device)
 
 
 def is_remote(spec: str) -> bool:

@@ -31,8 +31,8 @@ class Tracking:
         self._folder, self._warn = folder, warn
         self._state_file = folder.path / "tracking.json"
         with reading(self._state_file, "delete it: the trackers then receive the whole run again"):
-            saved = read_json(self._state_file) if names and self._state_file.exists() else {}
-            self._memories = {name: Memory(**values) for name, values in saved.items()}
+            state = read_json(self._state_file) if names and self._state_file.exists() else {}
+            self._memories = {name: Memory(**values) for name, values in state.items()}
         self._live: dict[str, Tracker] = {}
         self._offset, self._aligned = 0, 0
         for name in names:
@@ -122,9 +122,9 @@ def values_of(line: Mapping[str, Any]) -> dict[str, float]:
     losses = line["losses"]
     values: dict[str, float] = {"loss": sum(losses) / len(losses)} if losses else {}
     values |= {f"loss/{name}": value for name, value in line.get("parts", {}).items()}
-    measured = ("loss", "accuracy", "agreement", "macro")
-    values |= {f"val_{key}": line[f"val_{key}"] for key in measured if f"val_{key}" in line}
+    metric_names = ("loss", "accuracy", "agreement", "macro")
+    values |= {f"val_{key}": line[f"val_{key}"] for key in metric_names if f"val_{key}" in line}
     for domain, score in line["domains"].items():
-        values |= {f"val_{key}/{domain}": score[key] for key in measured if key in score}
+        values |= {f"val_{key}/{domain}": score[key] for key in metric_names if key in score}
     tracked_names = {"learning_rate": "learning_rate", "converged_at": "swad_start", "dead_at": "swad_end"}
     return values | {name: line[key] for key, name in tracked_names.items() if line.get(key) is not None}

@@ -16,8 +16,8 @@ def captions(table: Table, best: str, near: str) -> Iterator[str]:
         near: how values within one standard error of the best are marked.
     """
     many = len(table.seeds)
-    named = f"{many} seed{'' if many == 1 else 's'} ({', '.join(map(str, table.seeds))})"
-    yield f"Top-1 accuracy in percent on each target domain, which was held out of training; {named}."
+    seed_text = f"{many} seed{'' if many == 1 else 's'} ({', '.join(map(str, table.seeds))})"
+    yield f"Top-1 accuracy in percent on each target domain, which was held out of training; {seed_text}."
     weights = "; ".join("saved by each run" if choice is None else choice for choice in table.weights)
     yield f"Selection: {RULES[table.rule]}. Weights: {weights}."
     if many > 1:
@@ -35,8 +35,8 @@ def captions(table: Table, best: str, near: str) -> Iterator[str]:
         same = "; each row is compared with the baseline with the same weights, the teacher with the first one"
         more = same if len(table.weights) > 1 else ""
         yield f"Differences: {test}, not corrected for the number of methods{more}."
-    measured = [row for row in table.rows if PUBLISHED_MARK not in row.marks]
-    counts = [row.targets[t].accuracy.count if t in row.targets else 0 for row in measured for t in table.targets]
+    rows = [row for row in table.rows if PUBLISHED_MARK not in row.marks]
+    counts = [row.targets[t].accuracy.count if t in row.targets else 0 for row in rows for t in table.targets]
     if min(counts, default=many) < many:
         seeds = f"n is stated if fewer than {many} seeds have finished; " if many > 1 else ""
         yield f"Unfinished grid: {seeds}averages need all {len(table.targets)} targets."

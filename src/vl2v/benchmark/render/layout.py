@@ -155,31 +155,31 @@ def _unfinished(row: Row, table: Table) -> Cell | None:
     """Return the cell for an average without all targets."""
     if row.average is not None or not row.targets:
         return None
-    targets, whole = len(row.targets), len(table.targets)
-    return Cell(note=f"{targets} of {whole} targets" if targets < whole else "no seed has all targets")
+    targets, total = len(row.targets), len(table.targets)
+    return Cell(note=f"{targets} of {total} targets" if targets < total else "no seed has all targets")
 
 
 def _differences(table: Table) -> dict[str, Cells]:
     if table.baseline is None:
         return {}
-    whole = len(table.seeds) * (len(table.targets) if table.unit == PAIRS else 1)
+    total = len(table.seeds) * (len(table.targets) if table.unit == PAIRS else 1)
     title = next((row.title for row in table.rows if row.method == table.baseline), table.baseline)
     differences: Cells = [None] * len(table.rows)
     ps: Cells = [None] * len(table.rows)
     for i, row in enumerate(table.rows):
         if row.against is not None:
             spread, p = row.against.spread, row.against.p
-            note = f"{spread.count} pair{'s' * (spread.count > 1)}" if spread.count < whole else ""
+            note = f"{spread.count} pair{'s' * (spread.count > 1)}" if spread.count < total else ""
             differences[i] = Cell(f"{100 * spread.mean:+.1f}", _error(spread), note)
             ps[i] = None if math.isnan(p) else Cell("<0.001" if p < 0.001 else f"{p:.3f}")
     return {f"against {title}": differences, "p": ps}
 
 
 def _expenses(table: Table) -> dict[str, Cells]:
-    known = [row.expense for row in table.rows if row.expense]
-    currencies = sorted({expense.currency for expense in known if expense.currency})
+    expenses = [row.expense for row in table.rows if row.expense]
+    currencies = sorted({expense.currency for expense in expenses if expense.currency})
     columns: dict[str, Callable[[Expense], str]] = {}
-    if any(expense.image_queries or expense.text_queries for expense in known):
+    if any(expense.image_queries or expense.text_queries for expense in expenses):
         columns["image queries"] = lambda expense: f"{expense.image_queries:,.0f}"
         columns["text queries"] = lambda expense: f"{expense.text_queries:,.0f}"
     if len(currencies) == 1:

@@ -32,43 +32,49 @@ def _title(row: Row) -> str:
     return shortened(row.title, LONGEST + 4)
 
 
-def target_panels(found: GridResults) -> list[Panel]:
+def target_panels(results: GridResults) -> list[Panel]:
     """Plot the accuracy on every target and on average: one dot with its standard error per method."""
-    rows = [row for row in found.table.rows if row.expense]
-    return [_dots(f"target-{i}", rows, target) for i, target in enumerate(("", *found.table.targets))]
+    rows = [row for row in results.table.rows if row.expense]
+    return [_dots(f"target-{i}", rows, target) for i, target in enumerate(("", *results.table.targets))]
 
 
 def _dots(name: str, rows: Sequence[Row], target: str) -> Panel:
-    known = [(row, spread) for row in reversed(rows) if (spread := row.accuracy(target)) is not None]
+    measurements = [(row, spread) for row in reversed(rows) if (spread := row.accuracy(target)) is not None]
     title, paint = target or "Average over targets", paints(rows)
 
     def draw(axes: Axes) -> None:
-        for y, (row, spread) in enumerate(known):
+        for y, (row, spread) in enumerate(measurements):
             points = spread.percent
             mark(axes, points.mean, y, *paint[row.method], across=points.ends, size=6.5)
-        name_rows(axes, [_title(row) for row, _ in known])
+        name_rows(axes, [_title(row) for row, _ in measurements])
         axes.margins(x=0.08)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter(PercentFormatter(100, decimals=0))
 
-    said = "; ".join(f"{row.title} {spread}" for row, spread in reversed(known))
-    return panel(name, title, f"Accuracy on {title}, percent: {said}.", draw, height=max(1.3, 0.5 + 0.34 * len(known)))
+    accuracies = "; ".join(f"{row.title} {spread}" for row, spread in reversed(measurements))
+    return panel(
+        name,
+        title,
+        f"Accuracy on {title}, percent: {accuracies}.",
+        draw,
+        height=max(1.3, 0.5 + 0.34 * len(measurements)),
+    )
 
 
-def trade_panel(found: GridResults) -> Panel:
+def trade_panel(results: GridResults) -> Panel:
     """Plot out-of-domain accuracy against in-domain accuracy."""
-    rows = [r for r in found.table.rows if r.expense and r.average and r.average.in_domain]
-    paint = paints(found.table.rows)
+    rows = [r for r in results.table.rows if r.expense and r.average and r.average.in_domain]
+    paint = paints(results.table.rows)
 
     def draw(axes: Axes) -> None:
-        named = []
+        labels = []
         for row in rows:
             assert row.average is not None
             assert row.average.in_domain is not None
             x, y = row.average.in_domain, row.average.accuracy
             mark(axes, x.mean, y.mean, *paint[row.method], across=x.ends, up=y.ends)
-            named.append((_title(row), x.mean, y))
-        _name(axes, named)
+            labels.append((_title(row), x.mean, y))
+        _name(axes, labels)
         axes.xaxis.set_major_formatter(PERCENT)
         axes.set_xlabel("in-domain accuracy")
 
@@ -77,11 +83,11 @@ def trade_panel(found: GridResults) -> Panel:
     return panel("trade", "In-domain and unseen domains", alt, _framed(draw), height=3.4)
 
 
-def expense_panel(found: GridResults, name: str, title: str, unit: str, of: Callable[[Expense], float]) -> Panel:
+def expense_panel(results: GridResults, name: str, title: str, unit: str, of: Callable[[Expense], float]) -> Panel:
     """Plot accuracy on unseen domains against the queries, cost or time of a run."""
-    rows = [r for r in found.table.rows if r.method != ZERO_SHOT]
+    rows = [r for r in results.table.rows if r.method != ZERO_SHOT]
     points = [(r, of(r.expense), r.average.accuracy) for r in rows if r.expense and r.average]
-    paint = paints(found.table.rows)
+    paint = paints(results.table.rows)
 
     def draw(axes: Axes) -> None:
         for row, x, accuracy in points:
@@ -123,13 +129,13 @@ def _name(axes: Axes, points: Sequence[tuple[str, float, Spread]]) -> None:
         axes.annotate(name, at, xytext=shift, textcoords="offset points", ha="center", va=side, fontsize=9, color=INK)
 
 
-def difference_panel(found: GridResults) -> Panel:
+def difference_panel(results: GridResults) -> Panel:
     """Plot the differences to the baseline per target and seed, and their mean with its standard error."""
-    apart = {method: pairs for method, pairs in differences(found).items() if pairs}
-    rows = [row for row in reversed(found.table.rows) if row.method in apart]
-    base = found.row(found.baseline or "")
+    apart = {method: pairs for method, pairs in differences(results).items() if pairs}
+    rows = [row for row in reversed(results.table.rows) if row.method in apart]
+    base = results.row(results.baseline or "")
     name = base.title if base else ""
-    paint, targets = paints(found.table.rows), found.table.targets
+    paint, targets = paints(results.table.rows), results.table.targets
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=SOFT, linewidth=1)
@@ -150,21 +156,21 @@ def difference_panel(found: GridResults) -> Panel:
     return panel("difference", f"Against {name}, pair by pair", alt, draw, height=max(1.8, 0.7 + 0.62 * len(rows)))
 
 
-def reliability_panel(found: GridResults) -> Panel:
+def reliability_panel(results: GridResults) -> Panel:
     """Plot accuracy against confidence on all targets together, without temperature scaling."""
-    rows = [row for row in found.table.rows if row.method in found.reliability]
-    paint = paints(found.table.rows)
+    rows = [row for row in results.table.rows if row.method in results.reliability]
+    paint = paints(results.table.rows)
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=":")
         for row in rows:
-            r, (colour, marker) = found.reliability[row.method], paint[row.method]
+            r, (colour, marker) = results.reliability[row.method], paint[row.method]
             filled = np.flatnonzero(r.count)
             x, y = r.confidence[filled], r.accuracy[filled]
             axes.plot(x, y, marker=marker, color=colour, markersize=4.5, linewidth=1.3, label=_title(row))
         axes.set_ylim(0, 1.03)
         share_axes(axes, "confidence", "accuracy")
 
-    errors = [f"{row.title} {percent(found.reliability[row.method].error)}" for row in rows]
+    errors = [f"{row.title} {percent(results.reliability[row.method].error)}" for row in rows]
     alt = f"Reliability on unseen domains; expected calibration error: {listed(errors)}."
     return panel("reliability", "Reliability on unseen domains", alt, draw, height=3.6)

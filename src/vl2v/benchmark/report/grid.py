@@ -76,26 +76,26 @@ def read_grid(folder: Path) -> GridResults:
     except MissingExtraError as error:  # scipy tests the differences; all else needs numpy alone
         table = replace(tabulate(records, name, partial=True, order=order), baseline=None)
         note = f"Differences are not tested: {error.next_step}."
-    chosen = [record for record in select(records).records if record.crossed is None]
+    selection = [record for record in select(records).records if record.crossed is None]
     pairs: dict[str, dict[tuple[str, int], float]] = {}
-    for record in chosen:
+    for record in selection:
         pairs.setdefault(record.method, {})[record.target, record.seed] = record.test.accuracy
     finished = sweep.finished()
-    wanted = {_key(record) for record in chosen}
-    jobs = {folder / JOBS / job.name: job for job in finished if job.crossed is None and _key(job) in wanted}
+    keys = {_key(record) for record in selection}
+    jobs = {folder / JOBS / job.name: job for job in finished if job.crossed is None and _key(job) in keys}
     seconds = sum({_key(record): record.seconds for record in records}.values())
     return GridResults(folder, table, baseline, pairs, jobs, _reliabilities(jobs), seconds, len(finished), note)
 
 
-def differences(found: GridResults) -> dict[str, Mapping[tuple[str, int], float]]:
+def differences(results: GridResults) -> dict[str, Mapping[tuple[str, int], float]]:
     """Return the accuracy of every other method, and of the teacher, minus that of the baseline, by target and seed."""
-    if found.baseline is None:
+    if results.baseline is None:
         return {}
-    base = found.pairs[found.baseline]
+    base = results.pairs[results.baseline]
     return {
         method: {key: value - base[key] for key, value in pairs.items() if key in base}
-        for method, pairs in found.pairs.items()
-        if method != found.baseline
+        for method, pairs in results.pairs.items()
+        if method != results.baseline
     }
 
 
@@ -114,8 +114,8 @@ def _reliabilities(jobs: Mapping[Path, Job]) -> dict[str, Reliability]:
     for folder, job in jobs.items():
         run = RunFolder(folder)
         file = run.predictions_file
-        saved = read_predictions(file, origin=run.origin()) if file.is_file() else None
-        part = None if saved is None else saved.roles().get(OUT_OF_DOMAIN)
+        predictions = read_predictions(file, origin=run.origin()) if file.is_file() else None
+        part = None if predictions is None else predictions.roles().get(OUT_OF_DOMAIN)
         if part is None:
             continue
         logits.setdefault(job.method, []).append(part.student)
@@ -127,27 +127,27 @@ def _reliabilities(jobs: Mapping[Path, Job]) -> dict[str, Reliability]:
     return {m: reliability(probabilities(np.concatenate(logits[m])), np.concatenate(labels[m])) for m in logits}
 
 
-def pair_sheet(found: GridResults) -> Sheet:
+def pair_sheet(results: GridResults) -> Sheet:
     """Return a sheet with the accuracy of every run of the table and its difference to the baseline."""
-    apart = differences(found)
+    apart = differences(results)
     rows = [
         (method, target, seed, accuracy, apart.get(method, {}).get((target, seed)))
-        for method, pairs in found.pairs.items()
+        for method, pairs in results.pairs.items()
         for (target, seed), accuracy in sorted(pairs.items())
     ]
-    return Sheet("runs", ("method", "target", "seed", "accuracy", f"against {found.baseline or 'nothing'}"), rows)
+    return Sheet("runs", ("method", "target", "seed", "accuracy", f"against {results.baseline or 'nothing'}"), rows)
 
 
-def reliability_sheet(found: GridResults) -> Sheet:
+def reliability_sheet(results: GridResults) -> Sheet:
     """Return a sheet with a line for every method and non-empty bin."""
-    rows = [(method, *values) for method, r in found.reliability.items() for values in filled_bins(r)]
+    rows = [(method, *values) for method, r in results.reliability.items() for values in filled_bins(r)]
     return Sheet("reliability", ("method", "from", "to", "images", "mean_confidence", "accuracy"), rows)
 
 
-def table_sheet(found: GridResults) -> Sheet:
+def table_sheet(results: GridResults) -> Sheet:
     """Return a sheet with the targets and averages of the table."""
     rows = []
-    for row in found.table.rows:
+    for row in results.table.rows:
         cells = {**row.targets, "average": row.average}
         for target, m in cells.items():
             if m is not None:

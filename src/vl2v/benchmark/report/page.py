@@ -40,12 +40,12 @@ def write_benchmark_report(folder: Path, out: Path | None = None) -> Path:
     return page.write(out or folder)
 
 
-def _leading(found: GridResults) -> Row | None:
+def _leading(results: GridResults) -> Row | None:
     """Return the row that the summary describes: the default method, or else the method with the best average."""
-    measured = [row for row in found.table.rows if row.expense and row.method != ZERO_SHOT]
-    means = [(row, accuracy.mean) for row in measured if (accuracy := row.accuracy())]
-    named = [row for row, _ in means if row.method == LEADING]
-    return named[0] if named else max(means, key=lambda pair: pair[1], default=(None,))[0]
+    rows = [row for row in results.table.rows if row.expense and row.method != ZERO_SHOT]
+    means = [(row, accuracy.mean) for row in rows if (accuracy := row.accuracy())]
+    defaults = [row for row, _ in means if row.method == LEADING]
+    return defaults[0] if defaults else max(means, key=lambda pair: pair[1], default=(None,))[0]
 
 
 def _with_error(spread: Spread) -> str:
@@ -56,21 +56,21 @@ def _signed(points: float) -> str:
     return f"{points:+.1f}".replace("-", "−")
 
 
-def _lead(found: GridResults) -> str:
-    row, table = _leading(found), found.table
+def _lead(results: GridResults) -> str:
+    row, table = _leading(results), results.table
     targets, seeds = len(table.targets), len(table.seeds)
     where = f"{targets} domain{'s' if targets > 1 else ''} of {table.benchmark}, each left out of training in turn"
     over = f"over {seeds} seed{'s' if seeds > 1 else ''}"
     if row is None or row.average is None:
-        return f"{found.finished} jobs have finished on {where}. No method has finished runs on all targets yet."
+        return f"{results.finished} jobs have finished on {where}. No method has finished runs on all targets yet."
     text = f"On {where}, {row.title} reaches {_with_error(row.average.accuracy)} {over}"
     if row.average.in_domain:
         text += f" ({_with_error(row.average.in_domain)} in-domain)"
-    base = found.row(found.baseline or "")
+    base = results.row(results.baseline or "")
     if row.against is not None and base is not None:
         gap = row.against.spread.percent
         text += f", {_signed(gap.mean)} ± {gap.error:.1f} points compared with {base.title}"
-    teacher = found.row(ZERO_SHOT)
+    teacher = results.row(ZERO_SHOT)
     if teacher is not None and teacher.average is not None:
         text += f"; the zero-shot teacher reaches {_with_error(teacher.average.accuracy)}"
     return f"{text}. {_cost(row)}"
@@ -79,15 +79,15 @@ def _lead(found: GridResults) -> str:
 def _cost(row: Row) -> str:
     if row.expense is None or not row.expense.image_queries:
         return ""
-    paid = "free of charge" if not row.expense.cost else f"worth {money(row.expense.cost, row.expense.currency)}"
-    return f"One run needs {count(row.expense.image_queries)} image queries, {paid}."
+    price = "free of charge" if not row.expense.cost else f"worth {money(row.expense.cost, row.expense.currency)}"
+    return f"One run needs {count(row.expense.image_queries)} image queries, {price}."
 
 
-def _tiles(found: GridResults) -> list[Tile]:
-    tiles, row, teacher = [], _leading(found), found.row(ZERO_SHOT)
+def _tiles(results: GridResults) -> list[Tile]:
+    tiles, row, teacher = [], _leading(results), results.row(ZERO_SHOT)
     if row is not None and row.average is not None:
         tiles.append(Tile(f"{row.title}, unseen", _with_error(row.average.accuracy), "mean and standard error"))
-        base, against = found.row(found.baseline or ""), row.against
+        base, against = results.row(results.baseline or ""), row.against
         if against is not None and base is not None:
             p = "" if math.isnan(against.p) else f", p {'< 0.001' if against.p < 0.001 else f'= {against.p:.3f}'}"
             gap = against.spread.percent
@@ -97,55 +97,55 @@ def _tiles(found: GridResults) -> list[Tile]:
     if row is not None and row.expense is not None:
         amount = "free of charge" if not row.expense.cost else money(row.expense.cost, row.expense.currency)
         tiles.append(Tile("Image queries", count(row.expense.image_queries), f"per run, {amount}"))
-    tiles.append(Tile("Jobs", count(found.finished), f"finished, {duration(found.seconds)} in all"))
+    tiles.append(Tile("Jobs", count(results.finished), f"finished, {duration(results.seconds)} in all"))
     return tiles
 
 
-def _accuracy(found: GridResults) -> Section:
-    many = len(found.table.seeds) > 1
+def _accuracy(results: GridResults) -> Section:
+    many = len(results.table.seeds) > 1
     bars = "Lines: standard error of the mean over seeds" if many else "A single seed, so there is no standard error"
     caption = f"Top-1 accuracy on targets that were held out of training. Diamonds: zero-shot teacher. {bars}."
-    figure = Figure(target_panels(found), caption, [table_sheet(found)])
+    figure = Figure(target_panels(results), caption, [table_sheet(results)])
     return Section("accuracy", "Accuracy by target", (), [figure])
 
 
-def _pairs(found: GridResults) -> Section:
+def _pairs(results: GridResults) -> Section:
     name, title = "differences", "Paired differences"
-    if found.baseline is None:
+    if results.baseline is None:
         why = "Paired differences require ERM and another method in the grid."
         return Section(name, title, missing=[why])
     caption = (
         "Small dots: one target and seed, with both methods on the same split. Each row of dots is one target. Large "
         "dots: their mean and its standard error. Dots of the same target are not independent of each other."
     )
-    return Section(name, title, (), [Figure([difference_panel(found)], caption, [pair_sheet(found)])])
+    return Section(name, title, (), [Figure([difference_panel(results)], caption, [pair_sheet(results)])])
 
 
-def _expense(found: GridResults) -> Section:
+def _expense(results: GridResults) -> Section:
     name, title = "expense", "In-domain accuracy, queries, cost, time"
-    rows = [row for row in found.table.rows if row.average and row.method != ZERO_SHOT]
+    rows = [row for row in results.table.rows if row.average and row.method != ZERO_SHOT]
     expenses = [row.expense for row in rows if row.expense]
     if not expenses:
         return Section(name, title, missing=["No method has finished runs on all targets yet."])
-    panels = [trade_panel(found)]
+    panels = [trade_panel(results)]
     if any(expense.image_queries for expense in expenses):
-        panels.append(expense_panel(found, "queries", "Queries", "image queries per run", lambda e: e.image_queries))
+        panels.append(expense_panel(results, "queries", "Queries", "image queries per run", lambda e: e.image_queries))
     charged = any(expense.cost for expense in expenses)
     if charged:
         currency = listed(sorted({expense.currency for expense in expenses if expense.currency}))
-        panels.append(expense_panel(found, "money", "Cost", f"{currency} per run", lambda e: float(e.cost)))
-    panels.append(expense_panel(found, "time", "Time", "hours per run", lambda e: e.hours))
-    paid = "" if charged else "Nothing was charged. "
+        panels.append(expense_panel(results, "money", "Cost", f"{currency} per run", lambda e: float(e.cost)))
+    panels.append(expense_panel(results, "time", "Time", "hours per run", lambda e: e.hours))
+    charge_note = "" if charged else "Nothing was charged. "
     caption = (
-        f"Means over targets. Lines: standard error over seeds. {paid}Queries, cost and time are means per run with an "
-        "empty store."
+        f"Means over targets. Lines: standard error over seeds. {charge_note}Queries, cost and time are means per run "
+        "with an empty store."
     )
-    return Section(name, title, (), [Figure(panels, caption, [table_sheet(found)])])
+    return Section(name, title, (), [Figure(panels, caption, [table_sheet(results)])])
 
 
-def _reliability(found: GridResults) -> Section:
+def _reliability(results: GridResults) -> Section:
     name, title = "reliability", "Reliability"
-    if not found.reliability:
+    if not results.reliability:
         return Section(
             name, title, missing=["An earlier version of vl2v, which did not save predictions, ran these jobs."]
         )
@@ -153,20 +153,20 @@ def _reliability(found: GridResults) -> Section:
         "Predictions of all runs on their targets, without temperature scaling. On the dotted line, confidence equals "
         "accuracy. Below it, the student is overconfident."
     )
-    return Section(name, title, (), [Figure([reliability_panel(found)], caption, [reliability_sheet(found)])])
+    return Section(name, title, (), [Figure([reliability_panel(results)], caption, [reliability_sheet(results)])])
 
 
-def _jobs(found: GridResults, out: Path | None) -> Section:
-    jobs = sorted(found.jobs.items(), key=lambda item: item[1].name)
+def _jobs(results: GridResults, out: Path | None) -> Section:
+    jobs = sorted(results.jobs.items(), key=lambda item: item[1].name)
     links = [
-        (job.describe(), quote(Path(os.path.relpath(folder / "report.html", out or found.folder)).as_posix()))
+        (job.describe(), quote(Path(os.path.relpath(folder / "report.html", out or results.folder)).as_posix()))
         for folder, job in jobs
         if (folder / "report.html").is_file()
     ]
     lacking = len(jobs) - len(links)
     missing = []
     if lacking:
-        example = jobs[0][0].relative_to(found.folder).as_posix()
+        example = jobs[0][0].relative_to(results.folder).as_posix()
         missing.append(f"{lacking} of these {len(jobs)} runs have no report. To create one: vl2v report {example}")
     text = [f"The table is based on {len(jobs)} runs, selected by accuracy on validation images of source domains."]
     return Section("jobs", "Runs", text, (), missing, links=links)

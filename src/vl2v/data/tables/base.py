@@ -92,8 +92,8 @@ def open_table(path: Path) -> Table:
     if not path.is_file():
         found = "not a regular file" if path.exists() else "no such file"
         raise DataError(f"{shown(path)} is not a file.", expected="a table", found=found, next_step="check the path")
-    known = (reader for suffixes, reader in READERS.items() if path.suffix.lower() in suffixes)
-    module, _, name = next(known, READERS[DELIMITED]).partition(":")
+    readers = (reader for suffixes, reader in READERS.items() if path.suffix.lower() in suffixes)
+    module, _, name = next(readers, READERS[DELIMITED]).partition(":")
     table: Table = getattr(import_module(f"vl2v.data.tables.{module}"), name)(path)
     return table
 

@@ -42,8 +42,8 @@ def _usable(role: str, column: str, value: object) -> str | Broken:
     text = plain_path(text) if text and role == "image" else text
     if text is None:
         kind = "an image's bytes" if isinstance(value, bytes | dict) else f"a {type(value).__name__}"
-        wanted = "the path of its file" if role == "image" else f"its {role}"
-        problem, remedy = kind, f"write {wanted} as a text"
+        content = "the path of its file" if role == "image" else f"its {role}"
+        problem, remedy = kind, f"write {content} as a text"
     elif not text:
         problem, remedy = f"no {role}", "fill it in, or remove the row"
     elif not text.isascii() and not _encodable(text):

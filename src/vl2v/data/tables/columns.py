@@ -53,11 +53,13 @@ class Columns:
         return tuple((role, column) for role in ROLES if (column := getattr(self, role)))
 
 
-def find_columns(columns: Sequence[str], named: Mapping[str, str | None], *, source: Path, labelled: bool) -> Columns:
+def find_columns(
+    columns: Sequence[str], settings: Mapping[str, str | None], *, source: Path, labelled: bool
+) -> Columns:
     """Return the columns that are used, one for each role.
 
     Args:
-        named: column names by role, as set by the user. Missing columns of images, labels and domains are recognised
+        settings: column names by role, as set by the user. Missing columns of images, labels and domains are recognised
             by common names. A domain of ``none`` or empty means a single domain; split and group have no default.
         source: path of the table, for the message.
         labelled: whether a column of classes is required.
@@ -65,12 +67,12 @@ def find_columns(columns: Sequence[str], named: Mapping[str, str | None], *, sou
     Raises:
         ConfigError: if columns are missing, ambiguous or used twice; it lists all of them.
     """
-    named = {role: None if name is None else str(name) for role, name in named.items()}  # settings of Python
-    given = _names_by_role(columns, named, labelled)
+    settings = {role: None if name is None else str(name) for role, name in settings.items()}  # settings of Python
+    names = _names_by_role(columns, settings, labelled)
     faults, by_role, repeated = [], {}, set()
-    for role, name in given.items():
-        known = [column for column in columns if column] if name is None else [name]
-        column = name if name is not None else _common(role, known)
+    for role, name in names.items():
+        candidates = [column for column in columns if column] if name is None else [name]
+        column = name if name is not None else _common(role, candidates)
         by_role[role] = column or ""
         if not column:
             if role == "image" or (role == "label" and labelled):
@@ -82,30 +84,30 @@ def find_columns(columns: Sequence[str], named: Mapping[str, str | None], *, sou
             faults.append(f"{FLAGS[role]}: two columns are called {_short(column)}")
             repeated.add(_short(column))
     faults += _used_twice(by_role)
-    if named.get("label") and not labelled:
+    if settings.get("label") and not labelled:
         faults.append("--label is of no use with --classes, with which no image has a label; drop one of them")
     if faults:
-        raise _do_not_fit(source, columns, faults, repeated, alone=not labelled and named.get("domain") == NONE)
+        raise _do_not_fit(source, columns, faults, repeated, alone=not labelled and settings.get("domain") == NONE)
     return Columns(**by_role)
 
 
-def _names_by_role(columns: Sequence[str], named: Mapping[str, str | None], labelled: bool) -> dict[str, str | None]:
+def _names_by_role(columns: Sequence[str], settings: Mapping[str, str | None], labelled: bool) -> dict[str, str | None]:
     """Return the column names that the user set by role; None for a column to recognise, empty for none."""
-    given = {role: named.get(role) for role in ("image", "label", "domain")}
-    given |= {"label": named.get("label") if labelled else ""}
-    given |= {role: named.get(role) or "" for role in ("split", "group")}
+    names = {role: settings.get(role) for role in ("image", "label", "domain")}
+    names |= {"label": settings.get("label") if labelled else ""}
+    names |= {role: settings.get(role) or "" for role in ("split", "group")}
     for role in ("domain", "split", "group"):
-        if (name := given[role]) is not None and name.casefold() == NONE and name not in columns:
-            given[role] = ""
+        if (name := names[role]) is not None and name.casefold() == NONE and name not in columns:
+            names[role] = ""
     stripped = {column.strip(): column for column in reversed(columns)}
     return {
-        role: stripped.get(name.strip(), name) if name and name not in columns else name for role, name in given.items()
+        role: stripped.get(name.strip(), name) if name and name not in columns else name for role, name in names.items()
     }
 
 
-def _used_twice(found: Mapping[str, str]) -> Iterator[str]:
+def _used_twice(columns: Mapping[str, str]) -> Iterator[str]:
     uses: dict[str, list[str]] = {}
-    for role, column in found.items():
+    for role, column in columns.items():
         uses.setdefault(column, []).append(FLAGS[role])
     for column, flags in sorted(uses.items()):
         if column and len(flags) > 1:
@@ -121,7 +123,7 @@ def _do_not_fit(
         repeated: names that several columns have.
         alone: whether only the column of images is used.
     """
-    listed = ", ".join(_short(column) or "''" for column in columns[:MOST_LISTED])
+    names = ", ".join(_short(column) or "''" for column in columns[:MOST_LISTED])
     step = f"name {'it with --image' if alone else 'columns with ' + ', '.join(FLAGS.values())}"
     if repeated:
         step = f"rename one of the columns called {' and of those called '.join(sorted(repeated))}, or {step}"
@@ -130,7 +132,7 @@ def _do_not_fit(
         f"The columns of {shown(source)} do not fit.",
         expected="a column of the images' paths" if alone else both,
         found="; ".join(faults),
-        next_step=f"{step}; there are: {listed or 'none'}",
+        next_step=f"{step}; there are: {names or 'none'}",
     )
 
 

@@ -43,7 +43,7 @@ class Delimited:
         tabs = path.suffix.lower() != ".csv"
         candidates = (stated[1],) if stated else ("\t",) if tabs else DELIMITERS
         self._delimiter, self.columns = max(
-            ((mark, self._names(mark)) for mark in candidates), key=lambda found: len(found[1])
+            ((mark, self._names(mark)) for mark in candidates), key=lambda pair: len(pair[1])
         )
         if not any(self.columns):
             raise empty(path)

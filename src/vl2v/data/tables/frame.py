@@ -41,16 +41,16 @@ def frame_columns(frame: object) -> list[str]:
 def _keys(frame: object) -> list[object]:
     """Return the keys of the columns of a frame, which pandas allows to be numbers."""
     lazy = "Lazy" in type(frame).__name__
-    listed = None if lazy else getattr(frame, "column_names", None)  # of pyarrow, whose `columns` are arrays
-    listed = listed if isinstance(listed, list) or lazy else getattr(frame, "columns", None)
-    if listed is None or not hasattr(frame, "__getitem__"):
+    keys = None if lazy else getattr(frame, "column_names", None)  # of pyarrow, whose `columns` are arrays
+    keys = keys if isinstance(keys, list) or lazy else getattr(frame, "columns", None)
+    if keys is None or not hasattr(frame, "__getitem__"):
         raise ConfigError(
             "This is neither a path nor a frame.",
             expected="a folder or a table as str or Path, or a frame of pandas or polars",
             found=type(frame).__name__,
             next_step="collect it first" if lazy else "see the help of vl2v.distill",
         )
-    return list(listed)
+    return list(keys)
 
 
 def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
@@ -66,9 +66,9 @@ def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
     """
     keys = _keys(frame)
     names = [str(key) for key in keys]
-    named = {role: settings.get(role) for role in ROLES}
-    used = find_columns(names, named, source=Path("the frame"), labelled=not settings.get("classes"))
-    columns = [column for _, column in used.named()]
+    roles = {role: settings.get(role) for role in ROLES}
+    selection = find_columns(names, roles, source=Path("the frame"), labelled=not settings.get("classes"))
+    columns = [column for _, column in selection.named()]
     values = [_values(frame[keys[names.index(column)]]) for column in columns]
     digest = hashlib.sha256()
     for row in _rows(columns, values):

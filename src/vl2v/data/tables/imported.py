@@ -74,11 +74,13 @@ def write_origin(table: Path, origin: Origin) -> None:
     _note(table).write_text(json.dumps(asdict(origin)), encoding="utf-8")
 
 
-def columns_asked(table: Path, named: Mapping[str, str | None]) -> dict[str, str | None]:
+def columns_asked(table: Path, settings: Mapping[str, str | None]) -> dict[str, str | None]:
     """Return the columns that the user names by role. Those of an imported table are the defaults."""
     origin = origin_of(table)
-    known = origin.columns if origin else {}
-    return {role: known.get(role) if named.get(role) is None else named[role] for role in {*named, *known}}
+    defaults = origin.columns if origin else {}
+    return {
+        role: defaults.get(role) if settings.get(role) is None else settings[role] for role in {*settings, *defaults}
+    }
 
 
 def _note(table: Path) -> Path:

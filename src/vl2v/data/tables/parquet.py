@@ -48,11 +48,11 @@ class ParquetTable:
             raise self._broken(error) from error
 
     def _values(self, column: str, values: Any) -> list[object]:
-        found: list[object] = values.to_pylist()
+        cells: list[object] = values.to_pylist()
         names = self._names.get(column)
         if names is None:
-            return found
-        return [names[v] if isinstance(v, int) and 0 <= v < len(names) else v for v in found]
+            return cells
+        return [names[v] if isinstance(v, int) and 0 <= v < len(names) else v for v in cells]
 
     def _open(self) -> Any:
         try:

@@ -59,12 +59,12 @@ class Agreement:
             labels: [N] int64, class indices; -1 for an image without a label.
             ordered: whether the rows are in the order in which they were received.
         """
-        known = np.flatnonzero(labels >= 0)
+        rows_with_label = np.flatnonzero(labels >= 0)
         index = np.full(len(labels), -1, np.int64)
-        index[known] = len(self._labels) + np.arange(len(known))
-        self._scores += list(rows[known] @ self._head.T)
-        self._labels += labels[known].tolist()
-        if ordered and len(known) > 1:
+        index[rows_with_label] = len(self._labels) + np.arange(len(rows_with_label))
+        self._scores += list(rows[rows_with_label] @ self._head.T)
+        self._labels += labels[rows_with_label].tolist()
+        if ordered and len(rows_with_label) > 1:
             self._requests.append(index)
 
     def fault(self) -> Fault | None:

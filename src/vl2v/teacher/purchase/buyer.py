@@ -89,8 +89,8 @@ class Buyer:
                 stop_if_asked()
                 part = todo[start : start + card.batch_size]
                 with self.store.alone(self.progress):
-                    known = self.store.knows_images(card, digests[part], view)  # another process may have bought it
-                    batch = [i for i, k in zip(part, known, strict=True) if not k]
+                    stored = self.store.knows_images(card, digests[part], view)  # another process may have bought it
+                    batch = [i for i, k in zip(part, stored, strict=True) if not k]
                     if batch:
                         data = [read(i) for i in batch]
                         entry = self._entry(purpose, view, len(batch))

@@ -116,15 +116,15 @@ class JobPurchase:
             todo = [i for i in lacks if wanted.digests[i].tobytes() not in out]
             fitted = ((i, self._teacher.fit(wanted.read(i))) for i in todo)
             batches = pack(fitted, lambda item: image_size(item[1]), self._limits.images, self._limits)
-            left = len(todo)
+            remaining = len(todo)
             for count in range(len(open_), self._jobs.api.jobs):
                 batch = next(batches, None)  # reads images
                 if batch is None:
                     break
                 if not self._create(batch, wanted, alone=not count):
                     return False
-                left -= len(batch)
-        return not left
+                remaining -= len(batch)
+        return not remaining
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -183,8 +183,8 @@ class JobPurchase:
             if complete and not jobs:
                 return refusals
             looked = jobs or open_jobs(self._store, self._card)
-            named = [job for job in looked if not _label(job)]  # others are being created by another process
-            ended = [self._look(job, wanted, advance, refusals) for job in named]
+            created = [job for job in looked if not _label(job)]  # others are being created by another process
+            ended = [self._look(job, wanted, advance, refusals) for job in created]
             wait = FIRST if any(ended) else min(LONGEST, wait * GROWTH)
             if not ended or not all(ended):
                 time.sleep(wait)
@@ -234,11 +234,11 @@ class JobPurchase:
         before = self._store.knows_images(card, digests, job.view)
         self._store.keep_images(card, digests, embeddings, job.view, job.entry, cost)
         self._correct(job, len(rows))
-        known = [i for i, row in enumerate(digests) if row.tobytes() in index]
-        advance(sum(not before[i] for i in known))
-        if self._buyer.watch is not None and known:
-            sent = digests[known]
-            self._buyer.watch.images(sent, embeddings[known], lambda i: wanted.read(index[sent[i].tobytes()]))
+        indices = [i for i, row in enumerate(digests) if row.tobytes() in index]
+        advance(sum(not before[i] for i in indices))
+        if self._buyer.watch is not None and indices:
+            sent = digests[indices]
+            self._buyer.watch.images(sent, embeddings[indices], lambda i: wanted.read(index[sent[i].tobytes()]))
 
     def _release(self, job: Pending, why: str, charged: int = 0) -> None:
         """End a job without embeddings, at the cost of the images that the vendor charged."""
@@ -255,21 +255,21 @@ class JobPurchase:
     def _fruitless(self, job: Pending, state: JobState) -> TeacherError:
         hours = int(self._jobs.api.expires.total_seconds() // 3600)
         reason = f", as it was not done within {hours} hours" if state.state == "expired" else ""
-        said = f": {state.why}" if state.why else ""
+        vendor_reason = f": {state.why}" if state.why else ""
         return TeacherError(
             f"Batch job {state.name} of {self._card.identity} ended without answers.",
             expected=f"embeddings of {len(_members(job))} images",
-            found=f"{state.state}{reason}{said}",
+            found=f"{state.state}{reason}{vendor_reason}",
             next_step="repeat the command to submit these images in a new job, or, once the other jobs are collected,"
             " add --set teacher.batch_api=false to buy them at once at the full price",
         )
 
     def _refused(self, refusals: dict[bytes, Refusal], wanted: Wanted) -> TeacherError:
         final = {key: refusal for key, refusal in refusals.items() if refusal.final}
-        shown = final or refusals
+        selection = final or refusals
         index = {key: i for i, key in enumerate(keys_of(wanted.digests))}
-        names = [wanted.named(index[key]) for key in shown]
-        return not_embedded(self._card.identity, names, next(iter(shown.values())).why, repeat=not final)
+        names = [wanted.named(index[key]) for key in selection]
+        return not_embedded(self._card.identity, names, next(iter(selection.values())).why, repeat=not final)
 
 
 def _label(job: Pending) -> str:

@@ -61,9 +61,9 @@ def reserved(
     sent = {batch.entry for batch in store.pending(card, "text")}
     for batch in pending:
         if batch.entry in sent:
-            if (listed := set(json.loads(batch.members))) <= missing:
-                count["texts"] += len(listed)
-                missing -= listed
+            if (batch_texts := set(json.loads(batch.members))) <= missing:
+                count["texts"] += len(batch_texts)
+                missing -= batch_texts
         else:
             members = _keyed(batch.view, batch.images)
             if batch.key.startswith(JOB) or members <= lacking:  # a request is only repeated as a whole
@@ -91,17 +91,17 @@ def parse_budget(value: Decimal | str | float | None) -> Decimal | None:
     if value is None:
         return None
     try:
-        found = Decimal(str(value))
+        amount = Decimal(str(value))
     except InvalidOperation:
-        found = Decimal("nan")
-    if not (found.is_finite() and 0 <= found <= MOST_MONEY):
+        amount = Decimal("nan")
+    if not (amount.is_finite() and 0 <= amount <= MOST_MONEY):
         raise ConfigError(
             "The budget is not an amount of money.",
             expected=f"a number from 0 to {MOST_MONEY:,}, or None",
             found=str(value)[:40],
             next_step='correct the budget, e.g. budget="0.50"',
         )
-    return found
+    return amount
 
 
 class Budget:
@@ -149,8 +149,8 @@ class Budget:
             BudgetError: if the cost exceeds the remaining budget, or is above 0 without a limit.
         """
         spent = self.spent
-        left = (self.limit or Decimal(0)) - spent
-        if cost <= 0 or cost <= left:
+        remainder = (self.limit or Decimal(0)) - spent
+        if cost <= 0 or cost <= remainder:
             return
         price = f"{what} for {cost:f} {self.currency}"
         if self.limit is None:
@@ -158,7 +158,7 @@ class Budget:
             step = f"--budget {cost:f}"
         else:
             problem = "The budget does not cover this."
-            expected = f"at most {left:f} {self.currency} ({spent:f} of {self.limit:f} spent)"
+            expected = f"at most {remainder:f} {self.currency} ({spent:f} of {self.limit:f} spent)"
             step = f"raise it: --budget {spent + cost:f}, or query less: {self._less}"
         raise BudgetError(problem, expected=expected, found=price, next_step=step)
 

@@ -56,11 +56,11 @@ def _teacher(embedder: Embedder) -> Teacher:
 
     torch.set_num_threads(embedder.threads)
     teacher = open_teacher(embedder.spec, device=embedder.device)
-    if (found := teacher.describe()) != embedder.card:
+    if (card := teacher.describe()) != embedder.card:
         raise TeacherError(
             f"The machine {platform.node()} has another version of {embedder.card.identity}.",
             expected=f"{embedder.card.identity}, revision {embedder.card.revision}",
-            found=f"{found.identity}, revision {found.revision}",
+            found=f"{card.identity}, revision {card.revision}",
             next_step="install the same packages and model files there or remove that machine from the cluster",
         )
     return teacher

@@ -101,9 +101,9 @@ class Quote:
         for name in ("what", "needed", "known", "to buy", f"cost, {self.price.currency}"):
             table.add_column(name, justify="left" if name == "what" else "right")
         for purpose, needed in self.images.items():
-            known = self.images_known[purpose]
-            cost = self.price.of(images=needed - known)
-            table.add_row(f"images, {purpose}", f"{needed:,}", f"{known:,}", f"{needed - known:,}", f"{cost:f}")
+            stored = self.images_known[purpose]
+            cost = self.price.of(images=needed - stored)
+            table.add_row(f"images, {purpose}", f"{needed:,}", f"{stored:,}", f"{needed - stored:,}", f"{cost:f}")
         cost = self.price.of(texts=self.text_queries)
         table.add_row("prompts", f"{self.texts:,}", f"{self.texts_known:,}", f"{self.text_queries:,}", f"{cost:f}")
         table.add_section()

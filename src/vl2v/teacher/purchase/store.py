@@ -37,18 +37,18 @@ class EmbeddingStore(LedgerTable):
         """Return which images have a stored embedding, [N] bool."""
         teacher = self.teacher_id(card)
         query = "SELECT digest FROM images WHERE teacher = ? AND view = ? AND digest IN"
-        known = np.zeros(len(digests), np.bool_)
+        mask = np.zeros(len(digests), np.bool_)
         for start in range(0, len(digests), VARIABLES):
             keys = keys_of(digests[start : start + VARIABLES])
-            found = {row[0] for row in rows_of(self._db, query, keys, teacher, view)}
-            known[start : start + len(keys)] = [key in found for key in keys]
-        return known
+            stored_keys = {row[0] for row in rows_of(self._db, query, keys, teacher, view)}
+            mask[start : start + len(keys)] = [key in stored_keys for key in keys]
+        return mask
 
     def lacks(self, card: TeacherCard, digests: Digests, view: int = 0) -> list[int]:
         """Return the indices of the distinct images without a stored embedding, shuffled by content."""
-        known = self.knows_images(card, digests, view)
+        stored = self.knows_images(card, digests, view)
         first = distinct(digests)  # sorted by digest, which shuffles the images
-        rows: list[int] = first[~known[first]].tolist()
+        rows: list[int] = first[~stored[first]].tolist()
         return rows
 
     def knows_texts(self, card: TeacherCard, texts: Sequence[str]) -> list[bool]:
@@ -60,7 +60,7 @@ class EmbeddingStore(LedgerTable):
     def lacks_texts(self, card: TeacherCard, texts: Sequence[str]) -> list[str]:
         """Return the distinct texts without a stored embedding, in their order."""
         distinct = list(dict.fromkeys(texts))
-        return [text for text, known in zip(distinct, self.knows_texts(card, distinct), strict=True) if not known]
+        return [text for text, stored in zip(distinct, self.knows_texts(card, distinct), strict=True) if not stored]
 
     def images(self, card: TeacherCard, digests: Digests, view: int = 0) -> Embeddings:
         """Return the stored embeddings of images, [N, D] float32, row i for image i.

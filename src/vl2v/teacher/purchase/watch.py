@@ -56,12 +56,12 @@ class TeacherWatch:
         self._texts.update(zip((text.casefold() for text in texts), _units(embeddings), strict=True))
         count = len(self._texts)
         rows = np.stack([*self._texts.values()])
-        most = int((_distances(rows, rows) < SAME).sum(1).max()) if count >= FEW else 0
-        if most > count / 2:
+        largest = int((_distances(rows, rows) < SAME).sum(1).max()) if count >= FEW else 0
+        if largest > count / 2:
             raise TeacherError(
                 f"{self.identity} returned the same embedding for different texts.",
                 expected="different embeddings for different texts",
-                found=f"one embedding for {most} of {count} texts",
+                found=f"one embedding for {largest} of {count} texts",
                 next_step=ACCEPT,
             )
 
