@@ -51,7 +51,7 @@ __all__ = [
     "quote_classes",
     "remove_classes",
 ]
-RESUMED = "name their new place: {} DATA, with a folder or a table as DATA"
+RESUMED = "state their new location: {} DATA, a folder or a table"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -97,7 +97,7 @@ def distill(
         budget: the most to spend, in the teacher's currency.
         resume: continue the run in `out` with its settings. You may raise `budget`, change `tracking`, accept the
             teacher, and, until all images are bought, change `when_short`. The teacher of a run from elsewhere must be
-            stated again if it is a file or an address. If its images have moved, name their new place as `data`, and
+            stated again if it is a file or an address. If its images have moved, state their new path as `data`, and
             those of `data.unlabelled` and `data.drop` in `settings`.
         accept_teacher: continue if responses look useless: one embedding for different images or texts, a wrong order,
             zero-shot accuracy at chance.

@@ -111,7 +111,7 @@ def check_folder(folder: Path) -> None:
             if path.is_symlink() and counts and not path.match(EXEMPT) and not _leads_into(path, root):
                 raise AccessError(
                     f"{path} is a link to another folder.",
-                    expected="folders of its own in a folder that vl2v writes to: it may come from another person",
+                    expected="no such link in a folder that vl2v writes to, since another person may have made it",
                     found=f"a link to {path.readlink()}",
                     next_step="if it is yours, put the folder itself in its place; else delete the link",
                 )
@@ -141,8 +141,8 @@ def check_alone(file: Path) -> None:
     else:
         what = "a second name of another file" if stat.S_ISREG(status.st_mode) else "a folder, a pipe or a device"
     raise AccessError(
-        f"{file} is not written to.",
-        expected="a file of its own",
+        f"Writing to {file} could change another file.",
+        expected="a regular file with one name",
         found=what,
         next_step="if it is yours, put a copy in its place; else delete it",
     )

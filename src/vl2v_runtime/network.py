@@ -178,4 +178,4 @@ class Network:
     def _contradicts(self, found: str) -> NoReturn:
         size, classes = self.size, len(self.metadata.classes)
         expected = f"{INPUT} [B, 3, {size}, {size}] to {LOGITS} [B, {classes}]"
-        raise ModelError(f"{self.path} contradicts itself.", expected=expected, found=found, next_step=AGAIN)
+        raise ModelError(f"{self.path} is inconsistent.", expected=expected, found=found, next_step=AGAIN)

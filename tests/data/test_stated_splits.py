@@ -258,7 +258,7 @@ def test_folders_of_splits_that_differ_or_lack_train_are_faults(tmp_path: Path) 
 
 def test_columns_of_splits_are_for_tables(tmp_path: Path) -> None:
     put(tmp_path / "cat" / "1.png", 1)
-    with pytest.raises(ConfigError, match=r"data\.split, data\.group: columns are for tables"):
+    with pytest.raises(ConfigError, match=r"data\.split, data\.group: only a table has columns"):
         open_folder(DataConfig(root=tmp_path, split="fold", group="clip"))
     table = table_of(tmp_path, rows_of("train"))
     with pytest.raises(ConfigError, match="--split part: no such column"):

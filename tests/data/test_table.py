@@ -472,7 +472,7 @@ def test_unknown_columns_are_reported_with_the_existing_ones(tmp_path: Path) -> 
 
 def test_columns_are_refused_for_folders_and_domain_folders_for_tables(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
-    with pytest.raises(ConfigError, match="columns are for tables"):
+    with pytest.raises(ConfigError, match="only a table has columns"):
         list_folder(DataConfig(root=root, label="species"))
     table = write_csv(root / "t.csv", rows_of(root))
     with pytest.raises(ConfigError, match="--domain-column COLUMN"):

@@ -153,7 +153,7 @@ def test_a_run_is_pushed_to_a_private_repository_and_a_branch(run: Path, hub: Lo
         ("me/stripes", [], "hf_wrong", "rejected the token"),
         ("them/stripes", [], TOKEN, "no permission for them/stripes"),
         ("me/stripes", ["--licence", "mine"], TOKEN, "correct --licence"),
-        ("me/taken", [], TOKEN, "contains something else"),
+        ("me/taken", [], TOKEN, "does not contain a student of vl2v"),
     ],
 )
 def test_wrong_arguments_are_refused(

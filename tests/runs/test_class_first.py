@@ -84,6 +84,6 @@ def test_suspects_of_a_table_for_such_a_run(bench: Bench, tmp_path: Path, run: P
     table = table_of(bench, tmp_path / "listed")
     command = ["data", "suspects", str(table), "--run", str(run), "--out", str(tmp_path / "suspects.csv")]
     done = vl2v(*command)
-    assert "is for folders" not in done.stderr
+    assert "applies to folders only" not in done.stderr
     assert done.returncode == 0, done.stderr
-    assert "is for folders" in vl2v(*command, "--class-first").stderr
+    assert "applies to folders only" in vl2v(*command, "--class-first").stderr

@@ -64,7 +64,7 @@ def test_images_that_the_first_run_did_not_buy_need_a_budget(bench: Bench, tmp_p
 
 @pytest.mark.slow
 def test_runs_without_a_held_out_domain_or_an_end_are_refused(bench: Bench, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="held out no domain"):
+    with pytest.raises(ConfigError, match="has no held-out domain"):
         final(distill(bench, tmp_path / "all", held_out=()), tmp_path / "final")
     (tmp_path / "all" / "evaluation.json").unlink()
     with pytest.raises(RunError, match=r"(?s)not finished.*--resume"):

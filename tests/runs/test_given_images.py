@@ -108,7 +108,7 @@ def test_tables_of_every_format_name_their_column(folder: Path, suffix: str) -> 
 def test_a_column_has_no_effect_on_images(folder: Path) -> None:
     done = predict(folder, str(folder / "a.png"), "--image", "foto")
     assert done.returncode == 2
-    assert "columns are for tables" in done.stderr
+    assert "only a table has columns" in done.stderr
     assert not done.stdout
 
 

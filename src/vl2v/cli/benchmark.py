@@ -42,7 +42,7 @@ def run(
     targets: Annotated[str, _grid("Domains to hold out, or all.")] = "all",
     seeds: Annotated[str, _grid("Number of seeds, or a list such as 0,1,2.")] = "3",
     vary: Annotated[list[str] | None, _grid("Candidate values of a setting: KEY=V1,V2; repeatable.")] = None,
-    tune: Annotated[str, _grid("Select candidates for each-seed, or by the first-seed.")] = "each-seed",
+    tune: Annotated[str, _grid("Select candidates for each-seed, or once with the first-seed.")] = "each-seed",
     crossed: Annotated[bool, _grid("Also hold out each source domain (--select lodo).", "--crossed")] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file with settings of vl2v distill for all jobs.")] = None,
     budget: Annotated[

@@ -49,7 +49,7 @@ StoreOpt = Annotated[Path | None, typer.Option(help="File of purchased embedding
 BudgetOpt = Annotated[str | None, typer.Option(help="The most to spend; required if the teacher charges.")]
 TeacherOpt = Annotated[str | None, typer.Option(help="Teacher of the run, if its address has changed.")]
 MovedOpt = Annotated[
-    Path | None, typer.Option("--data", help="The run's images, if they have moved; the run records the new place.")
+    Path | None, typer.Option("--data", help="The run's images, if they have moved; the run records the new location.")
 ]
 UnlabelledOpt = Annotated[
     Path | None, typer.Option("--unlabelled", help="The run's images without labels, if they have moved.")

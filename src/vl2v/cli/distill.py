@@ -74,7 +74,7 @@ def distill(
         Path | None,
         typer.Argument(
             help="Images: a folder of classes, a table (.csv, .parquet, ...), hf:user/name, a dataset of the package "
-            "datasets, WebDataset shards (.tar), or an export of Label Studio or CVAT. With --resume: their new place, "
+            "datasets, WebDataset shards (.tar), or an export of Label Studio or CVAT. With --resume: their new path, "
             "if they have moved."
         ),
     ] = None,

@@ -98,7 +98,7 @@ def expected_of(basis: Basis, new: Outputs, image_count: int, unreadable: int) -
         warnings.append(f"{images} images are too few for a good estimate; pass {FEW} or more, e.g. of a whole day")
     if beyond:
         warnings.append(
-            "the images look like none of the training domains: in pretrained features, they are farther from them "
+            "the images are unlike all training domains: in pretrained features, they are farther from each of them "
             "than any training domain is from the others, so the error may be larger than the interval says"
         )
     return Expected(
@@ -173,7 +173,7 @@ def expect(
     sample = [paths[i] for i in np.sort(np.random.default_rng(0).permutation(len(paths))[:MOST_NEW])]
     pixels, copies = _readable(basis.student, sample, faults, progress)
     if copies:
-        warn(progress, f"{copies} images are copies of others and count once, since they say nothing new")
+        warn(progress, f"{copies} images are copies of other images and count once")
     if faults:
         warn(progress, f"{len(faults)} images cannot be read and are left out: {'; '.join(faults[:3])}")
     with computing(student_threads(basis.student, len(pixels))):

@@ -220,7 +220,7 @@ def _sample(
         settings |= {"allow_missing_classes": True}
     config = parse(DataConfig, settings, "the student's provenance")
     ensure_images(
-        config, folder, ("drop",), {"drop": f"name the new place once: vl2v trust {quoted(folder)} --drop PATH"}
+        config, folder, ("drop",), {"drop": f"state the new location once: vl2v trust {quoted(folder)} --drop PATH"}
     )
     return run_sample(student, config, storage, progress, _teacher_answers(folder) if config.classes else None)
 

@@ -46,7 +46,7 @@ class Expected:
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> Expected | None:
-        """Compute it from the evaluation of a run; return None if the run held out no domain.
+        """Compute it from the evaluation of a run; return None if the run has no held-out domain.
 
         With several held-out domains, it is the prediction interval for another domain, by Student's t over domains.
         With one, it is Wilson's interval over images, which does not cover differences between domains.
@@ -106,7 +106,7 @@ def final(
 
     Raises:
         RunError: if the first run is not finished, `out` has another run, or the images are missing.
-        ConfigError: if it held out no domain.
+        ConfigError: if it has no held-out domain.
         BudgetError: if embeddings are missing that the budget does not cover.
     """
     folder = RunFolder(first)
@@ -115,8 +115,8 @@ def final(
     expected = Expected.of(evaluation_of_run(folder)[0])
     if expected is None or not config.data.held_out:
         raise ConfigError(
-            f"{first} held out no domain.",
-            expected="a run with held-out domains: its accuracy on unseen domains is known",
+            f"{first} has no held-out domain.",
+            expected="a run with held-out domains, whose accuracy on unseen domains is known",
             found="a run that was trained on every domain",
             next_step="deploy its student, or run vl2v distill with --held-out first",
         )

@@ -90,7 +90,7 @@ def find_images(
             )
     if image is not None and not tables:
         raise ConfigError(
-            f"--image {shown(image)}: columns are for tables.",
+            f"--image {shown(image)}: only a table has columns.",
             expected="a table that lists images",
             found=", ".join(map(shown, inputs[:3])),
             next_step="pass a table, or drop --image",

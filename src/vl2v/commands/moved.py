@@ -1,4 +1,4 @@
-"""The images of a run that were moved: their new place is checked by content, and recorded in the run's settings."""
+"""The images of a run that were moved: their new location is checked by content, and recorded in the run's settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vl2v.sources.named import imported
 from vl2v.student.files import CARD
 from vl2v_runtime.names import shown
 
-MOVED = "name their new place: --data DATA, a folder or a table"
+MOVED = "state their new location: --data DATA, a folder or a table"
 ALL, ROOT = ("root", "unlabelled", "drop"), ("root",)  # settings of `data` that name files
 
 
@@ -49,7 +49,7 @@ class NewPlaces:
 
     @classmethod
     def of(cls, places: NamedPlaces) -> NewPlaces:
-        """Return new places that may be given as the place of the images alone."""
+        """Return new locations; a single path is that of the images."""
         return places if isinstance(places, NewPlaces) else cls(places)
 
     def __bool__(self) -> bool:
@@ -68,19 +68,19 @@ def locate_images(
     step: str = MOVED,
     needed: Sequence[str] = ALL,
 ) -> RunConfig:
-    """Return the settings of a run whose images are there, after recording their new places if any are named.
+    """Return the settings of a run whose images are there, after recording new locations if any are given.
 
     Args:
         data: the folder, table or dataset that the images are in now, or several `NewPlaces`; None if they have not
             moved.
         storage: paths of cache and store; None uses those of the run.
         progress: receives the progress of the scan.
-        step: how the user names the new place of `data.root`, for the message.
-        needed: the settings of `data` whose files the command reads. To record a new place, all are read.
+        step: how the user states the new location of `data.root`, for the message.
+        needed: the settings of `data` whose files the command reads. To record a new location, all are read.
 
     Raises:
         RunError: if the images are missing, or others than those of the run.
-        DataError: if the images in the new place cannot be read.
+        DataError: if the images in the new location cannot be read.
     """
     config, places = folder.config(), NewPlaces.of(data)
     if places:
@@ -102,7 +102,7 @@ def ensure_images(data: DataConfig, run: Path, needed: Sequence[str], steps: Map
 
     Args:
         needed: settings of `data` to check.
-        steps: how the user names a new place, by setting, for the message; by default with an option of that name.
+        steps: how the user states a new location, by setting, for the message; by default with an option of that name.
 
     Raises:
         RunError: names the first one that is missing.
@@ -116,16 +116,16 @@ def ensure_images(data: DataConfig, run: Path, needed: Sequence[str], steps: Map
                 f"{what.get(key, 'The images')} of {shown(run)} {'has' if key == 'drop' else 'have'} moved.",
                 expected=f"the {'file' if is_file else 'folder'} {shown(path)} (data.{key})",
                 found=f"no such {'file' if is_file else 'folder'}",
-                next_step=steps.get(key, f"name the new place: --{key} PATH"),
+                next_step=steps.get(key, f"state the new location: --{key} PATH"),
             )
 
 
 def _ensure_known(data: DataConfig, run: Path, keys: Sequence[str]) -> None:
-    """Check that a run has the files whose new places are named."""
+    """Check that a run has the files whose new locations are given."""
     if absent := [key for key in keys if getattr(data, key) is None]:
         raise RunError(
             f"{shown(run)} has no data.{absent[0]}.",
-            expected="new places of the files that the run was trained with",
+            expected="new locations of the files that the run was trained with",
             found=f"--{absent[0]}",
             next_step=f"omit --{absent[0]}; to train with it, start a new run with vl2v distill",
         )
@@ -149,7 +149,7 @@ def _check_content(folder: RunFolder, data: DataConfig, storage: StoragePaths, p
     """Check that images are those of the run, which the student records, or an unfinished run in its work folder."""
     record = _recorded(folder)
     if not record:
-        warn(progress, f"{shown(folder.path)} has not read its images yet, so the new place cannot be checked")
+        warn(progress, f"{shown(folder.path)} has not read its images yet, so the new location cannot be checked")
         return
     with open_index(storage.cache) as index:
         dataset, unlabelled, _ = read_datasets(list_folder(data, begun=True), data, index, None, progress)

@@ -209,7 +209,9 @@ def _check_prompts(student: Student, prompts: Mapping[str, tuple[str, ...]]) -> 
         if texts in class_of:
             step = "use another description in its prompt: --phrase"
             found = f"'{texts[0]}', as of the class '{class_of[texts]}'"
-            raise ConfigError(f"The prompt of '{name}' is not unique.", expected="another", found=found, next_step=step)
+            raise ConfigError(
+                f"The prompt of '{name}' is not unique.", expected="another prompt", found=found, next_step=step
+            )
         class_of[texts] = name
 
 

@@ -211,7 +211,7 @@ def _listed(first: _FirstRun, images: Path, column: str | None, progress: Progre
 def _check_queries(queries: int) -> None:
     if queries < FEWEST:
         step = "raise --queries"
-        raise ConfigError("That is too few queries.", expected=f"at least {FEWEST}", found=str(queries), next_step=step)
+        raise ConfigError("Too few queries.", expected=f"at least {FEWEST}", found=str(queries), next_step=step)
 
 
 def _quote(first: _FirstRun, teacher: Teacher, digests: Digests, progress: Progress) -> tuple[tuple[str, ...], Quote]:

@@ -54,7 +54,7 @@ def push(
 
     Raises:
         HubError: if the name, the licence or the branch is invalid, the token or its permission is missing, the
-            repository contains something else, or the hub cannot be reached.
+            repository contains other files, or the hub cannot be reached.
         RunError: if the run is not finished, or the folder of the dry run is not empty.
         MissingExtraError: see `make_package`.
     """
@@ -126,4 +126,4 @@ def _check_content(name: str, existing: Iterable[str]) -> None:
     if others and OURS not in others:
         found, step = ", ".join(others[:5]) + (", ..." if len(others) > 5 else ""), "push to another name"
         expected = "an empty repository, or a student of vl2v"
-        raise HubError(f"{name} contains something else.", expected=expected, found=found, next_step=step)
+        raise HubError(f"{name} does not contain a student of vl2v.", expected=expected, found=found, next_step=step)

@@ -46,7 +46,7 @@ def open_student(config: RunConfig) -> Backbone:
             earlier = Student.load(config.repair.run)
         except StudentError as error:
             raise StudentError(
-                "The student that was repaired cannot be loaded, and training starts from it.",
+                "The student from which this repair starts cannot be loaded.",
                 expected=f"the earlier run in {config.repair.run}",
                 found=error.problem,
                 next_step="put that run back, or state its new folder as repair.run in config.yaml",

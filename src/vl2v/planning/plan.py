@@ -191,4 +191,4 @@ def _warn_of_split(dataset: ImageDataset, split: Split, progress: Progress) -> N
         what = "the held-out domains" if not split.own_test else "the test part or of held-out domains"
         warn(progress, f"{count} images of {what} are also among the training images")
     if split.left_out:
-        warn(progress, f"{split.left_out} images are not used for training: their groups have test images")
+        warn(progress, f"{split.left_out} images are not used for training, because their groups have test images")

@@ -44,7 +44,7 @@ def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
         step = "give the table in place of the folder, or drop the columns: the folders are classes and domains"
         step = "save the table as CSV in UTF-8" if config.root.is_file() else step
         raise ConfigError(
-            f"{', '.join(f'data.{name}' for name in stated)}: columns are for tables.",
+            f"{', '.join(f'data.{name}' for name in stated)}: only a table has columns.",
             expected=f"a table that lists images ({', '.join(SUFFIXES)})",
             found=f"{shown(config.root)}, a folder" if config.root.is_dir() else shown(config.root),
             next_step=step,
@@ -64,7 +64,7 @@ def _open_table(config: DataConfig, as_found: bool) -> Listing:
     for key in ("domain_folders", "class_first"):
         if getattr(config, key):
             raise ConfigError(
-                f"data.{key} (--{key.replace('_', '-')}) is for folders.",
+                f"data.{key} (--{key.replace('_', '-')}) applies to folders only.",
                 expected="a column of domains",
                 found=f"the table {shown(config.root)}",
                 next_step="name the column instead: --domain-column COLUMN",

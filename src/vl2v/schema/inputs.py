@@ -58,7 +58,7 @@ class DataConfig(Strict):
     unlabelled: Annotated[Path | None, Panel.data] = None
     """Additional images without labels, for the image term of the loss: a folder, a table or a dataset, like DATA."""
     labels_per_class: Annotated[Positive | None, Panel.data] = None
-    """Labels to use per class and source domain; validation in proportion (default: all)."""
+    """Number of labels per class and source domain; proportional for validation (default: all)."""
     rest_unlabelled: Annotated[bool, Panel.data] = False
     """Use the images beyond --labels-per-class as unlabelled images."""
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -113,7 +113,7 @@ class TeacherConfig(Strict):
     price_per_1000_images: Annotated[Money, Panel.money] = Decimal(0)
     """Price of 1000 images, if the vendor does not publish it, or for a file: teacher."""
     price_per_1000_texts: Annotated[Money, Panel.money] = Decimal(0)
-    """Price of 1000 texts, likewise."""
+    """Price of 1000 texts, in the same cases."""
     accept: Annotated[bool, Option("Teacher", ("--accept-teacher",))] = False
     """Continue even if the teacher's responses look useless.
 

@@ -96,7 +96,7 @@ class DistillConfig(Strict):
     """Number of steps of linear warmup; for short runs with a high learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     freeze: Annotated[Annotated[float, Field(ge=0, lt=1)], Panel.training] = 0.0
-    """Do not train first layers with up to this fraction of the parameters (default: 0.03; 0 for transformers).
+    """Freeze the first layers with up to this fraction of the parameters (default: 0.03; 0 for transformers).
 
     The first groups of layers that together have at most this share of the parameters are not trained. The groups are
     timm's: the stem, then the stages of a convolutional network or the blocks of a transformer. A network without

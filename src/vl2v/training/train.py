@@ -84,7 +84,7 @@ def saved_state(folder: RunFolder, data: TrainingData) -> State | None:
         raise RunError(
             "The data has changed since the run was interrupted.",
             expected="the same images, labels and embeddings",
-            found="others",
+            found="different ones",
             next_step="restore them, or start a new run with another --out",
         )
     return state

@@ -26,7 +26,9 @@ def serve(settings: VendorSettings) -> None:
     settings.check()
     for path in (settings.tls_cert, settings.tls_key):
         if path is not None and not Path(path).is_file():
-            raise ConfigError("A TLS file is missing.", expected="a PEM file", found="no file", next_step="check it")
+            raise ConfigError(
+                "A TLS file is missing.", expected="a PEM file", found="no file", next_step="check the path"
+            )
     check_port(settings.host, settings.port)
     teacher, database = open_teacher(settings.teacher, device=settings.device), open_database(settings.db)
     if settings.threads is None:

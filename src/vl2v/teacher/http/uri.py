@@ -79,8 +79,8 @@ def _check_url(url: str) -> None:
         raise malformed from None
     if parts.username or parts.password or parts.query:
         raise TeacherError(
-            "The teacher's address contains more than an address.",
-            expected="no user, password or query, since the address is saved in the run's config",
+            "The teacher's address contains a user, a password or a query.",
+            expected="host, port and path only, since the address is saved in the run's config",
             found="one of them",
             next_step="remove it; set a key in the environment, e.g. VL2V_API_KEY",
         )

@@ -83,7 +83,7 @@ class Wire:
     image_purposes: tuple[str, ...] = ()
     """Purposes of image embeddings that the vendor offers, the default first; empty if it offers no choice."""
     text_purposes: tuple[str, ...] = ()
-    """Purposes of text embeddings, likewise."""
+    """Purposes of text embeddings, the default first."""
     unstated_purposes: tuple[str, str] | None = None
     """Purposes for images and texts of embeddings that earlier versions stored without stating them."""
     jobs: BatchApi | None = None

@@ -87,7 +87,7 @@ class Bedrock(Wire):
         if credentials is None:
             step = "export AWS_BEARER_TOKEN_BEDROCK (an API key of Bedrock); or aws configure, or export"
             step += " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            raise TeacherError("There are no credentials for Amazon Web Services.", expected="some", next_step=step)
+            raise TeacherError("There are no credentials for Amazon Web Services.", expected="a key", next_step=step)
         request = AWSRequest(method="POST", url=url, data=body, headers=dict(headers))
         SigV4Auth(credentials.get_frozen_credentials(), "bedrock", self.region).add_auth(request)
         return {str(name): str(value) for name, value in request.headers.items()}

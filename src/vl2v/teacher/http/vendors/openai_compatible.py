@@ -185,7 +185,7 @@ class OpenAICompatible(Wire):
     def _described(self, entry: Mapping[str, Any]) -> TeacherCard:
         if self.own_price is not None:
             step = "drop --price-per-1000-images and --price-per-1000-texts, or --free"
-            raise TeacherError(f"{self.base} states its own price.", expected="no other", next_step=step)
+            raise TeacherError(f"{self.base} states its own price.", expected="no price from you", next_step=step)
         try:
             price = Price(
                 _money(entry["price_per_1000_images"], "price_per_1000_images"),

@@ -89,7 +89,7 @@ class Vertex(Wire):
             step = "gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS"
             found = type(error).__name__
             raise TeacherError(
-                "No credentials for Google Cloud.", expected="some", found=found, next_step=step
+                "No credentials for Google Cloud.", expected="credentials", found=found, next_step=step
             ) from error
 
     def embeddings(self, kind: Kind, count: int, answer: Any) -> Any:
