@@ -223,14 +223,8 @@ OPTIONS: dict[str, tuple[Words, Sequence[str], Words]] = {
 }
 
 
-@pytest.mark.parametrize("case", TABLES.values(), ids=TABLES)
-def test_wrong_tables_are_refused(workspace: Workspace, case: Any) -> None:
-    words, parts, named = case(workspace)
-    check(*quote(workspace, *words), parts, named)
-
-
-@pytest.mark.parametrize("case", SOURCES.values(), ids=SOURCES)
-def test_wrong_sources_are_refused(workspace: Workspace, case: Any) -> None:
+@pytest.mark.parametrize("case", [*TABLES.values(), *SOURCES.values()], ids=[*TABLES, *SOURCES])
+def test_wrong_tables_and_sources_are_refused(workspace: Workspace, case: Any) -> None:
     words, parts, named = case(workspace)
     check(*quote(workspace, *words), parts, named)
 

@@ -122,7 +122,7 @@ def test_missing_arguments_can_be_in_the_file_of_settings(tmp_path: Path) -> Non
     assert "error: --student is missing." in message
 
 
-def test_the_demo_takes_settings_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_accepts_settings_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passed = called(monkeypatch, "vl2v.demo.job.demo", "demo", "--set", "distill.steps=3", "--out", str(tmp_path))
     assert passed["settings"] == {"distill": {"steps": 3}}
     for settings in ({"method": "kd"}, {"data": {"root": "x"}}):

@@ -128,16 +128,14 @@ def test_the_ledger_is_read_from_a_read_only_disk(tmp_path: Path) -> None:
         assert stderr_of("ledger", "--store", tmp_path / "ro" / "s.sqlite", code=0) == ""
 
 
-def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_ledger_is_not_created(tmp_path: Path) -> None:
     assert "is missing" in stderr_of("ledger", "--store", tmp_path / "none.sqlite", code=13)
     assert not (tmp_path / "none.sqlite").exists()
 
 
 @pytest.mark.parametrize("damage", ["cut", "noise", "folder", "zeroed tail"])
 @pytest.mark.parametrize("command", ["quote", "ledger"])
-def test_a_damaged_store_is_left_as_it_is(
-    photos: Path, teacher: str, tmp_path: Path, damage: str, command: str
-) -> None:
+def test_a_damaged_store_is_not_changed(photos: Path, teacher: str, tmp_path: Path, damage: str, command: str) -> None:
     store = tmp_path / "s.sqlite"
     with closing(open_file(store)) as db:
         EmbeddingStore(store).close()

@@ -91,7 +91,7 @@ def test_progress_and_notes_show_markup() -> None:
         assert text in output
 
 
-def test_json_stays_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_output_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     value = {"name": "\x1b[31m\x9b\u202e é 日本 [/bold]"}
     assert json.loads(dump_json(value)) == value
     assert "\x9b" not in dump_json(value)
@@ -150,7 +150,7 @@ def test_quiet_hides_progress_and_no_warning(capsys: pytest.CaptureFixture[str],
     assert not as_json or json.loads(output)["text"] == "warning: ten images stand in both"
 
 
-def test_python_gets_a_warning_and_the_run_remembers_it() -> None:
+def test_python_gets_a_warning_that_the_run_stores() -> None:
     progress = Recorder(Silent())
     with pytest.warns(Vl2vWarning, match="ten images") as caught:
         warn(progress, "ten images stand in both")
@@ -171,7 +171,7 @@ def test_progress_of_the_user_receives_notes() -> None:
     assert output == ["warning: x"]
 
 
-def test_clean_keeps_lines_and_letters() -> None:
+def test_cleaned_text_has_the_same_lines_and_letters() -> None:
     text = "näïve 日本\n\ttab"
     assert clean(text) == text
     assert clean("\x00\x7f\x85\u2066") == "\\x00\\x7f\\x85\\u2066"

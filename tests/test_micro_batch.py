@@ -85,8 +85,8 @@ def test_every_method_has_the_loss_and_the_gradients_of_the_full_batch(name: str
     assert max(backbone.seen) == size
     assert parts[0] == pytest.approx(full[0], rel=1e-5)
     assert len(parts[1]) == len(full[1]) > 3
-    for found, expected in zip(parts[1], full[1], strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for actual, expected in zip(parts[1], full[1], strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_backward_pass_repeats_the_random_numbers_of_the_forward_pass() -> None:
@@ -96,15 +96,15 @@ def test_the_backward_pass_repeats_the_random_numbers_of_the_forward_pass() -> N
         return (output @ output.T + torch.rand(())).softmax(-1).square().sum()
 
     torch.manual_seed(5)
-    found = gradients(InMicroBatches(model, MicroBatch(3)), loss, inputs)
+    actual = gradients(InMicroBatches(model, MicroBatch(3)), loss, inputs)
     after = torch.rand(2)
     torch.manual_seed(5)
     model.zero_grad()
     value = loss(torch.cat([model(part) for part in torch.split(inputs, 3)]))
     expected_after = torch.rand(2)
     value.backward()  # type: ignore[no-untyped-call]
-    assert found[0] == pytest.approx(float(value))
-    for one, parameter in zip(found[1], (p for p in model.parameters() if p.grad is not None), strict=True):
+    assert actual[0] == pytest.approx(float(value))
+    for one, parameter in zip(actual[1], (p for p in model.parameters() if p.grad is not None), strict=True):
         torch.testing.assert_close(one, parameter.grad)
     assert after.equal(expected_after), "afterwards as after one forward pass"
 
@@ -124,8 +124,8 @@ def train(micro: MicroBatch | None, backbone: Backbone, **more: Any) -> tuple[li
     torch.manual_seed(1)
     projection = nn.Linear(FEATURES, DIMENSION)
     torch.manual_seed(2)
-    found = distill(backbone, projection, [batch(step) for step in range(3)], learning_rate=1e-2, micro=micro, **more)
-    return found.losses, copy.deepcopy(backbone.state_dict())
+    actual = distill(backbone, projection, [batch(step) for step in range(3)], learning_rate=1e-2, micro=micro, **more)
+    return actual.losses, copy.deepcopy(backbone.state_dict())
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
@@ -148,9 +148,9 @@ def test_a_step_without_memory_is_repeated_with_half(backward: bool, more: dict[
 def test_one_image_that_does_not_fit_is_an_error() -> None:
     backbone = Backbone(most=0)
     before = copy.deepcopy(backbone.state_dict())
-    with pytest.raises(TrainingError, match=r"single image.*\n.*(\n.*)*smaller --size") as found:
+    with pytest.raises(TrainingError, match=r"single image.*\n.*(\n.*)*smaller --size") as actual:
         train(MicroBatch(), backbone)
-    assert isinstance(found.value.__cause__, torch.OutOfMemoryError)
+    assert isinstance(actual.value.__cause__, torch.OutOfMemoryError)
     assert all(backbone.state_dict()[name].equal(tensor) for name, tensor in before.items())
 
 
@@ -215,10 +215,10 @@ def test_a_network_that_cannot_be_compiled_is_trained_without(monkeypatch: pytes
 
     monkeypatch.setattr(torch, "compile", compiled)
     notes = list[str]()
-    found = train(MicroBatch(note=notes.append, compiled=True), Backbone(dropout=0.4))
+    actual = train(MicroBatch(note=notes.append, compiled=True), Backbone(dropout=0.4))
     expected = train(MicroBatch(), Backbone(dropout=0.4))
-    assert found[0] == expected[0]
-    assert all(found[1][name].equal(tensor) for name, tensor in expected[1].items())
+    assert actual[0] == expected[0]
+    assert all(actual[1][name].equal(tensor) for name, tensor in expected[1].items())
     assert calls == [8]
     assert notes == ["torch.compile failed; training continues without it (RuntimeError: no compiler)"]
 
@@ -227,10 +227,10 @@ def test_a_network_that_cannot_be_compiled_is_trained_without(monkeypatch: pytes
 @pytest.mark.parametrize("size", [None, 4])
 def test_a_compiled_network_trains_as_without(size: int | None) -> None:
     notes = list[str]()
-    found = train(MicroBatch(size, notes.append, compiled=True), Backbone())
+    actual = train(MicroBatch(size, notes.append, compiled=True), Backbone())
     expected = train(MicroBatch(), Backbone())
     assert notes == []
-    assert found[0] == pytest.approx(expected[0], rel=1e-4)
-    assert list(found[1]) == list(expected[1]), "no prefix in the names"
+    assert actual[0] == pytest.approx(expected[0], rel=1e-4)
+    assert list(actual[1]) == list(expected[1]), "no prefix in the names"
     for name, tensor in expected[1].items():
-        torch.testing.assert_close(found[1][name], tensor, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(actual[1][name], tensor, rtol=1e-3, atol=1e-4)

@@ -7,7 +7,7 @@ import pytest
 from vl2v.writing import written_at_once
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_file_appears_completely_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "a.jsonl"
     with written_at_once(tmp_path, lambda: target) as file:
         file.write(b"one")

@@ -21,7 +21,6 @@ from vl2v.teacher.offline.teacher import OfflineVendor
 from vl2v_runtime.imaging import decode, square
 
 WEIGHTS = "lite0.safetensors"
-Ask = Callable[[list[bytes]], Array]
 
 
 def prepare(out: Path, size: int, quality: int, names: Sequence[str]) -> None:

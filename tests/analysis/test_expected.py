@@ -89,7 +89,7 @@ def test_an_interval_narrows_with_images_and_with_nearness() -> None:
     assert calibration.share(LOGIT, 1000, 5.0) == many
 
 
-def test_distance_is_0_inside_about_1_for_a_further_domain_and_more_beyond() -> None:
+def test_distance_is_0_inside_about_1_for_another_domain_and_more_beyond() -> None:
     generator = np.random.default_rng(1)
     sources = joined([domain(generator, 120, number) for number in range(3)])
     distances = Distances.of(sources, sources.domain)

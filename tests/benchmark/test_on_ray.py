@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_dataset import Bench, environment
-from tiny_grid import NoteRecorder, opened, tiny_grid
+from tiny_grid import opened, tiny_grid
 
+from recorders import NoteRecorder
 from vl2v.benchmark.on_ray import run_on_ray
 from vl2v.benchmark.protocol import Variant
 from vl2v.benchmark.side_by_side import run_here

@@ -20,7 +20,7 @@ few = st.integers(0, 4).map(lambda value: value / 4)  # so that ties happen
 @st.composite
 def grids(draw: st.DrawFn) -> list[Record]:
     """Return records of two targets, two seeds and three candidates, with two sets of weights and all crossed jobs."""
-    found = []
+    selected = []
     for target in ("photo", "sketch"):
         for seed in (0, 1):
             for rate in RATES:
@@ -28,8 +28,8 @@ def grids(draw: st.DrawFn) -> list[Record]:
                     for weights in ("swad", "last"):
                         figures = draw(few), draw(few)
                         more: dict[str, Any] = {"candidate": {"train.lr": rate}, "crossed": crossed}
-                        found.append(record("adip", target, seed, *figures, weights=weights, **more))
-    return found
+                        selected.append(record("adip", target, seed, *figures, weights=weights, **more))
+    return selected
 
 
 def by_brute_force(records: list[Record], rule: str, weights: str) -> list[Record]:
@@ -71,7 +71,7 @@ def test_only_the_oracle_depends_on_the_accuracy_on_the_target(records: list[Rec
         assert chosen == [r.candidate for r in select([blind(r) for r in records], rule).records]
 
 
-def test_weights_are_chosen_by_name_and_by_their_own_score() -> None:
+def test_weights_are_selected_by_name_and_score() -> None:
     records = [
         record(weights="swad", validation=0.9, candidate={"lr": 1}),
         record(weights="best", validation=0.7, candidate={"lr": 1}),
@@ -102,9 +102,9 @@ def test_missing_jobs_are_reported() -> None:
     assert 'no crossed run without cartoon for {"lr": 1}' in message
     assert "only crossed runs" in lacking(select([one, crossed[2]]))
     elsewhere = [record(target="photo", candidate={"lr": rate}) for rate in (1, 2)]
-    found = select([one, *elsewhere])
-    assert "adip, target sketch, seed 0: 1 of 2 candidates" in lacking(found)
-    assert [r.target for r in found.records] == ["photo"]
+    selected = select([one, *elsewhere])
+    assert "adip, target sketch, seed 0: 1 of 2 candidates" in lacking(selected)
+    assert [r.target for r in selected.records] == ["photo"]
 
 
 def test_a_grid_that_has_just_started_is_summarised() -> None:

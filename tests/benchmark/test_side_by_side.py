@@ -10,9 +10,10 @@ from typing import Any
 import psutil
 import pytest
 from tiny_dataset import Bench, bench, environment, vl2v  # noqa: F401 - a fixture
-from tiny_grid import NoteRecorder, opened, tiny_grid
+from tiny_grid import opened, tiny_grid
 from typer.testing import CliRunner
 
+from recorders import NoteRecorder
 from vl2v.benchmark import side_by_side
 from vl2v.benchmark.protocol import load_grid
 from vl2v.benchmark.results import is_finished

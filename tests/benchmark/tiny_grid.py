@@ -13,16 +13,6 @@ from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 
 
-class NoteRecorder(Silent):
-    """Records the notes."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
-
-
 def tiny_grid(bench: Bench, methods: tuple[str, ...] = ("adip", "erm"), steps: int = 8, **more: Any) -> Grid:
     settings: dict[str, Any] = {
         "data": {"root": str(bench.data)},

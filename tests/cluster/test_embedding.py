@@ -172,7 +172,7 @@ def test_batches_at_which_every_worker_dies_end_the_purchase(tmp_path: Path) -> 
     assert len(work.batches("begun")) == 4
 
 
-def test_a_machine_that_lacks_the_images_or_has_another_teacher_is_named(tmp_path: Path) -> None:
+def test_a_machine_without_the_images_or_with_another_teacher_is_named(tmp_path: Path) -> None:
     import logged  # type: ignore[import-not-found]
 
     work = Work.made(tmp_path / "work", images=3)

@@ -13,6 +13,7 @@ import pytest
 from tiny_dataset import TINY, Bench, draw
 
 import vl2v
+from recorders import NoteRecorder
 from vl2v.cluster.connection import ClusterUse, connected
 from vl2v.cluster.pool import WorkerPool, cluster_workers
 from vl2v.data import scan
@@ -52,14 +53,6 @@ def scanned(photos: tuple[Path, list[str]], cache: Path) -> Scanned:
         squares = {digest: pixels.map()[slot].tobytes() for digest, slot in pixels.all_slots().items()}
     with closing(sqlite3.connect(cache / "files.sqlite")) as db:
         return digests.tobytes(), faults, squares, db.execute("SELECT * FROM files ORDER BY path").fetchall()
-
-
-class NoteRecorder(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def distilled(bench: Bench, root: Path, teacher: str, ray: str | None) -> tuple[bytes, bytes, list[str]]:

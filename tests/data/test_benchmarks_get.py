@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from benchmark_files import files_of, home, image, small, table, tarred, zipped  # noqa: F401 - a fixture
 
+from recorders import MessageRecorder
 from vl2v.data.folder import DomainFolder
 from vl2v.datasets import registry as benchmarks
 from vl2v.datasets.facts import DOMAIN_NET, OFFICE_HOME, PACS, TERRA_INCOGNITA, VLCS, Benchmark
@@ -23,18 +24,6 @@ from vl2v.datasets.get import check, get, tree_digest
 from vl2v.datasets.registry import resolve
 from vl2v.datasets.sources import choose
 from vl2v.errors import ConfigError, DataError, DiskFullError, MissingExtraError
-from vl2v.progress import Silent
-
-
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
-
-    def warn(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def installed(benchmark: Benchmark, out: Path, source: Path | str) -> dict[str, bytes]:
@@ -391,7 +380,7 @@ def test_two_different_images_of_one_name_are_refused_and_a_copy_is_not(tmp_path
 def test_files_outside_the_layout_are_skipped_and_reported(tmp_path: Path) -> None:
     benchmark = small(PACS)
     files = files_of(benchmark) | {"quickdraw/dog/1.png": image(0), "photo/zebra/1.png": image(1)}
-    notes = Notes()
+    notes = MessageRecorder()
     get(benchmark, tmp_path / "out", choose(benchmark, str(zipped(tmp_path / "p.zip", files))), progress=notes)
     expected = "2 images skipped, no known <domain>/<class>/, e.g. quickdraw/dog/1.png"
     assert notes.lines == [expected]

@@ -48,7 +48,7 @@ def test_domain_layout_is_ordered_by_domain_class_and_file(tmp_path: Path) -> No
     assert dataset.skipped == ()
 
 
-def test_single_domain_layout_takes_the_folders_name(tmp_path: Path) -> None:
+def test_the_single_domain_has_the_name_of_the_folder(tmp_path: Path) -> None:
     root = tmp_path / "animals"
     for i in range(2):
         put(root / "cat" / f"{i}.png", i)
@@ -326,7 +326,7 @@ def test_a_folder_of_images_without_class_folders_is_described(tmp_path: Path) -
     assert "--classes" in (caught.value.next_step or "")
 
 
-def test_the_classes_that_a_domain_lacks_are_one_fault(tmp_path: Path) -> None:
+def test_the_missing_classes_of_a_domain_are_one_fault(tmp_path: Path) -> None:
     root = folder_of(tmp_path)
     for i in range(12):
         put(root / "art" / f"extra{i:02}" / "0.png", 80 + i)

@@ -20,8 +20,6 @@ from vl2v.data.quick_check import LARGEST, SMALL, certainly_readable
 from vl2v.data.scan import FileIndex, read_all
 from vl2v_runtime.imaging import UnreadableImageError, decode
 
-TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
-
 
 def picture(width: int = 61, height: int = 45, mode: str = "RGB") -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -141,11 +141,11 @@ def studio_json(root: Path, to: Path) -> str:
 
 def studio_min(root: Path, to: Path) -> str:
     rows = copied(root, to / "upload" / "7")
-    found = [
+    result = [
         {"image": f"/data/upload/7/{r['name']}", "camera": r["camera"], "id": i, "choice": r["species"], "annotator": 1}
         for i, r in enumerate(rows)
     ]
-    (to / "min.json").write_text(json.dumps(found))
+    (to / "min.json").write_text(json.dumps(result))
     return str(to / "min.json")
 
 
@@ -246,8 +246,8 @@ def test_splits_of_files_and_shards_are_used(tmp_path: Path) -> None:
     for name, part in (("train", table.slice(0, 8)), ("test", table.slice(8))):
         (tmp_path / "set" / "default" / name).mkdir(parents=True)
         parquet.write_table(part, tmp_path / "set" / "default" / name / "0000.parquet")
-    found = imported(str(tmp_path / "set"), tmp_path)
-    dataset = scan(found, allow_missing_classes=True)
+    result = imported(str(tmp_path / "set"), tmp_path)
+    dataset = scan(result, allow_missing_classes=True)
     assert dataset.parts is not None
     assert np.bincount(dataset.parts).tolist() == [8, 0, 8]
     plain = imported(str(tmp_path / "set"), tmp_path, split="none")
@@ -261,12 +261,12 @@ def test_splits_of_files_and_shards_are_used(tmp_path: Path) -> None:
 
 def test_faults_have_the_numbers_of_rows_and_the_name_of_the_source(tmp_path: Path) -> None:
     rows = copied(folder_of(tmp_path / "photos", classes=("cat", "wild dog"), each=4), tmp_path / "images")
-    found = [dataset_of(i, row) for i, row in enumerate(rows)]
-    found[1] = dataset_of(1, rows[1], "cat", "wild dog")
-    found[4]["annotations"] = []
-    found[6]["data"]["image"] = "/data/upload/7/00000000-gone.png"
+    result = [dataset_of(i, row) for i, row in enumerate(rows)]
+    result[1] = dataset_of(1, rows[1], "cat", "wild dog")
+    result[4]["annotations"] = []
+    result[6]["data"]["image"] = "/data/upload/7/00000000-gone.png"
     (tmp_path / "images" / rows[8]["name"]).write_bytes(b"no image")
-    (tmp_path / "export.json").write_text(json.dumps(found))
+    (tmp_path / "export.json").write_text(json.dumps(result))
     table = imported(str(tmp_path / "export.json"), tmp_path)
     with pytest.raises(FaultyDataError, match=r"4 faults in .*export\.json") as caught:
         scan(table)
@@ -281,16 +281,16 @@ def test_faults_have_the_numbers_of_rows_and_the_name_of_the_source(tmp_path: Pa
 
 def test_the_control_of_label_studio_may_have_any_name(tmp_path: Path) -> None:
     rows = copied(folder_of(tmp_path / "photos", classes=("cat", "wild dog"), each=4), tmp_path / "images")
-    found = [dataset_of(i, row) for i, row in enumerate(rows)]
-    for dataset in found:
+    result = [dataset_of(i, row) for i, row in enumerate(rows)]
+    for dataset in result:
         dataset["annotations"][0]["result"][0]["from_name"] = "animal"
         other = {"type": "choices", "from_name": "quality", "value": {"choices": ["sharp"]}}
         dataset["annotations"].append({"result": [other], "skipped": True})
-    (tmp_path / "one.json").write_text(json.dumps(found))
+    (tmp_path / "one.json").write_text(json.dumps(result))
     assert scan(imported(str(tmp_path / "one.json"), tmp_path)).folders == ("cat", "wild dog")
-    for dataset in found:
+    for dataset in result:
         dataset["annotations"][1]["skipped"] = False
-    (tmp_path / "two.json").write_text(json.dumps(found))
+    (tmp_path / "two.json").write_text(json.dumps(result))
     with pytest.raises(ConfigError, match="name it with --label"):
         imported(str(tmp_path / "two.json"), tmp_path)
     assert scan(imported(str(tmp_path / "two.json"), tmp_path, label="animal")).folders == ("cat", "wild dog")
@@ -323,8 +323,8 @@ def test_broken_samples_of_shards_are_faults_of_their_rows(tmp_path: Path) -> No
         add(archive, "9/3.png", encoded(noise(99)))
         add(archive, "9/3.cls", b"0")
         add(archive, "9/3.json", b"{broken")
-    found = faults(imported(str(tmp_path / "part-*.tar"), tmp_path, domain="camera"), label="cls", domain="camera")
-    assert {where.partition(":")[0]: problem[:30] for where, problem in found.items()} == {
+    result = faults(imported(str(tmp_path / "part-*.tar"), tmp_path, domain="camera"), label="cls", domain="camera")
+    assert {where.partition(":")[0]: problem[:30] for where, problem in result.items()} == {
         "row 17": "not a JPEG, PNG, WebP, BMP, TI",
         "row 18": "no image in the column image",
         "row 19": "a .json file that is not JSON ",
@@ -455,8 +455,8 @@ def test_the_cache_of_the_hub_is_used_without_a_network(tmp_path: Path, monkeypa
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    found = imported("hf:user/set", tmp_path, domain="camera")
-    dataset = scan(found, domain="camera", allow_missing_classes=True)
+    result = imported("hf:user/set", tmp_path, domain="camera")
+    dataset = scan(result, domain="camera", allow_missing_classes=True)
     assert content(dataset) == content(DomainFolder(root).scan())
     with pytest.raises(DataError, match="hf:user/other cannot be downloaded"):
         imported("hf:user/other", tmp_path)
@@ -491,7 +491,7 @@ def test_another_package_adds_a_source(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.system
-def test_what_third_party_software_writes_is_read(tmp_path: Path) -> None:
+def test_files_of_third_party_software_are_read(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "photos", classes=("cat", "wild dog"), each=4)
     code = """
 import sys

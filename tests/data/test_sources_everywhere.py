@@ -130,11 +130,11 @@ def test_label_reads_every_kind_of_data(
 def test_suspects_reads_every_kind_of_data(
     kind: str, images: Path, teacher: str, storage: StoragePaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def found(config: Any, *_: object) -> None:
+    def dataset(config: Any, *_: object) -> None:
         listing = list_folder(config.data)
         raise ConfigError(f"{len(listing.paths)} images.", expected="", found="", next_step="")
 
-    monkeypatch.setattr(suspects, "find_suspects", found)
+    monkeypatch.setattr(suspects, "find_suspects", dataset)
     data = data_of(kind, images, tmp_path / "other")
     done = run_cli("data", "suspects", data, "--teacher", teacher, "--student", "offline:", *storage_options(storage))
     assert "20 images." in done.stderr, done.stderr
@@ -198,8 +198,8 @@ def test_the_column_of_a_table_without_labels_can_be_stated(tmp_path: Path) -> N
     (tmp_path / "t.csv").write_text("photo,camera\n0.png,a\n1.png,b\n0.png,a\n")
     with pytest.raises(ConfigError, match="--image"):
         unlabelled_images(tmp_path / "t.csv")
-    found = unlabelled_images(tmp_path / "t.csv", image="photo")
-    assert (found.paths, found.labels.tolist()) == (["0.png", "1.png"], [-1, -1])
+    dataset = unlabelled_images(tmp_path / "t.csv", image="photo")
+    assert (dataset.paths, dataset.labels.tolist()) == (["0.png", "1.png"], [-1, -1])
     (tmp_path / "t.csv").write_text("path\n0.png\n2.png\n")
     assert unlabelled_images(tmp_path / "t.csv", image="photo").paths == ["0.png", "2.png"]
 

@@ -246,7 +246,7 @@ def test_folders_train_val_and_test_are_used_as_the_split(tmp_path: Path, deep: 
     assert as_found.domains == ("Train", "test", "valid_1")
 
 
-def test_folders_of_splits_that_differ_or_lack_train_are_faults(tmp_path: Path) -> None:
+def test_folders_of_splits_that_differ_or_have_no_train_are_faults(tmp_path: Path) -> None:
     for i, path in enumerate(("train/cat", "train/dog", "test/a/cat", "test/a/dog")):
         put(tmp_path / "mixed" / path / "1.png", 2 * i)
         put(tmp_path / "mixed" / path / "2.png", 2 * i + 1)

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
+from recorders import NoteRecorder
 from vl2v.demo.job import _Once
-from vl2v.progress import Silent
-
-
-class Lines(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def test_repeated_notes_and_warnings_are_shown_once_and_titles_always() -> None:
-    shown = Lines()
+    shown = NoteRecorder()
     notes = _Once(shown)
     for seed in (0, 1):
         advice = f"advice: distil. Teacher 7{seed}% correct"

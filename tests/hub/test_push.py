@@ -81,8 +81,8 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
 
 
 def head_of(card: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(card.decode().split("---\n")[1])
-    return found
+    package: dict[str, Any] = yaml.safe_load(card.decode().split("---\n")[1])
+    return package
 
 
 FILES = {
@@ -197,12 +197,12 @@ def test_a_dry_run_sends_nothing_and_writes_what_would_be_sent(
 
 
 def test_nothing_of_the_machine_is_published(bench: Bench, run: Path) -> None:
-    found = make_package(run, "me/stripes")
-    everything = b"".join(p.read_bytes() if isinstance(p, Path) else p for p in found.values())
+    metadata = make_package(run, "me/stripes")
+    everything = b"".join(p.read_bytes() if isinstance(p, Path) else p for p in metadata.values())
     data, teacher, student = bench.data, bench.teacher.removeprefix("file:"), bench.student.partition("@")[2]
     for secret in (data, bench.root, run, teacher, student, Path(teacher).name, Path.home(), bench.root.name):
         assert str(secret).encode() not in everything, secret
-    assert "root: DATA" in (found["config.yaml"] if isinstance(found["config.yaml"], bytes) else b"").decode()
+    assert "root: DATA" in (metadata["config.yaml"] if isinstance(metadata["config.yaml"], bytes) else b"").decode()
     assert b"tensorboard" not in everything
 
 

@@ -237,7 +237,7 @@ def further_formats(wide: Image.Image, icc: bytes) -> dict[str, Odd]:
     on_white = Image.alpha_composite(Image.new("RGBA", SIZE, "white"), clear).convert("RGB")
     large = RGB.resize((240, 180), Image.Resampling.NEAREST)
     big_gif = encoded(RGB.quantize(8), "GIF")
-    found = {
+    images = {
         "animated.gif": Odd(moving, RGB),
         "gif_called.jpg": Odd(moving, RGB),
         "millions.gif": Odd(moving[:-1] + frame * 400_000 + b";", RGB),
@@ -258,22 +258,22 @@ def further_formats(wide: Image.Image, icc: bytes) -> dict[str, Odd]:
         "other_brand.avif": Odd(branded(encoded(RGB, "AVIF", **avif), b"mif1"), RGB, 2),
     }
     for kind, suffix, options in (("HEIF", "heic", heif), ("AVIF", "avif", avif), ("JXL", "jxl", jxl)):
-        found[f"clear.{suffix}"] = Odd(encoded(clear, kind, **options), on_white, 2)
+        images[f"clear.{suffix}"] = Odd(encoded(clear, kind, **options), on_white, 2)
         if kind != "JXL":  # its encoder takes no profile
-            found[f"p3.{suffix}"] = Odd(encoded(wide, kind, icc_profile=icc, **options), RGB, 3)
+            images[f"p3.{suffix}"] = Odd(encoded(wide, kind, icc_profile=icc, **options), RGB, 3)
         turned = exif(kind, **options)
-        found[f"turned.{suffix}"] = Odd(turned, RGB.transpose(Image.Transpose.ROTATE_90) if kind == "JXL" else RGB, 2)
+        images[f"turned.{suffix}"] = Odd(turned, RGB.transpose(Image.Transpose.ROTATE_90) if kind == "JXL" else RGB, 2)
         at = turned.find(b"MM\0*") if b"MM\0*" in turned else turned.find(b"II*\0")
         broken = turned[:at] + b"\xff\xff\xff\xff" + turned[at + 4 :]
-        found[f"broken_exif.{suffix}"] = replace(found[f"turned.{suffix}"], data=broken)
+        images[f"broken_exif.{suffix}"] = replace(images[f"turned.{suffix}"], data=broken)
         if kind != "JXL":
             complete = encoded(large, kind, **options)
             at = complete.find(b"ispe") + 8
             for name, side in (("bomb", 60_000), ("large", 30_000)):
-                found[f"{name}.{suffix}"] = Odd(
+                images[f"{name}.{suffix}"] = Odd(
                     complete[:at] + struct.pack(">II", side, side) + complete[at + 8 :], None
                 )
-    return found
+    return images
 
 
 def branded(data: bytes, brand: bytes) -> bytes:

@@ -68,8 +68,8 @@ def test_a_tag_with_the_name_of_a_folder_is_a_tag(run: RunFolder) -> None:
 
 def test_the_teacher_of_new_classes_and_negative_texts_is_found(run: RunFolder) -> None:
     project = run.path.parent
-    found = run_config(student(), None, run.path).teacher
-    assert (found.spec, found.prompts) == (f"file:{project / 'teacher.npz'}", str(project / "prompts.txt"))
+    teacher = run_config(student(), None, run.path).teacher
+    assert (teacher.spec, teacher.prompts) == (f"file:{project / 'teacher.npz'}", str(project / "prompts.txt"))
     with pytest.raises(TeacherError, match="not made here"):
         run_config(student(**{MARK: None}), None, run.path)
 

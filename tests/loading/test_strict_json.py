@@ -60,7 +60,7 @@ def test_values_at_the_limits_are_read() -> None:
         parse("12345", max_bytes=4)
 
 
-def test_a_file_is_read_no_further_than_the_limit(tmp_path: Path) -> None:
+def test_a_file_is_read_only_up_to_the_limit(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[1, 2]")
     assert strict_json.read(tmp_path / "a.json") == [1, 2]
     with pytest.raises(JsonError, match="more than 3"):

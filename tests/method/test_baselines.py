@@ -25,9 +25,9 @@ def batch(labels: list[int]) -> Batch:
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(len(labels), 4, generator=generator)
     inputs = torch.randn(len(labels), 3, 8, 8, generator=generator)
-    found = torch.tensor(labels)
-    mask = None if bool((found >= 0).all()) else found >= 0
-    return Batch(inputs, image, CONTEXT.head[found.clamp(min=0)], mask, found)
+    label_indices = torch.tensor(labels)
+    mask = None if bool((label_indices >= 0).all()) else label_indices >= 0
+    return Batch(inputs, image, CONTEXT.head[label_indices.clamp(min=0)], mask, label_indices)
 
 
 def divergence_by_hand(logits: Tensor, teacher: Tensor, temperature: float) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_dataset import Bench
+from tiny_dataset import Bench, metrics
 from typer.testing import CliRunner
 
 import vl2v
@@ -77,16 +77,12 @@ def distill(bench: Bench, out: Path, resume: bool = False) -> vl2v.Student:
     return run.student
 
 
-def lines(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 def test_the_method_is_trained_resumed_and_its_student_predicts(bench: Bench, tmp_path: Path, install: Install) -> None:
     install(*example())
     student, stopped = distill(bench, tmp_path / "run"), tmp_path / "stopped"
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (stored["method"], stored["mine"]) == ("mine", {"weight": 0.3})
-    for line in lines(tmp_path / "run"):
+    for line in metrics(tmp_path / "run"):
         assert list(line["parts"]) == ["image", "text", "divergence"]
         assert line["parts"]["divergence"] > 0
         assert sum(line["parts"].values()) == pytest.approx(sum(line["losses"]) / len(line["losses"]), abs=1e-6)
@@ -97,7 +93,7 @@ def test_the_method_is_trained_resumed_and_its_student_predicts(bench: Bench, tm
     distill(bench, stopped, resume=True)
     weights = [(run / "student" / "model.safetensors").read_bytes() for run in (tmp_path / "run", stopped)]
     assert weights[0] == weights[1]
-    assert lines(stopped) == lines(tmp_path / "run")
+    assert metrics(stopped) == metrics(tmp_path / "run")
     assert student.predict(bench.data / "rose" / "bar" / "0.png")[0] in student.classes
 
 

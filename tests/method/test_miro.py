@@ -51,7 +51,7 @@ def test_the_best_variance_is_the_mean_square() -> None:
     assert all(information_gap(f, o, square * factor).mean() > best for factor in (0.5, 0.9, 1.1, 2))
 
 
-def test_a_variance_begins_at_a_tenth() -> None:
+def test_the_initial_variance_is_a_tenth() -> None:
     variance = Variance(5, 1, 4)
     assert variance.b.shape == (1, 5, 1, 1)
     torch.testing.assert_close(variance(), torch.full((1, 5, 1, 1), 0.1))

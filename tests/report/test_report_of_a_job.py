@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from tiny_dataset import Bench, vl2v
 
+from recorders import MessageRecorder
 from vl2v.api import distill, load
 from vl2v.locations import StoragePaths
-from vl2v.progress import Silent
 
 
 @pytest.mark.slow
@@ -58,19 +58,6 @@ def test_a_run_saves_its_embeddings_and_ends_with_a_report(bench: Bench, tmp_pat
     assert "assumes 0.40 USD per hour" in (out / "report.html").read_text(encoding="utf-8")
 
 
-class NoteRecorder(Silent):
-    """Records the notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def test_an_error_of_the_report_does_not_lose_the_run(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,7 +65,7 @@ def test_an_error_of_the_report_does_not_lose_the_run(
         raise ZeroDivisionError("a fault")
 
     monkeypatch.setattr("vl2v.reports.run.write_run_report", fails)
-    notes, storage = NoteRecorder(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
+    notes, storage = MessageRecorder(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     settings = {"align": {"steps": 4}, "distill": {"steps": 2, "checkpoint_every": 2}, "batch_per_domain": 4}
     done = distill(
         bench.data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], storage=storage,
@@ -88,5 +75,5 @@ def test_an_error_of_the_report_does_not_lose_the_run(
     assert (tmp_path / "run" / "evaluation.json").exists()
     assert (tmp_path / "run" / "embeddings.npz").exists()
     assert not (tmp_path / "run" / "report.html").exists()
-    assert [note for note in notes.notes if "ZeroDivisionError: a fault" in note and "vl2v report" in note]
+    assert [note for note in notes.lines if "ZeroDivisionError: a fault" in note and "vl2v report" in note]
     assert not (tmp_path / "run" / "work").exists()

@@ -171,8 +171,8 @@ def test_a_link_to_nothing_is_not_a_missing_part(tmp_path: Path, part: str, name
 def test_a_linear_classifier_has_no_embeddings_in_the_page(tmp_path: Path) -> None:
     made = make_run(tmp_path, method="erm")
     with np.load(made.folder / "embeddings.npz") as content:
-        kept = {name: content[name] for name in content.files if name not in ("aligned", "distilled")}
-    np.savez(made.folder / "embeddings.npz", **kept)
+        remaining = {name: content[name] for name in content.files if name not in ("aligned", "distilled")}
+    np.savez(made.folder / "embeddings.npz", **remaining)
     _, text = read(make_report(made.folder, tmp_path / "none.sqlite"))
     assert "ERM is not in the teacher's embedding space" in text
     assert "Fine-tuning: training loss" in text

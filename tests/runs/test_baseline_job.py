@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_distill_job import metrics, wait_for_lines
-from tiny_dataset import Bench, FinishedRun, Runs, vl2v
+from test_distill_job import wait_for_lines
+from tiny_dataset import Bench, FinishedRun, Runs, metrics, vl2v
 
 import vl2v as package
 from fork_server import fork_vl2v

@@ -259,7 +259,7 @@ def test_a_budget_without_an_image_of_every_domain_is_refused(workspace: Workspa
         workspace.plan(None)
 
 
-def test_a_refusal_says_how_a_part_can_be_bought(workspace: Workspace) -> None:
+def test_a_refusal_advises_how_to_buy_a_part(workspace: Workspace) -> None:
     with pytest.raises(BudgetError) as caught:
         workspace.plan(when_short="refuse")
     assert "--when-short choose" in str(caught.value)

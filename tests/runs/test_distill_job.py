@@ -13,17 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_dataset import Bench, Runs, environment, vl2v
+from tiny_dataset import Bench, Runs, environment, metrics, vl2v
 
 import vl2v as package
 from fork_server import Child, fork_vl2v
 from vl2v.locations import StoragePaths
 
 pytestmark = pytest.mark.slow
-
-
-def metrics(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture
@@ -77,9 +73,9 @@ def test_training_images_among_other_images_are_reported(bench: Bench, finished:
     made = json.loads((finished / "student" / "student.json").read_text())["provenance"]["data"]
     count = made["training_images"]
     assert 0 < count == len(made["training_sample"]) < 60, "the training part of two domains of 30 images"
-    found = vl2v(*command)
-    assert found.returncode == 0, found.stderr
-    assert f"about {count} of the {count} training images of the student are among these 90 images" in found.stderr
+    completed = vl2v(*command)
+    assert completed.returncode == 0, completed.stderr
+    assert f"about {count} of the {count} training images of the student are among these 90 images" in completed.stderr
     unseen = vl2v(*command, "--domain", "rose")
     assert unseen.returncode == 0, unseen.stderr
     assert "training images" not in unseen.stderr

@@ -16,12 +16,12 @@ from tiny_dataset import Bench, bench  # noqa: F401 - a fixture
 from typer.testing import CliRunner
 
 import vl2v
+from recorders import NoteRecorder
 from vl2v.cli import app
 from vl2v.config import RunConfig
 from vl2v.errors import ConfigError, Interrupted
 from vl2v.locations import StoragePaths
 from vl2v.planning.models import open_student
-from vl2v.progress import Silent
 from vl2v.schema import DistillConfig, minutes_of
 from vl2v.stopping import stopped_by
 from vl2v.training.duration import FEWEST, Rates, Workload, longest, seconds_of, within
@@ -29,16 +29,6 @@ from vl2v.training_time import TrainingTime
 
 WORK = Workload(train=5000, batch=24, validation=1000, test=2000)
 SLOW = Rates(training=3e-2, passing=1e-2)
-
-
-class Notes(Silent):
-    """Records the notes."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @given(st.integers(1, 6000), st.integers(1, 400), st.floats(1, 1e5))
@@ -71,7 +61,7 @@ def test_a_run_is_shortened_with_a_note_and_resumed_with_its_steps(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Rates, "measure", classmethod(lambda *_: Rates(training=0.01, passing=0.0)))
-    notes, storage = Notes(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
+    notes, storage = NoteRecorder(), StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     settings: dict[str, Any] = {
         "student": {"size": 32},
         "align": {"steps": 4},

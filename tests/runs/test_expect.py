@@ -174,7 +174,7 @@ def test_few_images_and_unreadable_ones_are_reported(bench: Bench, made: Path, t
     assert "row 2: no image in the column path" in done.stderr
 
 
-def test_without_the_pretrained_weights_the_students_own_features_serve(
+def test_without_the_pretrained_weights_features_of_the_student_are_used(
     bench: Bench,
     copied: Path,
 ) -> None:

@@ -72,7 +72,9 @@ def test_evaluation_and_held_out_classes_have_the_final_size(
     assert {row.domain: row.student for row in again.rows} == known
 
 
-def test_the_size_stays_if_an_image_has_changed(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_does_not_change_if_an_image_has_changed(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     student_settings, trained = bench.copy(tmp_path / "own"), final_size.larger_sizes
 
     def changed(backbone: Any) -> list[int]:

@@ -65,13 +65,13 @@ def test_a_network_that_the_user_passes_is_frozen_during_the_run_only(bench: Ben
     assert {name: parameter.requires_grad for name, parameter in module.named_parameters()} == before
 
 
-def test_a_network_without_groups_is_trained_as_a_whole() -> None:
+def test_a_network_without_groups_is_trained_completely() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     assert freeze(module, 0.5) == 0
     assert all(parameter.requires_grad for parameter in module.parameters())
 
 
-def test_a_network_whose_groups_timm_does_not_define_is_trained_as_a_whole() -> None:
+def test_a_network_whose_groups_timm_does_not_define_is_trained_completely() -> None:
     with torch.device("meta"):
         module = timm.create_model("rdnet_tiny", num_classes=0)
     assert freeze(module, 0.5) == 0

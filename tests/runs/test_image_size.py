@@ -78,11 +78,13 @@ def test_sizes_between_the_smallest_and_that_of_the_weights(bench: Bench, monkey
     ]  # fmt: skip
 
 
-def test_a_stated_size_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stated_size_is_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(settings_of(bench, size=96), monkeypatch, 1e6) == 96
 
 
-def test_a_stated_number_of_steps_keeps_the_size_of_the_weights(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_stated_number_of_steps_the_size_is_that_of_the_weights(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = settings_of(bench)
     counted = make_config(None, {"recipe": "ood", "distill": {"steps": 300}, "data": {"root": str(bench.data)},
                                  "teacher": {"spec": bench.teacher}, "student": {"spec": bench.student}})  # fmt: skip
@@ -90,7 +92,7 @@ def test_a_stated_number_of_steps_keeps_the_size_of_the_weights(bench: Bench, mo
     assert chosen(counted, monkeypatch, 1e6) is None
 
 
-def test_a_backbone_of_one_size_keeps_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backbone_of_one_size_is_used_at_that_size(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     class Rigid(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.reshape(len(x), 3 * NATIVE * NATIVE)[:, :8]
@@ -105,15 +107,15 @@ def test_a_run_stores_its_size_and_a_quote_names_it(
 ) -> None:
     monkeypatch.setattr(image_size, "_measured", lambda *_: Rates(1.0, 0.0))
     monkeypatch.setattr(Rates, "measure", classmethod(lambda *_, **__: Rates(1.0, 0.0)))
-    places, notes = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite"), Recorder(Silent())
+    storage, notes = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite"), Recorder(Silent())
     settings = {"recipe": "ood", "align": {"steps": 4}, "distill": {"minutes": "20s"}, "device": "cpu", "threads": 1}
-    given: dict[str, Any] = {"held_out": ["rose"], "settings": settings, "storage": places, "progress": notes}
-    quote = vl2v.quote(bench.data, bench.teacher, bench.student, **given)
+    arguments: dict[str, Any] = {"held_out": ["rose"], "settings": settings, "storage": storage, "progress": notes}
+    quote = vl2v.quote(bench.data, bench.teacher, bench.student, **arguments)
     assert quote.training is not None
     assert "images of 128 pixels" in str(quote.training)
     out = tmp_path / "run"
     with stopped_by(lambda: (out / "state.safetensors").exists()), pytest.raises(Interrupted):
-        vl2v.distill(bench.data, bench.teacher, bench.student, **given, out=out, report=False)
+        vl2v.distill(bench.data, bench.teacher, bench.student, **arguments, out=out, report=False)
     stored = yaml.safe_load((out / "config.yaml").read_text())
     assert (stored["student"]["size"], stored["distill"]["minutes"], stored["distill"]["steps"]) == (128, 0, 20)
 

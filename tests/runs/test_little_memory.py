@@ -13,27 +13,17 @@ from tiny_dataset import TINY, Bench, bench  # noqa: F401 - a fixture
 from torch import Tensor
 
 import vl2v
+from recorders import NoteRecorder
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
 from vl2v.locations import StoragePaths
 from vl2v.method.distill import Projected
 from vl2v.planning.models import open_student
-from vl2v.progress import Silent
 from vl2v.stopping import stopped_by
 from vl2v.threads import computing
 from vl2v.training.duration import Rates
 
 SMALL = TINY | {"distill": {"steps": 6, "checkpoint_every": 2, "learning_rate": 1e-3}, "recipe": "paper"}
-
-
-class Notes(Silent):
-    """Records the notes."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture
@@ -55,8 +45,8 @@ def little(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
     return limit
 
 
-def distill(bench: Bench, out: Path, **settings: Any) -> Notes:
-    notes = Notes()
+def distill(bench: Bench, out: Path, **settings: Any) -> NoteRecorder:
+    notes = NoteRecorder()
     arguments: dict[str, Any] = {"settings": SMALL | settings, "held_out": ["rose"]} if not out.exists() else {}
     data = (bench.data, bench.teacher, bench.student) if arguments else ()
     storage = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")

@@ -98,7 +98,7 @@ def test_workers_that_outlive_a_killed_owner_are_waited_for(tmp_path: Path) -> N
         pass
 
 
-def test_a_command_that_takes_seconds_is_waited_for(tmp_path: Path) -> None:
+def test_a_command_waits_for_another_that_takes_seconds(tmp_path: Path) -> None:
     with other_process(working(tmp_path, "vl2v classes", seconds=0.3)), owned(tmp_path, "vl2v export", patience=10):
         pass
     with (

@@ -61,13 +61,13 @@ def test_paths_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest
     assert loaded.student.spec == f"timm:test_resnet@{project / 'student.pth'}"
 
 
-def test_other_images_at_the_same_relative_path_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_images_at_the_same_relative_path_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = made(tmp_path / "project", monkeypatch)
     (elsewhere(tmp_path, monkeypatch) / "data").mkdir()
     assert run.config().data.root == tmp_path / "project" / "data"
 
 
-def test_a_moved_or_copied_project_has_its_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_moved_or_copied_project_uses_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(tmp_path / "project", monkeypatch)
     copy = Path(shutil.copytree(tmp_path / "project", tmp_path / "copy"))
     monkeypatch.chdir(copy)
@@ -78,7 +78,7 @@ def test_a_moved_or_copied_project_has_its_own_images(tmp_path: Path, monkeypatc
     assert RunFolder(copy / "run").config() == config()
 
 
-def test_a_resumed_run_stays_where_it_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_keeps_the_folder_of_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = made(tmp_path / "project", monkeypatch)
     elsewhere(tmp_path, monkeypatch)
     before = run.config_file.read_text()
@@ -87,14 +87,14 @@ def test_a_resumed_run_stays_where_it_was_started(tmp_path: Path, monkeypatch: p
     assert run.config().data.root == tmp_path / "project" / "data"
     moved = RunFolder(Path(shutil.move(run.path, tmp_path / "run")))
     resume_run(moved, moved.config(), PATHS)
-    found = started_in(moved.path)
-    assert found is not None
-    assert (found.folder, found.run) == (tmp_path / "project", tmp_path / "run")
+    start = started_in(moved.path)
+    assert start is not None
+    assert (start.folder, start.run) == (tmp_path / "project", tmp_path / "run")
     assert moved.config().data.root == tmp_path / "project" / "data"
 
 
 @pytest.mark.parametrize("change", ["signature", "missing"])
-def test_no_path_of_a_stranger_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+def test_paths_of_an_untrusted_run_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     run = made(tmp_path / "project", monkeypatch)
     file = run.path / "places.json"
     if change == "missing":

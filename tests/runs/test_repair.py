@@ -131,7 +131,7 @@ def test_an_interrupted_repair_continues_with_the_images_that_were_selected(
 
 
 @pytest.mark.slow
-def test_what_cannot_be_repaired_is_refused_before_anything_is_bought(
+def test_runs_that_cannot_be_repaired_are_refused_before_anything_is_bought(
     bench: Bench, project: Path, deployed: Path, tmp_path: Path
 ) -> None:
     first, site, paths = project / "first", bench.data / "rose", storage(project, deployed)

@@ -167,7 +167,7 @@ def test_a_new_class_needs_a_distinct_embedding() -> None:
             _check_distinct(student, {name: torch.from_numpy(row) for name, row in new.items()}, "t")
 
 
-def test_a_resumed_run_remembers_that_its_teacher_was_accepted(data: Path, tmp_path: Path) -> None:
+def test_the_acceptance_of_a_teacher_is_stored_for_resumes(data: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     config = make_config(None, {"data": {"root": str(data)}, "teacher": {"spec": "file:none"}, "student": {}})
     run.create(config, StoragePaths(tmp_path / "cache", tmp_path / "s.sqlite"))

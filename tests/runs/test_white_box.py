@@ -70,7 +70,7 @@ def test_distilling_trains_the_encoder_and_skips_align(bench: Bench, teacher: st
     assert len(moved) > 10
 
 
-def test_miro_keeps_the_encoder_near_the_original(bench: Bench, teacher: str, tmp_path: Path) -> None:
+def test_miro_limits_the_distance_from_the_original_encoder(bench: Bench, teacher: str, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"distill": {"steps": 8, "learning_rate": 1e-3, "checkpoint_every": 4}, "method": "miro"}
     original, moved = load_file(teacher.partition("/")[2]), []
     for weight in (0.0, 100.0):

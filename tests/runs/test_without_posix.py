@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tiny_dataset import Bench, bench, environment  # noqa: F401 - a fixture
+
+from ports import free_port
 
 # Other libraries have code for Windows, so they are loaded first.
 PRELUDE = """
@@ -54,12 +55,6 @@ for command in commands:
         sys.exit(1)
     print("ended:", command[0], flush=True)
 """
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @pytest.mark.system

@@ -8,19 +8,12 @@ from typing import Any
 
 import pytest
 
+from recorders import NoteRecorder
 from vl2v.errors import Interrupted, RunError, TrainingError
 from vl2v.progress import Progress, Silent
 from vl2v.stopping import stop_asked
 from vl2v.training import workers
 from vl2v.training.workers import Workers
-
-
-class NoteRecorder(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def run_until_stopped() -> None:

@@ -120,6 +120,11 @@ def make(root: Path) -> None:
     save_file(timm.create_model("test_resnet").state_dict(), root / "student.safetensors")
 
 
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """Return the lines of `metrics.jsonl` in the folder of a run."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 @dataclass(frozen=True)
 class FinishedRun:
     """A finished run, which tests must not change."""

@@ -40,13 +40,13 @@ def test_probabilities_and_scores_agree_with_a_computation_by_hand() -> None:
 
 @settings(deadline=None)
 @given(LOGITS, TEMPERATURES)
-def test_temperature_keeps_the_order_of_the_classes(logits: np.ndarray, temperature: float) -> None:
-    found = probabilities(logits, temperature)
-    assert found.shape == logits.shape
-    assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
-    top = np.take_along_axis(found, logits.argmax(axis=1)[:, None], axis=1)
-    assert (top == found.max(axis=1, keepdims=True)).all()
-    assert np.allclose(scores(logits, "confidence", temperature), found.max(axis=1), rtol=1e-5)
+def test_temperature_does_not_change_the_order_of_the_classes(logits: np.ndarray, temperature: float) -> None:
+    probability = probabilities(logits, temperature)
+    assert probability.shape == logits.shape
+    assert np.allclose(probability.sum(axis=1), 1, atol=1e-5)
+    top = np.take_along_axis(probability, logits.argmax(axis=1)[:, None], axis=1)
+    assert (top == probability.max(axis=1, keepdims=True)).all()
+    assert np.allclose(scores(logits, "confidence", temperature), probability.max(axis=1), rtol=1e-5)
 
 
 def test_softmax_accepts_minus_infinity() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-import socket
 import struct
 import threading
 import time
@@ -22,6 +21,7 @@ from PIL import Image
 from tiny_dataset import Bench, shared_bench, vl2v
 
 from once import Once
+from ports import free_port
 from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 from vl2v.serve.app import create_app
@@ -101,12 +101,6 @@ def noise(side: int) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 class Server:

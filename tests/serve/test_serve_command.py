@@ -11,10 +11,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import bench, drawing, free_port, opened, run, run_copy  # noqa: F401 - fixtures
+from serving import bench, drawing, opened, run, run_copy  # noqa: F401 - fixtures
 from tiny_dataset import Bench, vl2v
 
 from fork_server import fork_vl2v
+from ports import free_port
 from vl2v.errors import ConfigError
 from vl2v.web.running import check_port
 

@@ -69,11 +69,11 @@ class GeminiVendor:
             return self._create(json.loads(body)["batch"])
         if path.startswith("/v1beta/batches?"):
             return self._listed(path), 200
-        found = [job for job in self.jobs if path == f"/v1beta/{job.name}"]
-        if method != "GET" or not found:
+        jobs = [job for job in self.jobs if path == f"/v1beta/{job.name}"]
+        if method != "GET" or not jobs:
             return {"error": {"code": 404, "message": "not found", "status": "NOT_FOUND"}}, 404
-        self._work(found[0])
-        return self._operation(found[0]), 200
+        self._work(jobs[0])
+        return self._operation(jobs[0]), 200
 
     def _create(self, batch: dict[str, Any]) -> tuple[Any, int]:
         if sum(job.result is None for job in self.jobs) >= self.most:

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 DIMENSION = 4
@@ -28,6 +29,11 @@ FAULTS = {"429": 0.10, "500": 0.05, "timeout": 0.03, "cut": 0.01, "order": 0.01,
 def answer_to(content: bytes) -> np.ndarray:
     """The vector of an image's bytes or of a text, [D] float32."""
     return np.frombuffer(hashlib.sha256(b"v" + content).digest(), np.uint8)[:DIMENSION].astype(np.float32) + 1
+
+
+def digests_of(contents: list[bytes]) -> NDArray[np.uint8]:
+    """Return the SHA-256 digests [N, 32] of contents."""
+    return np.array([list(hashlib.sha256(content).digest()) for content in contents], np.uint8).reshape(-1, 32)
 
 
 def picture(number: int) -> bytes:

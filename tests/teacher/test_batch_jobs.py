@@ -24,6 +24,7 @@ from gemini_vendor import GeminiVendor, Job, gemini
 from PIL import Image
 
 from command_line import run_cli
+from recorders import NoteRecorder
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.planning.requirements import Requirements, make_quote
 from vl2v.progress import Silent, Vl2vWarning
@@ -52,16 +53,6 @@ def picture(i: int) -> bytes:
 
 PICTURES = [picture(i) for i in range(5)]
 DIGESTS: Digests = np.stack([np.frombuffer(hashlib.sha256(p).digest(), np.uint8) for p in PICTURES])
-
-
-class Recording(Silent):
-    """Records the notes."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture(autouse=True)
@@ -145,8 +136,8 @@ def test_results_are_read_where_guide_reference_and_clients_have_them(output: di
 def test_results_are_matched_by_key_and_may_be_incomplete() -> None:
     api = GeminiBatch(open_wire(SPEC))
     keyed = [ROWS[0] | {"metadata": {"key": "1"}}, ROWS[1] | {"metadata": {"key": "0"}}]
-    found = api.state(operation(response={"inlinedResponses": {"inlinedResponses": keyed}}), 2)
-    assert found.answers == [Refusal("overloaded", False), [1.0]]
+    job_state = api.state(operation(response={"inlinedResponses": {"inlinedResponses": keyed}}), 2)
+    assert job_state.answers == [Refusal("overloaded", False), [1.0]]
     for state in ("SUCCEEDED", "CANCELLED"):
         partial = operation(f"BATCH_STATE_{state}", response={"inlinedResponses": {"inlinedResponses": keyed[:1]}})
         assert api.state(partial, 2).answers == [Refusal("no result", False), [1.0]]
@@ -158,7 +149,7 @@ def test_results_are_matched_by_key_and_may_be_incomplete() -> None:
 
 
 @pytest.mark.parametrize(("code", "final"), [(3, True), (400, True), (13, False), (429, False), (503, False)])
-def test_the_code_of_a_refusal_says_whether_to_repeat_it(code: int, final: bool) -> None:
+def test_the_code_of_a_refusal_determines_whether_to_retry(code: int, final: bool) -> None:
     rows = [{"error": {"code": code, "message": "m"}}]
     state = GeminiBatch(open_wire(SPEC)).state(operation(response={"inlinedResponses": {"inlinedResponses": rows}}), 1)
     assert state.answers == [Refusal("m", final)]
@@ -178,7 +169,7 @@ def test_jobs_are_collected_and_share_the_store_with_single_requests(
     store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(GeminiBatch, "images", 2)
-    progress = Recording()
+    progress = NoteRecorder()
     with running_vendor(monkeypatch) as vendor:
         assert buy(store, progress=progress) == 5
         assert [len(job.requests) for job in vendor.jobs] == [2, 2, 1]

@@ -92,7 +92,7 @@ def test_a_good_teacher_passes_and_the_job_is_quoted(data: Path, storage: Storag
     assert again.queries == (1, 0)
 
 
-def test_colours_are_drawn_where_there_is_no_data(storage: StoragePaths) -> None:
+def test_coloured_images_are_generated_if_there_is_no_data(storage: StoragePaths) -> None:
     result = check_teacher(Eye(), budget=Decimal(1), storage=storage)
     assert (result.accuracy, result.images, result.job) == (1.0, 4, None)
     assert result.one_space

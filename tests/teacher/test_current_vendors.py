@@ -330,7 +330,7 @@ def test_every_table_has_a_date_and_a_source() -> None:
 
 
 @pytest.mark.parametrize("days", [179, 180, 181, 400])
-def test_a_quote_says_when_a_price_is_older_than_180_days(
+def test_a_quote_reports_a_price_older_than_180_days(
     days: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for domain in ("day", "night"):

@@ -214,9 +214,9 @@ def bombs(path: Path, pa: Any) -> None:
 def test_a_small_parquet_file_cannot_exhaust_the_memory(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     bombs(tmp_path, pa)
-    for name, found in (("numbers", "values in 5 rows"), ("texts", "bytes of embeddings and texts")):
+    for name, message in (("numbers", "values in 5 rows"), ("texts", "bytes of embeddings and texts")):
         tracemalloc.start()
-        with pytest.raises(TeacherError, match=found) as caught:
+        with pytest.raises(TeacherError, match=message) as caught:
             FileTeacher(tmp_path / f"{name}.parquet")
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from misbehaving_vendor import PER_IMAGE, PER_TEXT, UnreliableVendor, answer_to, picture
-from test_unreliable_vendor import buy, digests_of, teacher_of
+from misbehaving_vendor import PER_IMAGE, PER_TEXT, UnreliableVendor, answer_to, digests_of, picture
+from test_unreliable_vendor import buy, teacher_of
 
 from vl2v.errors import TeacherError
 from vl2v.runs.folder import RunFolder

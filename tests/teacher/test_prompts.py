@@ -95,7 +95,7 @@ def test_the_text_head_agrees_with_a_loop(classes: int, templates: int, dimensio
         assert abs(float(head[k].norm()) - 1) < 1e-9
 
 
-def test_the_text_head_keeps_the_dtype_and_refuses_another_shape() -> None:
+def test_the_text_head_has_the_same_dtype_and_refuses_another_shape() -> None:
     assert text_head(torch.ones(2, 3, 4)).dtype == torch.float32
     with pytest.raises(ValueError, match="expected"):
         text_head(torch.ones(2, 4))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from misbehaving_vendor import digests_of
 
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.teacher.base import Price, TeacherCard, checked, unit_rows
@@ -42,10 +43,6 @@ class Vendor:
 
 def hashed(data: bytes) -> np.ndarray:
     return np.frombuffer(hashlib.sha256(data).digest(), np.uint8)[:3].astype(np.float32) + 1
-
-
-def digests_of(contents: list[bytes]) -> np.ndarray:
-    return np.array([list(hashlib.sha256(content).digest()) for content in contents], np.uint8).reshape(-1, 32)
 
 
 def contents_of(count: int) -> list[bytes]:

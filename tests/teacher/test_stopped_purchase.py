@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from misbehaving_vendor import PER_IMAGE, PER_TEXT, UnreliableVendor, picture
-from test_purchase import Vendor, contents_of, digests_of, hashed
+from misbehaving_vendor import PER_IMAGE, PER_TEXT, UnreliableVendor, digests_of, picture
+from test_purchase import Vendor, contents_of, hashed
 from test_purchase import buy as buy_locally
 from test_unreliable_vendor import buy, teacher_of
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from misbehaving_vendor import digests_of
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import TeacherCard
@@ -59,10 +60,6 @@ digests = np.stack([np.frombuffer(hashlib.sha256(c).digest(), np.uint8) for c in
 buyer = Buyer(Logging(), EmbeddingStore(Path(store_path)), Budget(Decimal(10**6)), run)
 print(buyer.images(digests, contents.__getitem__, "training"))
 """
-
-
-def digests_of(contents: list[bytes]) -> np.ndarray:
-    return np.array([list(hashlib.sha256(content).digest()) for content in contents], np.uint8).reshape(-1, 32)
 
 
 def vectors_of(count: int, seed: int = 0, dimension: int = 4) -> np.ndarray:

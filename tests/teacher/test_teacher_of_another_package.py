@@ -144,9 +144,7 @@ def test_a_uri_without_a_model_is_refused_with_an_example(install: Install) -> N
     ("code", "entry", "message"),
     [("1 / 0", "acme = acme:Acme", "division by zero"), ("Acme = 3", "acme = acme:Acme", "found: int")],
 )
-def test_a_package_that_is_broken_affects_its_own_teacher_only(
-    install: Install, code: str, entry: str, message: str
-) -> None:
+def test_a_broken_package_affects_only_its_teacher(install: Install, code: str, entry: str, message: str) -> None:
     install(code, entry)
     with pytest.raises(ConfigError, match=message):
         vl2v.open_teacher("acme:clip")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import signal
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from misbehaving_vendor import FAULTS, PER_IMAGE, PER_TEXT, UnreliableVendor, answer_to, picture
+from misbehaving_vendor import FAULTS, PER_IMAGE, PER_TEXT, UnreliableVendor, answer_to, digests_of, picture
 
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.progress import Silent
@@ -33,10 +32,6 @@ QUICK = Patience(first=0.005, longest=0.05)
 def teacher_of(vendor: UnreliableVendor, options: str = "timeout=0.3", price: Price | None = None) -> HttpTeacher:
     wire = open_wire(f"{vendor.url}#{options}", price)
     return HttpTeacher(wire, patience=QUICK, rng=random.Random(0), circuit=Circuit(rest=0.05))
-
-
-def digests_of(contents: list[bytes]) -> np.ndarray:
-    return np.array([list(hashlib.sha256(content).digest()) for content in contents], np.uint8).reshape(-1, 32)
 
 
 def buy(

@@ -341,7 +341,7 @@ def test_errors_are_final_or_temporary_as_documented(name: str, case: int) -> No
         ("bedrock", 1, "no money left"),
     ],
 )
-def test_the_vendors_own_code_says_what_to_do_next(name: str, case: int, step: str) -> None:
+def test_the_error_code_of_the_vendor_determines_the_next_step(name: str, case: int, step: str) -> None:
     f = FIXTURES[name]
     status, headers, body, _ = f.errors[case]
     reply = httpx.Response(status, headers=headers, json=body)
@@ -389,7 +389,7 @@ OURS = {
 }
 
 
-def test_our_own_server_describes_itself() -> None:
+def test_a_vl2v_server_describes_itself() -> None:
     seen = []
 
     def reply(request: httpx.Request) -> httpx.Response:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import vl2v as package
 from once import Once
+from recorders import MessageRecorder
 from vl2v.benchmark.protocol import Grid, Origin, key_of
 from vl2v.benchmark.sweep import Sweep
 from vl2v.cli import app
@@ -41,19 +42,6 @@ SMALL: dict[str, Any] = {
 STEPS = [0, 4, 8, 9, 13, 17, 20]  # 9 of Align, then 12 of Distill
 
 
-class NoteRecorder(Silent):
-    """Records the notes."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
-
-    def warn(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     home = tmp_path_factory.mktemp("home")
@@ -63,7 +51,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
 
 
 def distill(
-    bench: Bench, out: Path, tracking: list[str], notes: NoteRecorder | None = None, resume: bool = False
+    bench: Bench, out: Path, tracking: list[str], notes: MessageRecorder | None = None, resume: bool = False
 ) -> Any:
     return package.distill(
         None if resume else bench.data,
@@ -98,10 +86,10 @@ def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
 def texts(run: Path) -> dict[str, str]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = EventAccumulator(str(run / "tensorboard"))
-    found.Reload()
-    tags = found.Tags()["tensors"]
-    return {tag: found.Tensors(tag)[-1].tensor_proto.string_val[0].decode() for tag in tags}
+    logged_run = EventAccumulator(str(run / "tensorboard"))
+    logged_run.Reload()
+    tags = logged_run.Tags()["tensors"]
+    return {tag: logged_run.Tensors(tag)[-1].tensor_proto.string_val[0].decode() for tag in tags}
 
 
 def wandb_records(run: Path) -> list[Any]:
@@ -136,8 +124,8 @@ def mlflow_run(run: Path) -> tuple[Any, Any]:
     from mlflow.tracking import MlflowClient
 
     client: Any = MlflowClient(f"sqlite:///{run / 'mlflow.db'}")
-    (found,) = client.search_runs([client.get_experiment_by_name("vl2v").experiment_id])
-    return client, found
+    (logged_run,) = client.search_runs([client.get_experiment_by_name("vl2v").experiment_id])
+    return client, logged_run
 
 
 @pytest.fixture(scope="session")
@@ -156,14 +144,14 @@ def test_three_trackers_log_a_resumed_run_and_do_not_change_it(bench: Bench, pla
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     accuracy = [(step, line["val_accuracy"]) for step, line in zip(STEPS, lines, strict=True)]
 
-    found = scalars(run)
-    joined = found["align/val_accuracy"] + found["distill/val_accuracy"]
+    logged_run = scalars(run)
+    joined = logged_run["align/val_accuracy"] + logged_run["distill/val_accuracy"]
     assert [step for step, _ in joined] == STEPS
     assert [value for _, value in joined] == pytest.approx([value for _, value in accuracy])
-    rates = [value for _, value in found["distill/learning_rate"]]
+    rates = [value for _, value in logged_run["distill/learning_rate"]]
     assert rates == pytest.approx([1e-3 * min(1, (step + 1) / 7) for step in (0, 4, 8, 11)])
-    assert {"distill/val_accuracy/ink", "distill/val_loss/neon", "distill/loss"} <= found.keys()
-    assert not any("rose" in tag for tag in found), "the held-out domain stands in the summary only"
+    assert {"distill/val_accuracy/ink", "distill/val_loss/neon", "distill/loss"} <= logged_run.keys()
+    assert not any("rose" in tag for tag in logged_run), "the held-out domain stands in the summary only"
     outcome = next(row.student for row in done.evaluation.rows if row.domain == "rose")
     written = texts(run)
     assert f"| final/out-of-domain/rose/accuracy | {outcome} |" in written["summary/text_summary"]
@@ -223,7 +211,7 @@ def test_a_failing_tracker_is_disabled_with_one_warning(
         raise OSError("no room left for events")
 
     monkeypatch.setattr(TensorBoardTracker, method, fail)
-    notes = NoteRecorder()
+    notes = MessageRecorder()
     distill(bench, tmp_path / "run", ["tensorboard", "mlflow"], notes)
     warnings = [line for line in notes.lines if "tracker" in line]
     assert len(warnings) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,9 @@ def make_run(bench: Bench, run: Path, linear: bool = False, price: str = "0.1") 
     student.save(folder.student)
     save_predictions(parts, folder.predictions_file)
     return run
+
+
+def trust_content(run: Path) -> dict[str, Any]:
+    """Return the content of `trust.json` in the folder of a run."""
+    content: dict[str, Any] = json.loads((run / "student" / "trust.json").read_text())
+    return content

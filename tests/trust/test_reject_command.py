@@ -6,12 +6,11 @@ import json
 import shutil
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from solved_run import make_run
+from solved_run import make_run, trust_content
 from tiny_dataset import Bench
 
 import vl2v
@@ -52,26 +51,21 @@ def add(run: Path, nouns: Path, store: Path, *more: str) -> Done:
     return run_cli("trust", run, "--reject", "--reject-texts", nouns, "--store", store, "--budget", "1", *more)
 
 
-def content(run: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run / "student" / "trust.json").read_text())
-    return content
-
-
 def test_the_quote_counts_the_texts_and_changes_nothing(run: Path, nouns: Path, store: Path) -> None:
-    before = content(run)
+    before = trust_content(run)
     done = run_cli("trust", run, "--reject", "--reject-texts", nouns, "--store", store, "--quote", "--json")
     assert done.returncode == 0, done.stderr
     cost = json.loads(done.stdout)
     assert (cost["text_queries"], cost["cost"]) == (2, "0.0002")  # not Grid, and not the name of a class
-    assert content(run) == before
+    assert trust_content(run) == before
 
 
 def test_without_a_budget_nothing_is_bought_and_nothing_changes(run: Path, nouns: Path, store: Path) -> None:
-    before = content(run)
+    before = trust_content(run)
     done = run_cli("trust", run, "--reject", "--reject-texts", nouns, "--store", store)
     assert done.returncode != 0
     assert "budget" in done.stderr.lower()
-    assert content(run) == before
+    assert trust_content(run) == before
 
 
 @pytest.mark.slow
@@ -84,20 +78,20 @@ def test_texts_are_bought_once_and_preserved_when_trust_is_fitted_again(run: Pat
     by_domain = {row["domain"]: row["negatives"]["0.95"] for row in quoted["domains"]}
     assert all(0 <= share <= 1 for share in by_domain.values())
     assert (by_domain["ink"] + by_domain["neon"]) / 2 >= 0.95  # what the threshold was fitted for
-    after = content(run)
+    after = trust_content(run)
     assert after["negatives"]["texts"] == ["dot", "grid"]
     assert set(after["reject"]) == {"confidence", "energy", "negatives"}
     with closing(EmbeddingStore(store)) as opened:
         entries = Ledger(opened).entries(str(run.resolve()))
     assert [(entry.purpose, entry.queries) for entry in entries] == [("negative texts", 2)]
     assert run_cli("trust", run).returncode == 0
-    assert content(run) == after
+    assert trust_content(run) == after
     assert add(run, nouns, store).returncode == 0
     with closing(EmbeddingStore(store)) as opened:
         assert len(Ledger(opened).entries(str(run.resolve()))) == 1
     assert run_cli("trust", run, "--no-reject").returncode == 0
-    assert "negatives" not in content(run)
-    assert set(content(run)["reject"]) == {"confidence", "energy"}
+    assert "negatives" not in trust_content(run)
+    assert set(trust_content(run)["reject"]) == {"confidence", "energy"}
 
 
 def test_predict_marks_images_of_no_class(bench: Bench, run: Path, nouns: Path, store: Path, tmp_path: Path) -> None:
@@ -109,7 +103,7 @@ def test_predict_marks_images_of_no_class(bench: Bench, run: Path, nouns: Path, 
     rows = student.embed([known, other])
     logits = student.logits(student.project([known, other])).numpy()
     scores = student.trust.scores(logits, "negatives", rows)
-    trust = content(run)
+    trust = trust_content(run)
     trust["reject"]["negatives"]["0.95"] = float(scores.mean())  # between the two
     (run / "student" / "trust.json").write_text(json.dumps(trust))
     wanted = (scores >= scores.mean()).tolist()
@@ -141,7 +135,7 @@ def test_predict_marks_images_of_no_class(bench: Bench, run: Path, nouns: Path, 
 def test_wrong_options_are_refused(
     bench: Bench, made: Path, run: Path, tmp_path: Path, words: tuple[str, ...], code: int, message: str
 ) -> None:
-    before = content(run)
+    before = trust_content(run)
     (tmp_path / "empty.txt").write_text("# nothing\n\n")
     (tmp_path / "classes.txt").write_text("bar\nBlank\nzebra stripe\n")
     names = {
@@ -151,7 +145,7 @@ def test_wrong_options_are_refused(
     done = run_cli(*(names.get(word, word) for word in words))
     assert message in " ".join(done.stderr.split())
     assert done.returncode == code
-    assert content(run) == before
+    assert trust_content(run) == before
 
 
 def test_without_the_images_nothing_is_bought(run: Path, nouns: Path, store: Path) -> None:
@@ -167,15 +161,15 @@ def test_without_the_images_nothing_is_bought(run: Path, nouns: Path, store: Pat
 @pytest.mark.slow
 def test_texts_like_a_new_class_are_removed(run: Path, nouns: Path, store: Path) -> None:
     assert add(run, nouns, store).returncode == 0
-    before = content(run)["reject"]["negatives"]
+    before = trust_content(run)["reject"]["negatives"]
     done = run_cli("classes", "add", run, "dot", "--budget", "1", "--store", store)
     assert done.returncode == 0, done.stderr
-    assert content(run)["negatives"]["texts"] == ["grid"]
-    assert content(run)["reject"]["negatives"] == before
+    assert trust_content(run)["negatives"]["texts"] == ["grid"]
+    assert trust_content(run)["reject"]["negatives"] == before
     done = run_cli("trust", run)  # with a class that has no images
     assert done.returncode == 0, done.stderr
-    assert content(run)["negatives"]["texts"] == ["grid"]
+    assert trust_content(run)["negatives"]["texts"] == ["grid"]
     done = run_cli("classes", "remove", run, "bar")
     assert done.returncode == 0, done.stderr
     assert add(run, nouns, store).returncode == 0  # with images of a removed class
-    assert content(run)["negatives"]["texts"] == ["grid"]
+    assert trust_content(run)["negatives"]["texts"] == ["grid"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from solved_run import make_run
+from solved_run import make_run, trust_content
 from tiny_dataset import Bench
 
 from command_line import run_cli
@@ -34,32 +33,27 @@ def run(rejecting: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(rejecting, tmp_path / "run"))
 
 
-def content(run: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run / "student" / "trust.json").read_text())
-    return content
-
-
 def without_images(run: Path) -> None:
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("root: ", "root: /nowhere"))
 
 
 def test_data_that_need_the_images_are_preserved(run: Path) -> None:
-    before = content(run)
+    before = trust_content(run)
     assert before["domains"].keys() == {"ink", "neon"}
     without_images(run)
     done = run_cli("trust", run)
     assert done.returncode == 0, done.stderr
-    assert content(run) == before
+    assert trust_content(run) == before
     assert run_cli("trust", run, "--no-reject").returncode == 0
-    after = content(run)
+    after = trust_content(run)
     assert "negatives" not in after
     assert after["domains"] == before["domains"]
 
 
 def test_thresholds_of_another_temperature_are_not_reused(run: Path) -> None:
     file = run / "student" / "trust.json"
-    file.write_text(json.dumps(content(run) | {"temperature": 3.5}))
+    file.write_text(json.dumps(trust_content(run) | {"temperature": 3.5}))
     before = file.read_bytes()
     without_images(run)
     done = run_cli("trust", run)
@@ -69,11 +63,11 @@ def test_thresholds_of_another_temperature_are_not_reused(run: Path) -> None:
 
 
 def test_the_trust_data_of_a_damaged_student_are_preserved(run: Path) -> None:
-    before = content(run)
+    before = trust_content(run)
     weights = run / "student" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     assert run_cli("trust", run).returncode == 6
-    assert content(run) == before
+    assert trust_content(run) == before
 
 
 def test_damaged_trust_is_replaced_with_a_warning(run: Path) -> None:
@@ -81,4 +75,4 @@ def test_damaged_trust_is_replaced_with_a_warning(run: Path) -> None:
     done = run_cli("trust", run)
     assert done.returncode == 0, done.stderr
     assert "add them again: --reject" in " ".join(done.stderr.split())
-    assert "negatives" not in content(run)
+    assert "negatives" not in trust_content(run)

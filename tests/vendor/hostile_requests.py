@@ -255,7 +255,7 @@ def links() -> Iterator[Case]:
 
 def bad_images() -> Iterator[Case]:
     flat = zlib.compress(bytes(3 * 4000 * 4000 + 4000), 9)
-    jpeg, whole, web = picture(1, "JPEG"), picture(1), picture(1, "WEBP")
+    jpeg, complete_png, web = picture(1, "JPEG"), picture(1), picture(1, "WEBP")
     scans = jpeg[:-2] + b"\xff\xda\x00\x0c\x03\x01\x00\x02\x11\x03\x11\x00\x3f\x00" * 5000 + b"\xff\xd9"
     canvas = b"\x10\0\0\0" + (16383).to_bytes(3, "little") * 2
     profile = chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(100_000_000), 9))
@@ -275,10 +275,10 @@ def bad_images() -> Iterator[Case]:
         "bomb: JPEG of 65,500 x 65,500": (jpeg.replace(b"\x00\x24\x00\x28", b"\xff\xdc\xff\xdc", 1), 413),
         "PNG of no width": (png(0, 4, idat), 400),
         "PNG of no height": (png(4, 0, idat), 400),
-        "PNG with a wrong checksum": (whole[:40] + bytes([whole[40] ^ 1]) + whole[41:], 400),
+        "PNG with a wrong checksum": (complete_png[:40] + bytes([complete_png[40] ^ 1]) + complete_png[41:], 400),
         "PNG of unknown colour": (png(4, 4, idat, colour=7), 400),
         "PNG of depth 3": (png(4, 4, idat, depth=3), 400),
-        "too many bytes": (whole + bytes(10_000_000), 413),
+        "too many bytes": (complete_png + bytes(10_000_000), 413),
         "a file of zeros": (bytes(1000), 400),
         "a Python file": (b"import os; os.system('id')", 400),
         "an SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>', 400),
@@ -290,7 +290,7 @@ def bad_images() -> Iterator[Case]:
     }
     for kind in ("GIF", "BMP", "TIFF", "ICO", "PPM", "TGA", "PCX", "JPEG2000", "SGI", "DDS"):
         cases[f"format {kind}"] = (other_format(kind), 400)
-    for name, data in (("JPEG", jpeg), ("PNG", whole), ("WebP", web)):
+    for name, data in (("JPEG", jpeg), ("PNG", complete_png), ("WebP", web)):
         for size in (1, 2, 4, 8, 12, 16, 20, 24, 30, 33, 40, len(data) // 2, len(data) * 3 // 4):
             cases[f"{name} cut at {size}"] = (data[:size], 400)
     for name, (data, status) in cases.items():

@@ -12,8 +12,9 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 from vendor_fixtures import server, spawner  # noqa: F401
-from vendor_serving import Server, Spawner, bearer, free_port, new_key, picture
+from vendor_serving import Server, Spawner, bearer, new_key, picture
 
+from ports import free_port
 from vl2v.cli import app
 
 RUN = CliRunner()
@@ -69,7 +70,7 @@ def test_a_revoked_key_opens_nothing_at_once(server: Server) -> None:
     assert server.ask(key, {"model": server.model, "input": "a"}).status_code == 401
 
 
-def test_tls(spawner: Spawner, tmp_path: Path) -> None:
+def test_the_server_supports_tls(spawner: Spawner, tmp_path: Path) -> None:
     cert, private = tmp_path / "cert.pem", tmp_path / "key.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     new = [

@@ -21,9 +21,9 @@ REFUSED_GROWTH = 150 * MB  # refused input is not decoded, so it only takes a fe
 
 def peak(pid: int) -> int:
     """Return the peak memory of a process, in bytes."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert match is not None
+    return int(match[1]) * 1024
 
 
 BEFORE: dict[int, int] = {}

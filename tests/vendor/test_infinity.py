@@ -13,9 +13,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from vendor_serving import free_port, picture
+from vendor_serving import picture
 
 from other_environments import python_of
+from ports import free_port
 from vl2v.commands.check import check_teacher
 from vl2v.errors import TeacherError
 from vl2v.locations import StoragePaths

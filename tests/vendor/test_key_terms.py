@@ -49,7 +49,7 @@ def keys(db: str, *words: str) -> Any:
     return CliRunner().invoke(app, ["vendor", "keys", *words, "--db", db], env={"COLUMNS": "200"})
 
 
-def test_a_key_expires_and_its_owner_alone_is_told(accounts: Accounts, clock: Clock) -> None:
+def test_a_key_expires_and_only_its_owner_learns_it(accounts: Accounts, clock: Clock) -> None:
     account, key = accounts.create("a", PRICE, expires=datetime(2027, 1, 3, tzinfo=UTC))
     assert isinstance(accounts.find(key), Account)
     clock.now += 2 * 86400

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, func, select
-from vendor_serving import PRICE, free_port
+from vendor_serving import PRICE
 
+from ports import free_port
 from vl2v.errors import ConfigError
 from vl2v.teacher.base import Price
 from vl2v.vendor_server.accounts import Account, Accounts

@@ -71,7 +71,7 @@ def test_a_change_between_quote_and_purchase_is_refused_unbilled(
             assert Decimal(other.usage(key)["cost"]) == Ledger(store).spent() == 0
 
 
-def test_every_answer_says_which_model_it_comes_from(tmp_path: Path) -> None:
+def test_every_answer_names_its_model(tmp_path: Path) -> None:
     with local_server(Revised("a"), tmp_path) as server:
         key = new_key(server.db)
         answer = server.ask(key, {"model": "seller", "input": ["x"]}).json()

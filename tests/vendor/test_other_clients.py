@@ -59,7 +59,7 @@ def test_three_lines_embed_a_text(client: str, tmp_path: Path) -> None:
         assert shown[1] in ("1500", "300", "2048")
 
 
-def test_langchain_without_the_setting_is_told_what_to_configure(tmp_path: Path) -> None:
+def test_langchain_without_the_setting_gets_the_setting_in_the_error(tmp_path: Path) -> None:
     """LangChain would send token ids. Its tokenizer needs a download, so this test sends the ids itself."""
     program = """
 import openai

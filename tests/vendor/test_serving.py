@@ -16,8 +16,9 @@ import httpx
 import numpy as np
 import pytest
 from vendor_fixtures import spawner, teacher  # noqa: F401
-from vendor_serving import HTTP, PlainTeacher, Server, Spawner, bearer, free_port, local_server, new_key, picture
+from vendor_serving import HTTP, PlainTeacher, Server, Spawner, bearer, local_server, new_key, picture
 
+from ports import free_port
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Embeddings
 from vl2v.web.limits import Limits

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
+from ports import free_port
 from vl2v.teacher.base import Embeddings, Price, Teacher, TeacherCard
 from vl2v.vendor_server.accounts import Accounts
 from vl2v.vendor_server.app import create_app
@@ -35,12 +35,6 @@ from vl2v.web.running import server_config
 
 HTTP = httpx.Client(verify=False, timeout=60)  # shared, because each client reads the system's certificates again
 PRICE = Price(Decimal("0.6"), Decimal("0.1"))
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def picture(seed: int = 0, kind: str = "PNG", size: tuple[int, int] = (40, 36), **options: Any) -> bytes:
