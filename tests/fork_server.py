@@ -83,7 +83,7 @@ class Child:
 
 
 def fork_vl2v(*arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Child:
-    """Start `vl2v ARGUMENTS` as a process of its own, in a process group of its own.
+    """Start `vl2v ARGUMENTS` as a child process in a separate process group.
 
     Args:
         arguments: the words after `vl2v`.

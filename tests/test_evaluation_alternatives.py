@@ -1,4 +1,4 @@
-"""`Evaluation.beside` works under its new name, and files keep their key."""
+"""`Evaluation.beside` works under its new name, and the key in files is unchanged."""
 
 from __future__ import annotations
 

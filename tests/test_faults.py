@@ -272,7 +272,7 @@ def test_an_unusable_home_is_reported(
     assert "XDG_CACHE_HOME" in message
     assert "--cache" in message
     flags = ["--cache", tmp_path / "c", "--store", tmp_path / "s.sqlite"]
-    assert stderr_of("quote", photos, "--teacher", teacher, "-q", *flags, code=0) == "", "what is named needs no HOME"
+    assert stderr_of("quote", photos, "--teacher", teacher, "-q", *flags, code=0) == "", "stated paths need no HOME"
 
 
 def test_the_option_of_a_path_is_found(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_a_missing_permission_is_reported(photos: Path, teacher: str, tmp_path: 
     storage_options = ["--cache", tmp_path / "c", "--store", tmp_path / "s.sqlite"]
     stderr_of(
         "quote", photos, "--teacher", teacher, "-q", *storage_options, code=0
-    )  # imports what the other user may not read
+    )  # imports files that the other user cannot read
     (photos / "ink" / "ball").chmod(0)
     flags = ["--cache", tmp_path / "open" / "c", "--store", tmp_path / "open" / "s.sqlite"]
     with unprivileged():

@@ -35,7 +35,7 @@ def test_every_part_of_a_message_is_truncated(kind: type[Vl2vError] | type[Model
     assert len(lines) == 4
     assert lines[0].startswith("a/a/")
     assert lines[0].endswith("end is missing.")
-    assert error.found == LONG, "values are whole"
+    assert error.found == LONG, "values are not truncated"
     assert str(pickle.loads(pickle.dumps(DataError(LONG)))) == str(DataError(LONG))  # noqa: S301
 
 

@@ -1,4 +1,4 @@
-"""Every error of the project says what to do next."""
+"""Every error of vl2v has a next step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vl2v.quote` takes the arguments of `vl2v.distill`: a call is turned into the other by changing the name."""
+"""`vl2v.quote` accepts the arguments of `vl2v.distill`, so that a call only differs in the name."""
 
 from __future__ import annotations
 

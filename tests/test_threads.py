@@ -85,7 +85,7 @@ def test_slow_steps_are_measured_with_fewer_images_and_less_often(
     assert {images for _, images in m.calls[2:]} == {10}
     slower = machine({1: 4.0, 2: 2.0})
     threads.measured(slower.work, 16, 100_000, 2, slower.use)
-    assert {images for _, images in slower.calls[2:]} == {2}, "two at least, for what normalises over a batch"
+    assert {images for _, images in slower.calls[2:]} == {2}, "at least two, for layers that normalise over a batch"
     assert len(slower.calls[2:]) == 4, "one round"
 
 
@@ -98,7 +98,7 @@ def test_a_number_set_by_the_user_is_not_measured(monkeypatch: pytest.MonkeyPatc
     assert threads.choose(refuse, 8, 1000) == 2
     monkeypatch.delenv("OMP_NUM_THREADS")
     torch.set_num_threads(1)
-    assert threads.choose(refuse, 8, 1000) == 1, "there is nothing to choose from"
+    assert threads.choose(refuse, 8, 1000) == 1, "there is only one number"
 
 
 @pytest.mark.usefixtures("two")

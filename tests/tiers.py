@@ -15,7 +15,7 @@ from collections.abc import Generator
 import pytest
 
 LIMIT = 3.0  # seconds of CPU time
-NOISE = 1.5  # the same work takes up to so many times the CPU time while the other hyperthread of the core is busy
+NOISE = 1.5  # factor by which the CPU time grows while the other hyperthread of the core is busy
 SHOWN = 30
 PROPERTY = "cpu_seconds"  # property of a report; xdist sends it from the workers
 TIERS = ("slow", "system")
@@ -30,7 +30,7 @@ def add_cpu_seconds(seconds: float) -> None:
 
 
 def cpu_seconds() -> float:
-    """CPU time so far of this process, of its children that have ended, and of what `add_cpu_seconds` was told."""
+    """Return the CPU time of this process, of its finished children, and of processes counted by `add_cpu_seconds`."""
     ended = os.times()  # on Windows without those of children
     return time.process_time() + ended.children_user + ended.children_system + _elsewhere
 

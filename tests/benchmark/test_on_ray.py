@@ -89,7 +89,7 @@ def test_students_and_accuracies_are_those_of_one_process(bench: Bench, in_proce
 
     before = finished_at(sweep.out)
     assert len(run_on_ray(sweep, "local", Silent()).finished) == 6
-    assert finished_at(sweep.out) == before, "what is done is not done again"
+    assert finished_at(sweep.out) == before, "finished jobs are not repeated"
 
 
 @pytest.mark.usefixtures("two_workers")
@@ -179,7 +179,7 @@ def test_ctrl_c_saves_the_state_of_running_jobs(bench: Bench, tmp_path: Path) ->
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
     assert "STOPPED Stopped with 0 of 1 jobs done" in errors
-    assert 1 < json.loads(states[0].read_text())["step"] < 1000, "saved when told to stop, between two checkpoints"
+    assert 1 < json.loads(states[0].read_text())["step"] < 1000, "saved at the stop, between two checkpoints"
 
 
 def test_without_ray_the_extra_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

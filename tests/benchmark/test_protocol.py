@@ -32,7 +32,9 @@ def test_every_domain_is_the_target_once_for_every_method_and_seed() -> None:
     grid_jobs = list(jobs(grid(), ORIGIN))
     assert len(grid_jobs) == len({job.name for job in grid_jobs}) == 2 * 3 * 2
     assert all(job.config.data.held_out == (job.target,) and job.config.seed == job.seed for job in grid_jobs)
-    assert [job.seed for job in grid_jobs] == [0] * 6 + [1] * 6, "a grid cut short has whole tables of fewer seeds"
+    assert [job.seed for job in grid_jobs] == [0] * 6 + [1] * 6, (
+        "an interrupted grid has complete tables of fewer seeds"
+    )
 
 
 def test_candidates_are_every_combination_of_what_varies() -> None:

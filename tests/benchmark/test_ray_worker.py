@@ -34,7 +34,7 @@ def refusal_of(assignment: Assignment, sweep: Sweep) -> str:
     outcome = work((assignment, sweep.jobs()[0]))
     assert not outcome.finished
     assert isinstance(outcome.error, RunError)
-    assert not list((sweep.out / "jobs").glob("*")), "nothing was begun"
+    assert not list((sweep.out / "jobs").glob("*")), "no job was started"
     return str(outcome.error)
 
 

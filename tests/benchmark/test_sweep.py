@@ -89,7 +89,7 @@ def test_two_processes_share_a_grid(bench: Bench, grid: Path, tmp_path: Path) ->
     assert [process.wait() for process in both] == [0, 0], [process.stderr for process in both]
     logs = [process.stderr for process in both]
     begun = [line for text in logs for line in text.splitlines() if ", target " in line]
-    assert len(begun) == len(set(begun)) == 12, "no job is begun twice"
+    assert len(begun) == len(set(begun)) == 12, "no job is started twice"
     assert finished(out).keys() == finished(grid).keys()
 
 

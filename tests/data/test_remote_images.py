@@ -180,7 +180,7 @@ def test_slow_servers_take_a_bounded_time(server: Server, tmp_path: Path, monkey
     (tmp_path / "0.png").write_bytes(encoded(noise(0)))
     started = time.monotonic()
     faults_found = faults(imported(table_of(tmp_path, images), tmp_path))
-    assert time.monotonic() - started < 60 * remote.SECONDS, "not a time of work: what 30 addresses would have waited"
+    assert time.monotonic() - started < 60 * remote.SECONDS, "less than the waiting time of 30 URLs"
     tried = [problem for problem in faults_found.values() if "no response within" in problem]
     assert 4 <= len(tried) <= 6
     assert sum("was skipped" in problem for problem in faults_found.values()) >= 1

@@ -1,4 +1,4 @@
-"""A scan looks up many files at once, and reads the changed ones; the order of faults does not change."""
+"""A scan looks up many files at once and reads the changed ones. The order of faults does not change."""
 
 from __future__ import annotations
 

@@ -338,7 +338,7 @@ def test_truncated_or_missing_shards_are_reported(tmp_path: Path) -> None:
     (tmp_path / "part-001.tar").write_bytes(complete[:2000])
     with pytest.raises(DataError, match=r"part-001\.tar cannot be read"):
         imported(data, tmp_path)
-    assert not list((tmp_path / "tables").glob("tmp*")), "nothing is left of it"
+    assert not list((tmp_path / "tables").glob("tmp*")), "it leaves no files"
     (tmp_path / "part-001.tar").unlink()
     with pytest.raises(DataError, match=r"part-001\.tar: no such file"):
         imported(data, tmp_path)

@@ -1,4 +1,4 @@
-"""Write `offline_vendor.json` anew after the weights have changed: python tests/demo/pin_offline_vendor.py."""
+"""Rewrite `offline_vendor.json` after a change of the weights: python tests/demo/pin_offline_vendor.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo prints while several runs on the same images end."""
+"""The output of the demo when several runs on the same images end."""
 
 from __future__ import annotations
 

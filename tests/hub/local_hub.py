@@ -19,7 +19,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 TOKEN = "hf_local_token_of_the_tests"
-LARGE = 10_000  # bytes from which a file goes through LFS; the hub's own rule is wider
+LARGE = 10_000  # size in bytes from which a file is uploaded through LFS; the real hub has more rules
 
 
 @dataclass

@@ -128,7 +128,7 @@ def test_a_second_push_replaces_the_first(run: Path, hub: LocalHub, command: Com
     content = hub.repositories["me/again"].branches["main"]
     assert "export/old.onnx" not in content, "a file of an earlier student would not fit the new one"
     assert content["student/student.json"] != b"old"
-    assert content["LICENSE"] == b"old", "what is not ours stays"
+    assert content["LICENSE"] == b"old", "files of others are preserved"
 
 
 def test_a_run_is_pushed_to_a_private_repository_and_a_branch(run: Path, hub: LocalHub, command: Command) -> None:

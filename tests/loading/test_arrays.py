@@ -185,7 +185,7 @@ def test_mutated_predictions_are_read_or_refused(tmp_path: Path, count: int) -> 
 @pytest.mark.parametrize("name", ["predictions", "embeddings"])
 def test_mutated_arrays_of_a_report_are_read_or_omitted(tmp_path: Path, name: str, count: int) -> None:
     """The report omits unreadable parts."""
-    from test_runs_of_others import make_run
+    from test_untrusted_runs import make_run
 
     folder = RunFolder(make_run(tmp_path))
     folder.predictions_file.write_bytes(packed(PREDICTIONS))
@@ -237,7 +237,7 @@ def test_a_mutated_teacher_file_is_read_or_refused(tmp_path: Path, count: int) -
 
 @COUNTS
 def test_a_mutated_benchmark_job_is_read_or_refused(tmp_path: Path, count: int) -> None:
-    from test_runs_of_others import make_run
+    from test_untrusted_runs import make_run
 
     run = make_run(tmp_path)
     evaluation = json.loads((run / "evaluation.json").read_text())

@@ -259,7 +259,7 @@ def further_formats(wide: Image.Image, icc: bytes) -> dict[str, Odd]:
     }
     for kind, suffix, options in (("HEIF", "heic", heif), ("AVIF", "avif", avif), ("JXL", "jxl", jxl)):
         images[f"clear.{suffix}"] = Odd(encoded(clear, kind, **options), on_white, 2)
-        if kind != "JXL":  # its encoder takes no profile
+        if kind != "JXL":  # its encoder does not accept a profile
             images[f"p3.{suffix}"] = Odd(encoded(wide, kind, icc_profile=icc, **options), RGB, 3)
         turned = exif(kind, **options)
         images[f"turned.{suffix}"] = Odd(turned, RGB.transpose(Image.Transpose.ROTATE_90) if kind == "JXL" else RGB, 2)

@@ -136,7 +136,7 @@ def written(action: Callable[[Path], None], run: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("stranger")).folder
+    return make_run(tmp_path_factory.mktemp("untrusted")).folder
 
 
 def plant(run: Path, names: list[Path], kind: str, victims: Path) -> None:

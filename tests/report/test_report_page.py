@@ -70,7 +70,7 @@ def test_the_page_has_no_external_content(page: Path) -> None:
     html = page.read_text(encoding="utf-8")
     assert not re.search(r"url\((?!#)", html)
     assert "script" not in reader.tags
-    assert len(set(reader.ids)) == len(reader.ids), "two drawings would take each other's marks"
+    assert len(set(reader.ids)) == len(reader.ids), "two drawings would share their markers"
     assert page.stat().st_size < 3_000_000
     for target in re.findall(r'href="(report/[^"]+)"', html):
         assert (page.parent / target).is_file()

@@ -1,4 +1,4 @@
-"""Classes added to and removed from a finished student: head, file, export, money, and what is refused."""
+"""Classes added to and removed from a finished student: head, file, export, costs and refusals."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_moved_images_have_to_be_stated(bench: Bench, run: Path, tmp_path: Path)
         package.export(run, storage=storage(bench))
     assert str(tmp_path / "old") in str(caught.value)
     done = package.export(run, data=bench.data, storage=storage(bench))
-    assert done.images == VALIDATION, "known by content"
+    assert done.images == VALIDATION, "identified by content"
     shutil.copytree(bench.data, tmp_path / "fewer")
     (tmp_path / "fewer" / "ink" / "bar" / "0.png").unlink()
     done = package.export(run, data=tmp_path / "fewer", storage=storage(bench))
@@ -164,7 +164,7 @@ def test_a_student_with_a_removed_class_is_exported_and_calibrated_again(
     before = package.export(run, storage=storage(bench)).files["model.onnx"]
     package.remove_classes(run, ["bar"])
     done = package.export(run, storage=storage(bench)).files["model.onnx"]
-    assert 0 < done.images < before.images, "images of the class that is gone take no part"
+    assert 0 < done.images < before.images, "images of the removed class are not used"
     assert done.agreement == 1
     data = Path(shutil.copytree(bench.data, tmp_path / "data"))
     (data / "ink" / "bar").rename(data / "ink" / "beam")

@@ -93,7 +93,7 @@ def opened(folder: Path) -> Iterator[PixelCache]:
 
 def test_caches_of_one_folder_do_not_mix_fits(images: Path, tmp_path: Path) -> None:
     folder, names = tmp_path / "cache", ["wide.png", "high.png"]
-    for _ in range(2):  # the second time, the index knows the files and the caches have their pixels
+    for _ in range(2):  # the second time, the index has the files and the caches have their pixels
         with closing(FileIndex(folder / "files.sqlite")) as index:
             for cache in opened(folder):
                 digests, _ = read_all(images, names, index=index, cache=cache)
@@ -246,4 +246,6 @@ def test_a_run_and_its_files_see_the_same_pixels(bench: Bench, tmp_path: Path) -
     assert np.allclose(nearest.max(axis=0), 1, atol=1e-4)
     assert sorted(path.name for path in (tmp_path / "cache").glob("*.u8")) == ["pixels-crop-32.u8"]
     student.preprocess = replace(student.preprocess, fit="squash")
-    assert not np.allclose(student.logits(student.project(files)).numpy(), logits, atol=1e-1), "the test sees nothing"
+    assert not np.allclose(student.logits(student.project(files)).numpy(), logits, atol=1e-1), (
+        "the test would have no effect"
+    )

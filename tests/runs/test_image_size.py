@@ -47,7 +47,7 @@ def settings_of(bench: Bench, minutes: Any = None, **student: Any) -> RunConfig:
 
 
 def chosen(config: RunConfig, monkeypatch: pytest.MonkeyPatch, seconds: float) -> int | None:
-    """The size that is chosen if all training steps take so many seconds with 128 pixels."""
+    """Return the size that is chosen if all training steps take `seconds` with 128 pixels."""
     monkeypatch.setattr(image_size, "_measured", lambda *_: Rates(seconds / STEPS, 0.0))
     settled, backbone = with_image_size(config, list_folder(config.data), Accelerator(cpu=True), Silent())
     assert backbone is None or backbone.preprocess.size == (settled.student.size or NATIVE)

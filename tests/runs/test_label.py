@@ -1,4 +1,4 @@
-"""Labels from a teacher: the table, the trust flag, what is paid for, and runs on the table."""
+"""Labels from a teacher: the table, the trust flag, the costs, and runs on the table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES = ["blank", "bar", "zebra stripe"]
 
 @pytest.fixture
 def unsorted(bench: Bench, tmp_path: Path) -> Bench:
-    """The images of one domain without class folders, those of another with them, and a teacher that knows both."""
+    """The images of one domain without class folders, those of another with them, and a teacher file with both."""
     known = dict(np.load(bench.teacher.removeprefix("file:")))
     paths: list[str] = []
     for old in map(str, known["paths"]):

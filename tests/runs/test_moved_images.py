@@ -25,7 +25,7 @@ from vl2v.runs.folder import RunFolder
 
 @pytest.fixture
 def run(runs: Runs, tmp_path: Path) -> Path:
-    """A finished run whose images are no longer where its settings say."""
+    """A finished run whose images are no longer at the path in its settings."""
     folder = runs.get().copy(tmp_path / "run")
     set_root(folder, tmp_path / "gone")
     return folder
@@ -149,7 +149,7 @@ def set_data(run: Path, **values: Path) -> None:
 @pytest.fixture
 def extended(bench: Bench, tmp_path: Path) -> Path:
     """A run with images without labels and a list of dropped images, all of which have moved."""
-    shutil.copytree(bench.data / "rose" / "bar", tmp_path / "more" / "rose" / "bar")  # the paths that the teacher knows
+    shutil.copytree(bench.data / "rose" / "bar", tmp_path / "more" / "rose" / "bar")  # the paths in the teacher file
     (tmp_path / "drop.csv").write_text("path\nink/bar/0.png\n")
     more = ["--unlabelled", str(tmp_path / "more"), "--drop", str(tmp_path / "drop.csv")]
     done = vl2v(*bench.apart(tmp_path).distill(tmp_path / "run", *more), "--align-steps", "2", "--steps", "2")

@@ -32,7 +32,7 @@ SMALL = TINY | {"distill": {"steps": 9, "checkpoint_every": 2, "learning_rate": 
 
 @pytest.fixture(scope="module")
 def unsorted(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """The small dataset's images of two domains in a folder without class folders, and a teacher that knows them."""
+    """The small dataset's images of two domains in a folder without class folders, and a file teacher of them."""
     root = tmp_path_factory.mktemp("heap")
     known = dict(np.load(bench.teacher.removeprefix("file:")))
     paths: list[str] = []

@@ -117,7 +117,7 @@ def test_a_student_is_evaluated_on_tables(table_bench: Bench, run: Path, tmp_pat
     storage = StoragePaths(table_bench.root / "cache", table_bench.root / "vectors.sqlite")
     on_folder = api.evaluate(run, table_bench.data, storage=storage)
     on_table = api.evaluate(run, table_bench.data / "photos.csv", storage=storage)
-    assert on_table.to_dict() == on_folder.to_dict(), "its own validation images, with the columns it learnt from"
+    assert on_table.to_dict() == on_folder.to_dict(), "the validation images of the run, with its columns"
     assert [row.role for row in on_table.rows] == ["in-domain", "in-domain", "out-of-domain"]
     frame = pa.Table.from_pylist(
         [row | {"where": str(table_bench.data / row["where"])} for row in rows_of(table_bench.data)]

@@ -40,7 +40,7 @@ def test_wrong_teachers_budgets_and_names_are_refused(bench: Bench, tmp_path: Pa
     refused(["ledger", str(out)], 8, "contains no run", "no such folder")
     refused([*bench.distill(out), "--student", "timm:nothing"], 6, "Unknown timm model")
     refused(["distill", "--out", str(out), "--resume"], 8, "contains no run")
-    assert not out.exists(), "what was refused leaves nothing behind"
+    assert not out.exists(), "refused commands leave no files"
 
 
 def test_wrong_settings_are_refused(bench: Bench, tmp_path: Path) -> None:

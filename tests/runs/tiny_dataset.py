@@ -28,7 +28,7 @@ TINY: dict[str, Any] = {
     "workers": 0,
     "threads": 1,
 }  # settings of a run of seconds, for `vl2v.distill`
-FURTHER = ("dot", "grid", "zebra")  # classes without images, whose texts the teacher knows
+FURTHER = ("dot", "grid", "zebra")  # classes without images, whose texts are in the teacher file
 
 
 def draw(path: Path, kind: str, colours: tuple[str, str], generator: np.random.Generator) -> None:

@@ -70,7 +70,7 @@ def test_uncertain_images_are_marked(
     assert "0.123" in capsys.readouterr().err
     assert main([str(tmp_path), str(photos / "0.png"), "--format", "csv"]) == 0
     (line,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
-    assert line["accepted"] == "", "nothing is refused unless --coverage asks for it, as vl2v predict"
+    assert line["accepted"] == "", "as in vl2v predict, images are only rejected with --coverage"
 
 
 def test_wrong_arguments_are_explained(

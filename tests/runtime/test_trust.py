@@ -65,7 +65,7 @@ def test_extreme_logits_do_not_overflow() -> None:
 def test_scores_above_the_threshold_are_accepted() -> None:
     trust, sure = trust_of(temperature=1.0), np.log(3)
     logits = [[0.0, 0.0], [sure, 0.0], [10.0, 0.0], [np.nan, 0.0]]
-    assert trust.accepts(logits, coverage=0.8).tolist() == [False, False, True, False]  # 0.75 lies below 0.8
+    assert trust.accepts(logits, coverage=0.8).tolist() == [False, False, True, False]  # 0.75 is below 0.8
     assert trust.accepts(logits, coverage=0.95).tolist() == [True, True, True, False]
     assert trust.accepts(logits, "energy", 0.8).tolist() == [False, False, True, False]
     assert trust.accepts(np.array([[-50.0]]), coverage=1).tolist() == [True]

@@ -86,5 +86,5 @@ class Visit:
 
     def close(self) -> None:
         self.context.close()
-        assert self.foreign == [], "asked of another host"
+        assert self.foreign == [], "requests to another host"
         assert self.faults == [], "errors in the console"

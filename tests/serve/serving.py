@@ -30,11 +30,11 @@ from vl2v.serve.service import Service
 from vl2v.serve.settings import ServeSettings
 from vl2v.web.running import server_config
 
-NEW, LATER = "checker_board", "dotted_paper"  # classes that the teacher knows and the student does not
+NEW, LATER = "checker_board", "dotted_paper"  # classes of the teacher that the student lacks
 
 
 def make_served(bench: Bench) -> None:
-    """Make a distilled and exported run whose teacher charges for texts and knows two additional classes."""
+    """Make a distilled and exported run whose teacher charges for texts and has two additional classes."""
     with np.load(bench.root / "teacher.npz") as file:
         known = dict(file)
     rows = np.random.default_rng(7).normal(size=(2, 16)).astype(np.float32)

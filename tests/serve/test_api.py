@@ -238,7 +238,7 @@ def test_a_class_is_added_after_its_price_is_stated(run_copy: Path, bench: Bench
 def test_wrong_class_names_are_refused(client: TestClient, body: bytes) -> None:
     reply = client.post("/v1/classes", content=body, headers={"content-type": "application/json"})
     assert (reply.status_code, reply.json()["error"]["code"]) == (422, "invalid_request")
-    assert client.post("/v1/classes", content=b'{"names": ["x"]}').status_code == 415  # what a form could send
+    assert client.post("/v1/classes", content=b'{"names": ["x"]}').status_code == 415  # as sent by an HTML form
     large = json.dumps({"names": ["x" * 200_000]}).encode()
     reply = client.post("/v1/classes", content=large, headers={"content-type": "application/json"})
     assert reply.status_code == 413

@@ -144,7 +144,7 @@ def test_the_page_can_be_used_by_keyboard(visit: Open, bench: Bench) -> None:
         for _ in range(30):
             page.keyboard.press("Tab")
             if page.evaluate("(what) => document.activeElement.matches(what)", what):
-                assert page.evaluate(RINGED), f"the focus on {what} is not to be seen"
+                assert page.evaluate(RINGED), f"the focus on {what} is not visible"
                 return
         raise AssertionError(f"{what} is not reached by Tab")
 

@@ -57,7 +57,7 @@ class Meter:
 
 
 class UnreliableVendor:
-    """Serves until it is closed; use as a context manager.
+    """Serves until it is closed. Use it as a context manager.
 
     Args:
         faults: probabilities by name; see `FAULTS`.

@@ -116,17 +116,17 @@ def test_stored_embeddings_are_read_unchanged(
 
 @pytest.mark.parametrize("other", [{"identity": "test:other"}, {"revision": "2"}, {"dimension": 5}])
 def test_embeddings_of_another_teacher_are_not_returned(store: EmbeddingStore, other: dict[str, object]) -> None:
-    stranger = replace(CARD, **other)  # type: ignore[arg-type]
+    other_teacher = replace(CARD, **other)  # type: ignore[arg-type]
     digests = digests_of([b"a", b"b"])
     store.keep_images(CARD, digests, vectors_of(2))
     store.keep_texts(CARD, ["t"], vectors_of(1))
-    assert not store.knows_images(stranger, digests).any()
-    assert store.knows_texts(stranger, ["t"]) == [False]
+    assert not store.knows_images(other_teacher, digests).any()
+    assert store.knows_texts(other_teacher, ["t"]) == [False]
     with pytest.raises(TeacherError):
-        store.images(stranger, digests)
-    embeddings = vectors_of(2, 9, stranger.dimension)
-    store.keep_images(stranger, digests, embeddings)
-    assert np.array_equal(store.images(stranger, digests), embeddings)
+        store.images(other_teacher, digests)
+    embeddings = vectors_of(2, 9, other_teacher.dimension)
+    store.keep_images(other_teacher, digests, embeddings)
+    assert np.array_equal(store.images(other_teacher, digests), embeddings)
     assert np.array_equal(store.images(CARD, digests), vectors_of(2))
 
 

@@ -93,7 +93,7 @@ def tei(body: dict[str, Any]) -> httpx.Response:
 
 
 def strict(body: dict[str, Any]) -> httpx.Response:
-    """A server that takes content items, as ours does."""
+    """A server that accepts content items like `vl2v vendor serve`."""
     if extra := body.keys() - {"model", "input", "encoding_format"}:
         return refusal(422, f"unknown fields: {extra}")
     items = body["input"]

@@ -295,7 +295,7 @@ def exchange(f: Fixture) -> list[httpx.Request]:
 
 
 def refusal(f: Fixture, case: int) -> TeacherError | None:
-    """Answer with an error of a fixture first; returns what the user sees if it is final, None if it passes."""
+    """Answer with an error of a fixture first. Return the message if the error is final, None if it is temporary."""
     status, headers, body, final = f.errors[case]
     seen = []
 

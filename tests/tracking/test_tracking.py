@@ -160,7 +160,7 @@ def test_three_trackers_log_a_resumed_run_and_do_not_change_it(bench: Bench, pla
     assert [row["_step"] for row in history] == STEPS
     assert history[-1]["distill/val_accuracy"] == lines[-1]["val_accuracy"]
     ids = {record.run.run_id for record in wandb_records(run) if record.WhichOneof("record_type") == "run"}
-    assert ids == {json.loads((run / "tracking.json").read_text())["wandb"]["run"]}, "the same run goes on"
+    assert ids == {json.loads((run / "tracking.json").read_text())["wandb"]["run"]}, "the same run continues"
 
     client, logged = mlflow_run(run)
     history = client.get_metric_history(logged.info.run_id, "align/val_accuracy")
@@ -172,7 +172,7 @@ def test_three_trackers_log_a_resumed_run_and_do_not_change_it(bench: Bench, pla
     assert logged.info.status == "FINISHED"
 
     distill(bench, run, ALL, resume=True)
-    assert len(scalars(run)["distill/loss"]) == 4, "a finished run that is resumed logs nothing anew"
+    assert len(scalars(run)["distill/loss"]) == 4, "a resumed finished run logs nothing again"
 
 
 def test_nothing_private_is_logged(bench: Bench, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_kill_before_the_state_is_saved_leaves_no_duplicate_point(bench: Bench
         distill(bench, run, ["tensorboard", "mlflow"])
     memory = json.loads((run / "tracking.json").read_text())
     for name in memory:
-        memory[name]["last"] = 9  # behind what was logged, 13
+        memory[name]["last"] = 9  # before the last logged step, 13
     (run / "tracking.json").write_text(json.dumps(memory))
     distill(bench, run, ["tensorboard", "mlflow"], resume=True)
     assert [step for step, _ in scalars(run)["distill/loss"]] == STEPS[3:]

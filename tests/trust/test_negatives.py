@@ -18,7 +18,7 @@ from vl2v_runtime.negatives import Negatives
 from vl2v_runtime.trust import Trust
 
 HEAD = np.eye(4, 6, dtype=np.float32)[:3]  # of three classes in six dimensions
-OTHER, NEAR = np.eye(6)[4], np.eye(6)[:2].sum(axis=0) / np.sqrt(2)  # NEAR lies between the first two classes
+OTHER, NEAR = np.eye(6)[4], np.eye(6)[:2].sum(axis=0) / np.sqrt(2)  # NEAR is between the first two classes
 
 
 def images(noise: float = 0.1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

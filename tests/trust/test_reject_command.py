@@ -77,7 +77,7 @@ def test_texts_are_bought_once_and_preserved_when_trust_is_fitted_again(run: Pat
     assert "negatives" not in quoted["trust"]  # the embeddings are left out
     by_domain = {row["domain"]: row["negatives"]["0.95"] for row in quoted["domains"]}
     assert all(0 <= share <= 1 for share in by_domain.values())
-    assert (by_domain["ink"] + by_domain["neon"]) / 2 >= 0.95  # what the threshold was fitted for
+    assert (by_domain["ink"] + by_domain["neon"]) / 2 >= 0.95  # the share for which the threshold was fitted
     after = trust_content(run)
     assert after["negatives"]["texts"] == ["dot", "grid"]
     assert set(after["reject"]) == {"confidence", "energy", "negatives"}

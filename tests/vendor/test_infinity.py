@@ -67,7 +67,7 @@ def infinity(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_images_and_texts_are_embedded_whatever_path_is_named(infinity: str) -> None:
-    images = [picture(seed) for seed in range(40)]  # more than infinity takes in one request
+    images = [picture(seed) for seed in range(40)]  # more than infinity accepts in one request
     texts = [f"text {i}" for i in range(70)]
     embeddings = []
     for url in (infinity, f"{infinity}/v1", f"{infinity}/v1#style=infinity&model=tiny"):

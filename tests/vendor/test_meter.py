@@ -145,8 +145,8 @@ def test_a_saved_answer_is_repeated_by_any_service_and_billed_once(database: Eng
     with pytest.raises(ApiError) as caught:
         one.admit(account, name(account, 4), 1, 0, Once.of("k", b"another body"))
     assert (caught.value.status, caught.value.code) == (422, "idempotency_key_reused")
-    stranger = make_account(database)
-    assert isinstance(one.admit(stranger, name(stranger, 1), 1, 0, once), Reservation)
+    other_account = make_account(database)
+    assert isinstance(one.admit(other_account, name(other_account, 1), 1, 0, once), Reservation)
 
 
 def test_an_answer_expires_and_its_key_can_be_used_again(database: Engine) -> None:

@@ -1,4 +1,4 @@
-"""Many clients at once, repeated requests, overload, faults of the model: over HTTP, against real servers."""
+"""Many clients at once, repeated requests, overload, errors of the model: over HTTP against real servers."""
 
 from __future__ import annotations
 

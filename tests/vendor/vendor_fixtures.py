@@ -1,6 +1,6 @@
 """Fixtures of the vendor's tests, imported by name where they are used.
 
-pytest makes a session's fixture anew for every module that imports it; what takes seconds to start is made once here.
+pytest creates a session fixture again for every module that imports it, so slow resources are created once here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write the exports in this folder with the software of third parties. `versions.json` records what wrote them.
+"""Write the exports in this folder with third-party software. `versions.json` records its versions.
 
 Each part runs in an environment of its own, since the packages exclude each other and those of vl2v:
 

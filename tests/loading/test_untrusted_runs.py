@@ -82,7 +82,7 @@ def make_run(root: Path, made: dict[str, Any] | None = None) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("stranger"))
+    return make_run(tmp_path_factory.mktemp("untrusted"))
 
 
 def fuzz(document: Any, use: Callable[[str], object], count: int, *allowed: Path) -> None:
