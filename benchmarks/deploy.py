@@ -2,9 +2,9 @@
 
     python benchmarks/deploy.py RUN [RUN ...] --cache FOLDER
 
-Times are taken of the first run, in turn, each way in one process; the least of all rounds counts, since other work on
-the machine can only add to it. With one thread it is the processor's time, with two the clock's. Accuracy is that of
-every run, on validation images of its sources and on the domain it held out, which nothing was chosen by.
+Times are measured for the first run, alternately in one process. The minimum of all rounds is used, because other work
+on the machine can only add to it. With one thread it is the processor's time, with two the clock's. Accuracy is that
+of every run, on validation images of its sources and on the domain it held out, which nothing was chosen by.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from vl2v.training.balance import EXPONENTS, macro_accuracy
 from vl2v.training.data import TrainingData
 from vl2v_runtime.imaging import decode, square
 
-RATIO, LEAST, SIZE = 50, 5, 128  # most to least frequent class; images that every class keeps; pixels
+RATIO, LEAST, SIZE = 50, 5, 128  # ratio of the most to the least frequent class; minimum images per class; pixels
 METHODS = {"adip": "Align in closed form", "erm": "regression on the classes"}
 
 

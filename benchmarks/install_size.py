@@ -3,7 +3,7 @@
     python benchmarks/install_size.py                    # sizes, from the environment that runs the script
     python benchmarks/install_size.py --scratch NEW      # the same of a fresh environment, and the seconds of pip
 
-A size is the sum of the files that a package lists as its own. Compiled bytecode, which pip writes, is not in it.
+A size is the sum of the files that a package lists as its own. Compiled bytecode, which pip writes, is not included.
 """
 
 from __future__ import annotations

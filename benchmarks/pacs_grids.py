@@ -67,7 +67,7 @@ class Plan:
         seeds: the seeds.
         rates: candidates of the learning rate, or none.
         settings: over `SETTINGS`.
-        beside: another grid, and methods of it that stand in the table too.
+        beside: another grid, and its methods that are also in the table.
         against: the baseline of the differences.
     """
 
@@ -88,7 +88,7 @@ def adip(title: str, **settings: Any) -> Variant:
 
 
 def few_labels(count: int) -> dict[str, Variant]:
-    """The three methods with so many labels a class and domain; those that ask the teacher use the other images too."""
+    """The three methods with few labels per class and domain; those with a teacher also use the other images."""
     few = {"labels_per_class": count}
     more = {"data": few | {"rest_unlabelled": True}, "batch_per_domain": 4, "unlabelled_per_batch": 12}
     return {

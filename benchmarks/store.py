@@ -28,7 +28,7 @@ def main() -> None:
     base = generator.normal(size=a.dimension).astype(np.float32)
 
     def embeddings(rows: np.ndarray) -> np.ndarray:
-        """Made from the digest, so that what is read back can be checked without keeping it."""
+        """Computed from the digest, so that stored values can be checked without a copy."""
         parts = digests[rows, :2].astype(np.float32)
         return np.asarray(base + parts[:, :1] + parts[:, 1:] / 256, dtype=np.float32)
 

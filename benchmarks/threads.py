@@ -3,9 +3,9 @@
 Each way trains in a process of its own, in turn, so that other work on the machine meets all of them:
 
 - `one`: one thread;
-- `before`: as many threads as torch takes, which spin while they wait for each other;
+- `before`: as many threads as torch uses, which spin while they wait for each other;
 - `asleep`: as many, which sleep while they wait;
-- `after`: what `vl2v distill` does: threads that each compute a part of the batch, of the number that was measured
+- `after`: as in `vl2v distill`: threads that each compute a part of the batch, of the number that was measured
   before the first step.
 """
 
@@ -30,7 +30,7 @@ POLICY = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME
 
 
 def work(way: str) -> None:
-    """The child: train for as many seconds as each line of standard input says, and answer with the rate."""
+    """The child process: train for the seconds in each line of standard input, and print the rate."""
     if way in ("asleep", "after"):
         from vl2v.threads import sleep_while_waiting
 

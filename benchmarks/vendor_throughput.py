@@ -1,9 +1,10 @@
-"""The vendor service under 50 concurrent clients for a minute: is the meter exact, and what does serving cost?
+"""The vendor service under 50 concurrent clients for a minute: whether the meter is exact, and the overhead of serving.
 
 The model is open_clip's ViT-B-32 with random weights (its speed is that of any weights). First its bare batch rate is
-measured: `embed_images` of full batches of JPEG files, in this process. Then `vl2v vendor serve`'s own code runs around
-the same teacher in another process, and 50 clients ask at once, 1 to 8 images each, with base64 answers. One run of the
-bare model before and one after the load, since a shared machine's speed drifts; ratios are to their mean.
+measured: `embed_images` of full batches of JPEG files, in this process. Then `vl2v vendor serve`'s own code runs
+around the same teacher in another process, and 50 clients send requests in parallel, 1 to 8 images each, with base64
+answers. One run of the bare model before and one after the load, since a shared machine's speed drifts; ratios are to
+their mean.
 
 Two ratios: by the clock, in which the clients take their share of the same cores and other work on the machine counts;
 and by the CPU seconds of the server's process, which says what the service adds to the model and nothing else. With

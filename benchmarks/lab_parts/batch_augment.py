@@ -1,8 +1,8 @@
 """The augmentation of whole batches on tensors: crop, flip and colour as the paper's, and further changes of style.
 
-All randomness is drawn beforehand, on the host, from one generator: `draw_plan` says what happens to every image, and
-`apply_plan` does it on the images' device without a loop over images and without waiting for the device. That suits
-GPUs, where hundreds of images are varied at once. `vl2v.data.augment` varies one image at a time on a CPU.
+All randomness is drawn beforehand, on the host, from one generator: `draw_plan` draws the augmentation of every image,
+and `apply_plan` does it on the images' device without a loop over images and without waiting for the device. That
+suits GPUs, where hundreds of images are varied at once. `vl2v.data.augment` varies one image at a time on a CPU.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _move(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _change(images: Tensor, order: Tensor, partner: Tensor, amounts: list[int], draws: Tensor) -> Tensor:
-    """Apply each change to the images it was drawn for: `order` lists them by change, `amounts` says how many."""
+    """Apply each change to its images: `order` lists them by change, `amounts` has their numbers."""
     changed = images.clone()
     start = amounts[0]
     for change, amount in zip(CHANGES, amounts[1:], strict=True):

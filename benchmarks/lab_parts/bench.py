@@ -1,4 +1,4 @@
-"""Loading what jobs need, and running a list of them, many at once, until a deadline."""
+"""Load the data of jobs, and run a list of jobs in parallel until a deadline."""
 
 from __future__ import annotations
 

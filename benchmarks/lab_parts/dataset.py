@@ -1,4 +1,4 @@
-"""A dataset of the bench in one file: small images, labels, domains, and what teachers say of images and texts."""
+"""A dataset of the bench in one file: small images, labels, domains, and teacher embeddings of images and texts."""
 
 from __future__ import annotations
 

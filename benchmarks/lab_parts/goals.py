@@ -148,7 +148,7 @@ def _centred(rows: Tensor, mean: Tensor, strength: float) -> Tensor:
 
 
 def _domain_centred(targets: Tensor, train: dict[str, Ints], strength: float) -> Tensor:
-    """Without a part of what the images of a source domain have in common beyond those of all."""
+    """Remove a part of the mean of a source domain's images beyond the mean of all images."""
     if not strength:
         return targets
     means = torch.stack([targets[torch.from_numpy(rows)].mean(0) for rows in train.values()])
@@ -174,7 +174,7 @@ def _drawn_to_prototypes(
 
 
 def _steering(teacher: Teacher, data: Dataset, seen: Ints, v: Variant) -> Tensor:
-    """[1 + styles, K, D]: alpha times what a style adds to a class's text."""
+    """[1 + styles, K, D]: alpha times the difference that a style makes to the text of a class."""
     none = torch.zeros(len(seen), teacher.embeddings.shape[1], device=data.pixels.device)
     plain = teacher.head(data.classes, PLAIN)[seen]
     return torch.stack([none, *(v.steer * (teacher.head(data.classes, t)[seen] - plain) for t in STEERED.values())])

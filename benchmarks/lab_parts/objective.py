@@ -80,8 +80,8 @@ def objective(
         features: [B, F] of the varied images.
         pretrained: [B, F] of the images themselves, before training.
         log_gain: scalar, the logarithm of the student's scale over the teacher's.
-        step: which images.
-        t: what is known of them.
+        step: the images.
+        t: the data of the images.
         shape: what is fixed.
     """
     dual, kl, temperature, ce, bank, bank_scale, feature, _l2sp, scale = t.numbers.unbind()

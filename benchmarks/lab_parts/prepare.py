@@ -65,7 +65,7 @@ def _drawings(_: Path, file: Path, size: int, quality: int) -> None:
 
 
 def _cameras(folder: Path, file: Path, size: int, quality: int) -> None:
-    """Divide the photos and paintings of PACS among four cameras; the teacher sees what they take."""
+    """Divide the photos and paintings of PACS among four cameras. The teacher sees the images of the cameras."""
     client = sorted(json.loads((folder / "teacher" / "split.json").read_text())["client"])
     images = [folder / "data" / path for path in client if Path(path).parts[1] in ("art_painting", "photo")]
     files, order = [], np.random.default_rng(0).permutation(len(images))

@@ -1,4 +1,4 @@
-"""Which images each step of a job sees, its learning rates, and what enters the running average."""
+"""The images and learning rate of each step of a job, and the weights of the running average."""
 
 from __future__ import annotations
 

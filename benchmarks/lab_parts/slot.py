@@ -88,7 +88,7 @@ class Network:
     """The pretrained backbone as a function of its parameters.
 
     Args:
-        module: in eval mode throughout, so that batch norm's statistics stand still and nothing is dropped.
+        module: in eval mode throughout, so that statistics of batch norm do not change and dropout is off.
         engine: how it runs.
     """
 

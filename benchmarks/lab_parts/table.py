@@ -1,4 +1,4 @@
-"""Tables of the bench's results: accuracy on targets, and on left-out sources, which is what choices are made by."""
+"""Tables of the bench's results: accuracy on targets, and on left-out sources, by which variants are selected."""
 
 from __future__ import annotations
 
