@@ -54,11 +54,11 @@ def wait_for(condition: Callable[[], object]) -> None:
 def test_two_workers_embed_each_image_once_in_the_batches_of_one_process(tmp_path: Path) -> None:
     work = Work.made(tmp_path / "work", seconds=600)
 
-    def go_on() -> None:
+    def continue_purchase() -> None:
         wait_for(lambda: len(work.batches("begun")) == 2)
         work.take(0)
 
-    threading.Thread(target=go_on, daemon=True).start()
+    threading.Thread(target=continue_purchase, daemon=True).start()
     with cluster_workers(LOCAL, Silent()):
         assert work.buy(tmp_path / "cluster.sqlite") == 26
         assert work.buy(tmp_path / "cluster.sqlite") == 0

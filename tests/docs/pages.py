@@ -38,7 +38,7 @@ def steps(page: Path) -> list[Step]:
     return parsed
 
 
-def essence(output: str) -> list[str]:
+def without_figures(output: str) -> list[str]:
     """Return lines without figures, rules and spacing, which depend on the machine."""
     plain = (re.sub(r"[─━┏┓┗┛┡┩├┤└┘┳┻╇┼┬┴╪ ]+", " ", line) for line in output.splitlines())
     return [line for text in plain if (line := re.sub(r"-?\d[\d.,e+-]*", "#", text).strip())]
@@ -67,8 +67,8 @@ class Terminal:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         assert done.returncode == 0, f"{step.commands}\n{done.stdout}"
-        printed = essence(done.stdout)
-        lacking = [line for line in essence(step.shown) if line != "…" and line not in printed]
+        printed = without_figures(done.stdout)
+        lacking = [line for line in without_figures(step.shown) if line != "…" and line not in printed]
         assert not lacking, f"{step.commands}\nshown on the page, but not printed: {lacking}\n{done.stdout}"
         return done.stdout
 

@@ -159,7 +159,7 @@ def nested(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("If", ["c"], ["d"], then_branch=inner, else_branch=inner))
 
 
-def laughing(model: onnx.ModelProto) -> None:
+def billion_laughs(model: onnx.ModelProto) -> None:
     """Every function calls the one before it twice: 2^40 nodes."""
     sets = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
     for i in range(40):
@@ -181,7 +181,7 @@ def many(model: onnx.ModelProto) -> None:
         (sequences, "SequenceEmpty"),
         (foreign, r"the operator 'evil\\n.Relu'"),
         (nested, "ImageDecoder"),
-        (laughing, "functions of its own|the operator 'own.f39'"),
+        (billion_laughs, "functions of its own|the operator 'own.f39'"),
     ],
 )
 def test_operators_that_no_classifier_needs_are_refused_before_opening(
@@ -193,7 +193,7 @@ def test_operators_that_no_classifier_needs_are_refused_before_opening(
 
 def test_functions_are_refused(exported: Path, tmp_path: Path) -> None:
     def change(model: onnx.ModelProto) -> None:
-        laughing(model)
+        billion_laughs(model)
         del model.graph.node[0]
 
     assert objection(changed(exported, tmp_path / "model.onnx", change)).startswith("functions of its own")

@@ -151,7 +151,9 @@ def test_suspects_of_data_other_than_the_table_of_the_run(folder: Path, bench: B
     data = {"root": str(folder / "photos.csv"), "image": "foto", "label": "id"}
     settings = {"data": data, "teacher": {"spec": bench.teacher}, "student": {"spec": bench.student, "size": 32}}
     run.create(parse(RunConfig, settings, "made"))
-    words = bench.apart(folder).flags("--run", str(run.path), "--out", str(folder / "suspects.csv"), "-q")
+    words = bench.with_separate_storage(folder).flags(
+        "--run", str(run.path), "--out", str(folder / "suspects.csv"), "-q"
+    )
     done = run_cli("data", "suspects", bench.data, *words)
     assert done.returncode == 0, done.stderr
     assert "90 labelled images" in done.stdout

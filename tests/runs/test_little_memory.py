@@ -27,7 +27,7 @@ SMALL = TINY | {"distill": {"steps": 6, "checkpoint_every": 2, "learning_rate": 
 
 
 @pytest.fixture
-def little(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+def limited_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
     """Limit the number of images that fit into a training step; return the sizes that were tried."""
     original_forward, tried = Projected.forward, list[int]()
 
@@ -60,10 +60,10 @@ def student(out: Path) -> bytes:
 
 @pytest.mark.slow
 def test_the_student_is_that_of_a_set_micro_batch_after_a_resume_too(
-    bench: Bench, tmp_path: Path, little: Callable[[int], list[int]]
+    bench: Bench, tmp_path: Path, limited_memory: Callable[[int], list[int]]
 ) -> None:
     distill(bench, tmp_path / "set", micro_batch=2)
-    tried = little(2)
+    tried = limited_memory(2)
     notes = distill(bench, tmp_path / "found")
     assert len([line for line in notes.lines if "memory ran out with 8 images at once" in line]) == 1
     assert {8, 4} <= set(tried)
@@ -78,10 +78,10 @@ def test_the_student_is_that_of_a_set_micro_batch_after_a_resume_too(
     assert student(tmp_path / "stopped") == student(tmp_path / "set")
 
 
-def test_the_time_is_measured_with_what_fits(bench: Bench, little: Callable[[int], list[int]]) -> None:
+def test_the_time_is_measured_with_what_fits(bench: Bench, limited_memory: Callable[[int], list[int]]) -> None:
     parts = {"data": {"root": str(bench.data)}, "teacher": {"spec": bench.teacher}, "device": "cpu", "workers": 0}
     config = RunConfig.model_validate(parts | {"student": {"spec": bench.student, "size": 32}})
-    tried = little(3)
+    tried = limited_memory(3)
     with computing(1):  # of several threads, each computes a part of the batch
         rates = Rates.measure(config, open_student(config), 8, Accelerator(cpu=True), 1)
     assert rates.training > 0

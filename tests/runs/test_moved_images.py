@@ -152,7 +152,9 @@ def extended(bench: Bench, tmp_path: Path) -> Path:
     shutil.copytree(bench.data / "rose" / "bar", tmp_path / "more" / "rose" / "bar")  # the paths in the teacher file
     (tmp_path / "drop.csv").write_text("path\nink/bar/0.png\n")
     more = ["--unlabelled", str(tmp_path / "more"), "--drop", str(tmp_path / "drop.csv")]
-    done = vl2v(*bench.apart(tmp_path).distill(tmp_path / "run", *more), "--align-steps", "2", "--steps", "2")
+    done = vl2v(
+        *bench.with_separate_storage(tmp_path).distill(tmp_path / "run", *more), "--align-steps", "2", "--steps", "2"
+    )
     assert done.returncode == 0, done.stderr
     (tmp_path / "more").rename(tmp_path / "new")
     (tmp_path / "drop.csv").rename(tmp_path / "new.csv")

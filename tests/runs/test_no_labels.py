@@ -117,7 +117,7 @@ def test_other_commands_work_on_a_run_without_labels(unsorted: Bench, finished: 
     names = tmp_path / "names.txt"
     names.write_bytes(b"\xef\xbb\xbfblank\r\n\r\n# textures\r\n  bar\r\nzebra_stripe\r\n")
     arguments = ["quote", str(unsorted.data), "--teacher", unsorted.teacher, "--classes", str(names), "--json"]
-    quoted = json.loads(vl2v(*unsorted.apart(tmp_path).flags(*arguments)).stdout)
+    quoted = json.loads(vl2v(*unsorted.with_separate_storage(tmp_path).flags(*arguments)).stdout)
     assert quoted["images"] == {"training": {"needed": 48, "known": 0}, "validation": {"needed": 12, "known": 0}}
     assert quoted["texts"] == {"needed": 3, "known": 0}
     assert (quoted["data"]["classes"], quoted["data"]["labelled"]) == (["blank", "bar", "zebra stripe"], False)

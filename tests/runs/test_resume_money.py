@@ -45,7 +45,7 @@ def stop_at_once() -> Callable[[], bool]:
 
 
 @pytest.fixture
-def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoragePaths]:
+def default_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoragePaths]:
     """The default cache and store of the user, which no option of these tests states."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "usual" / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "usual" / "data"))
@@ -66,7 +66,9 @@ def begin(bench: Bench, out: Path, storage: StoragePaths, budget: str = "9.03") 
 
 
 @pytest.mark.slow
-def test_the_printed_resume_command_pays_nothing_twice(bench: Bench, tmp_path: Path, usual: StoragePaths) -> None:
+def test_the_printed_resume_command_pays_nothing_twice(
+    bench: Bench, tmp_path: Path, default_storage: StoragePaths
+) -> None:
     """Regression test: the message omitted --store, so the command paid everything again, above the budget."""
     out, own_storage = tmp_path / "my run", StoragePaths(tmp_path / "c", tmp_path / "mine" / "s.sqlite")
     command = begin(bench, out, own_storage)
@@ -74,13 +76,13 @@ def test_the_printed_resume_command_pays_nothing_twice(bench: Bench, tmp_path: P
     done = CliRunner().invoke(app, [*shlex.split(command)[1:], "-q"])
     assert done.exit_code == 0, done.stderr
     assert spent(own_storage.store) == COST
-    assert not usual.cache.exists()
+    assert not default_storage.cache.exists()
     done = CliRunner().invoke(app, ["ledger", str(out), "--json"])
     assert done.stdout.count('"cost"') > 0, "the ledger of the run's own store is shown"
 
 
 @pytest.mark.slow
-def test_another_store_does_not_get_another_budget(bench: Bench, tmp_path: Path, usual: StoragePaths) -> None:
+def test_another_store_does_not_get_another_budget(bench: Bench, tmp_path: Path, default_storage: StoragePaths) -> None:
     out = tmp_path / "run"
     begin(bench, out, StoragePaths(tmp_path / "c", tmp_path / "a.sqlite"), "10")
     other = ["distill", "--out", str(out), "--resume", "-q", "--store", str(tmp_path / "b.sqlite")]
@@ -98,15 +100,15 @@ def test_another_store_does_not_get_another_budget(bench: Bench, tmp_path: Path,
     assert RunFolder(tmp_path / "moved").config().budget == 12, "a raised budget is the run's from now on"
 
 
-def test_a_run_remembers_its_cache_and_store(tmp_path: Path, usual: StoragePaths) -> None:
+def test_a_run_remembers_its_cache_and_store(tmp_path: Path, default_storage: StoragePaths) -> None:
     own_storage = StoragePaths(tmp_path / "c", tmp_path / "s.sqlite")
-    assert storage_of(tmp_path) == storage_of(None) == usual
+    assert storage_of(tmp_path) == storage_of(None) == default_storage
     remember(tmp_path, own_storage)
     assert storage_of(tmp_path, present=False) == own_storage
     assert storage_of(tmp_path, store=Path("x"), present=False) == StoragePaths(own_storage.cache, Path("x"))
-    assert storage_of(tmp_path) == usual, "neither exists any more"
+    assert storage_of(tmp_path) == default_storage, "neither exists any more"
     own_storage.store.touch()
-    assert storage_of(tmp_path) == StoragePaths(usual.cache, own_storage.store)
+    assert storage_of(tmp_path) == StoragePaths(default_storage.cache, own_storage.store)
     for damaged in ("noise", "[]", "{}", '{"store": 1}'):
         (tmp_path / "places.json").write_text(damaged)
-        assert storage_of(tmp_path, uses_store=False) == usual
+        assert storage_of(tmp_path, uses_store=False) == default_storage

@@ -68,7 +68,7 @@ class Bench:
             shutil.copy(self.root / name, root / name)
         return Bench.at(root)
 
-    def apart(self, root: Path) -> Bench:
+    def with_separate_storage(self, root: Path) -> Bench:
         """Return the same dataset with a cache and a store in another folder."""
         return replace(self, root=root)
 

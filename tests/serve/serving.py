@@ -59,7 +59,7 @@ def bench(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """The dataset of the served run, with a separate store for each module."""
     dataset, root = served(once), tmp_path_factory.mktemp("serve")
     shutil.copy(dataset.root / "vectors.sqlite", root)
-    return dataset.apart(root)
+    return dataset.with_separate_storage(root)
 
 
 @pytest.fixture(scope="session")

@@ -108,14 +108,14 @@ def vendor_peer(post: Callable[[bytes], Iterable[bytes | float]]) -> Callable[..
     return answer
 
 
-def drip(data: bytes, seconds: float = 0.02) -> Iterator[bytes | float]:
+def byte_by_byte(data: bytes, seconds: float = 0.02) -> Iterator[bytes | float]:
     """Yield one byte at a time."""
     for i in range(len(data)):
         yield data[i : i + 1]
         yield seconds
 
 
-def took(work: Callable[[], object]) -> float:
+def elapsed_seconds(work: Callable[[], object]) -> float:
     """Return the seconds that `work` takes."""
     began = time.monotonic()
     work()

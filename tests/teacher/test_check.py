@@ -39,18 +39,18 @@ class Eye:
 
     price: Price = field(default_factory=lambda: Price(Decimal(10), Decimal(1)))
     blind: bool = False
-    moody: bool = False
+    alternating: bool = False
     queried: int = 0
 
     def describe(self) -> TeacherCard:
-        return TeacherCard("test:eye", f"{self.blind}{self.moody}", 3, 10.0, self.price, 4)
+        return TeacherCard("test:eye", f"{self.blind}{self.alternating}", 3, 10.0, self.price, 4)
 
     def embed_images(self, images: list[bytes]) -> Embeddings:
         self.queried += len(images)
         seen = np.stack([np.asarray(decode(image), np.float32).mean((0, 1)) - 100 for image in images])
         if self.blind:
             seen = np.stack([np.frombuffer(hashlib.sha256(i).digest()[:3], np.uint8) for i in images]) - 128.0
-        return np.asarray(seen * (-1.0) ** (self.moody * self.queried) + self.moody * 30, np.float32)
+        return np.asarray(seen * (-1.0) ** (self.alternating * self.queried) + self.alternating * 30, np.float32)
 
     def embed_texts(self, texts: list[str]) -> Embeddings:
         self.queried += len(texts)
@@ -130,7 +130,7 @@ def test_a_teacher_of_two_spaces_and_one_that_is_not_deterministic_are_reported(
     blind = check_teacher(Eye(blind=True), data, budget=Decimal(1), storage=storage)
     assert not blind.one_space
     assert blind.deterministic
-    assert not check_teacher(Eye(moody=True), data, budget=Decimal(1), storage=storage).deterministic
+    assert not check_teacher(Eye(alternating=True), data, budget=Decimal(1), storage=storage).deterministic
 
 
 def test_a_check_costs_at_most_its_budget(data: Path, storage: StoragePaths) -> None:

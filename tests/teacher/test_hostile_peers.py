@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import httpx
 import pytest
-from peers import MODELS, drip, full_response, head, peer, vendor_peer
+from peers import MODELS, byte_by_byte, full_response, head, peer, vendor_peer
 
 from vl2v.addresses import is_local
 from vl2v.errors import TeacherError
@@ -68,14 +68,14 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_slow_answer_ends_at_the_timeout_and_counts_as_spent(where: str) -> None:
     def post(_: bytes) -> Iterable[bytes | float]:
         if where == "head":
-            yield from drip(head(200, "x-slow: " + "y" * 4000))
+            yield from byte_by_byte(head(200, "x-slow: " + "y" * 4000))
         elif where == "interim":
             for _count in range(400):
                 yield head(102)
                 yield 0.02
         else:
             yield head(200, "content-length: 4000")
-            yield from drip(b" " * 4000)
+            yield from byte_by_byte(b" " * 4000)
 
     account = CountingAccount()
     with peer(vendor_peer(post)) as server:

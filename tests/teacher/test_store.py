@@ -249,7 +249,7 @@ def logged_queries(tmp_path: Path) -> list[bytes]:
     return log.read_bytes().splitlines() if log.exists() else []
 
 
-def all_bought(tmp_path: Path) -> EmbeddingStore:
+def open_complete_store(tmp_path: Path) -> EmbeddingStore:
     store = EmbeddingStore(tmp_path / "s.sqlite")
     contents = [b"image %d" % i for i in range(IMAGES)]
     assert np.array_equal(store.images(CARD, digests_of(contents)), np.stack([answer_to(c) for c in contents]))
@@ -291,7 +291,7 @@ def test_a_kill_at_any_moment_loses_no_stored_embedding(tmp_path: Path) -> None:
         assert not set(stored_then) & set(everything[int(length) :]), "a stored image was queried again"
     assert set(everything) == {b"image %d" % i for i in range(IMAGES)}
     assert len(everything) <= IMAGES + kills * BATCH
-    store = all_bought(tmp_path)
+    store = open_complete_store(tmp_path)
     entries = Ledger(store).entries("run")
     assert sum(entry.queries for entry in entries if entry.state == "kept") == IMAGES
     assert sum(entry.state == "sent" for entry in entries) <= kills
@@ -304,7 +304,7 @@ def test_two_processes_at_once_never_buy_an_image_twice(tmp_path: Path) -> None:
     outs = [child.communicate(timeout=60)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0]
     assert set(Counter(logged_queries(tmp_path)).values()) == {1}
-    store = all_bought(tmp_path)
+    store = open_complete_store(tmp_path)
     assert Ledger(store).spent() == IMAGES
     assert sum(int(out) for out in outs) == IMAGES
     store.close()

@@ -66,12 +66,12 @@ def test_fifty_clients_at_once_get_their_own_rows_and_one_bill_each(spawner: Spa
                 with lock:
                     tally[keys[number]] += len(picked)
 
-    async def everyone() -> None:
+    async def run_all_clients() -> None:
         limits = httpx.Limits(max_connections=50)
         async with httpx.AsyncClient(verify=False, timeout=60, limits=limits) as http:
             await asyncio.gather(*(client(number, http) for number in range(50)))
 
-    asyncio.run(everyone())
+    asyncio.run(run_all_clients())
     for key in set(keys):
         usage = server.usage(key)
         assert usage["images"] == tally[key]
