@@ -121,7 +121,7 @@ def distill(
     Raises:
         Vl2vError: states what was expected, what was found, and what to do next.
     """
-    spec, opened = opened_or_named(teacher)
+    spec, teacher_instance = opened_or_named(teacher)
     arguments: dict[str, Any] = {
         "data": {"held_out": names_of(held_out) if held_out is not None else None, "classes": classes_of(classes)},
         "teacher": {"spec": spec, "accept": accept_teacher or None},
@@ -146,7 +146,7 @@ def distill(
         resume=resume,
         storage=storage,
         progress=progress,
-        teacher=opened,
+        teacher=teacher_instance,
         backbone=backbone,
         report=report,
         teacher_spec=spec or (settings or {}).get("teacher", {}).get("spec"),

@@ -58,7 +58,7 @@ def quote(
     Raises:
         Vl2vError: states what was expected, what was found, and what to do next.
     """
-    spec, opened = opened_or_named(teacher)
+    spec, teacher_instance = opened_or_named(teacher)
     arguments: dict[str, Any] = {
         "data": {"held_out": names_of(held_out) if held_out is not None else None, "classes": classes_of(classes)},
         "teacher": {"spec": spec},
@@ -67,7 +67,7 @@ def quote(
     }
     arguments["data"] |= data_of(data, config, merge(settings or {}, arguments), storage, progress)
     final = make_config(config, merge({"student": {}}, merge(settings or {}, arguments)))
-    return quote_run(final, storage, progress, opened, cluster_of(ray))
+    return quote_run(final, storage, progress, teacher_instance, cluster_of(ray))
 
 
 def data_of(

@@ -21,10 +21,10 @@ from vl2v.progress import Progress
 from vl2v.teacher.base import Embeddings
 from vl2v.teacher.prompts import text_head
 from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.image_set import ImageSet
 from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.teacher.purchase.wanted import Wanted
 from vl2v.teacher.purchase.watch import SEEN, TeacherWatch
 from vl2v.teacher.zero_shot import zero_shot_logits
 from vl2v.writing import replacing, reserve
@@ -103,24 +103,24 @@ def purchase(
     buyer = Buyer(plan.teacher, store, budget, run, progress, watch, plan.config.threads, plan.config.teacher.spec)
     buyer.texts(plan.requirements.texts)
     example_of = {digest.tobytes(): i for i, digest in enumerate(plan.examples.digests)}
-    parts = [_wanted(plan, example_of, *kind, digests) for kind, digests in plan.requirements.purposes.items()]
+    parts = [_image_set(plan, example_of, *kind, digests) for kind, digests in plan.requirements.purposes.items()]
     if pilot is not None and getattr(plan.teacher, "jobs", None) is None:
-        buyer.buy(_wanted(plan, example_of, TRAINING, 0, pilot.digests))
+        buyer.buy(_image_set(plan, example_of, TRAINING, 0, pilot.digests))
         pilot.then()
     buyer.all_images(parts)
     if watch is not None:
         watch.look()
 
 
-def _wanted(plan: RunPlan, example_of: dict[bytes, int], purpose: str, view: int, digests: Digests) -> Wanted:
+def _image_set(plan: RunPlan, example_of: dict[bytes, int], purpose: str, view: int, digests: Digests) -> ImageSet:
     """Return images to buy for a purpose, and where they are read; `example_of` has examples by SHA-256."""
     if purpose == UNSEEN and plan.unseen is not None:
-        return Wanted.of(digests, plan.unseen.file, purpose, view)
+        return ImageSet.of(digests, plan.unseen.file, purpose, view)
     if purpose in (EVALUATION, VALIDATION):
         rows = plan.split.evaluation_rows
-        return Wanted.of(digests, lambda i: plan.dataset.file(int(rows[i])), purpose, view)
+        return ImageSet.of(digests, lambda i: plan.dataset.file(int(rows[i])), purpose, view)
     examples = plan.examples
-    return Wanted.of(digests, lambda i: examples.view(example_of[digests[i].tobytes()]), purpose, view)
+    return ImageSet.of(digests, lambda i: examples.view(example_of[digests[i].tobytes()]), purpose, view)
 
 
 def _watch_of(plan: RunPlan, store: EmbeddingStore) -> TeacherWatch:

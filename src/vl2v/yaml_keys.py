@@ -75,12 +75,12 @@ def without_repeats(loader: type[Any]) -> None:
     make = loader.yaml_constructors.get(MAPPING, loader.construct_mapping)
 
     def mapping(self: Any, node: yaml.MappingNode) -> Any:
-        seen: set[str] = set()
+        keys: set[str] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
+            if isinstance(key, yaml.ScalarNode) and key.value in keys and key.value != "<<":
                 problem = f"the key '{key.value}' is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(str(key.value))
+            keys.add(str(key.value))
         return make(self, node)
 
     loader.add_constructor(MAPPING, mapping)

@@ -47,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         score, coverage = (CONFIDENCE, 1.0) if least is None else (score, least)
         attempts = model.attempts(paths, flags.batch_size, score=score, coverage=coverage)
         mark = "" if least is None else REJECTED if score == NEGATIVES else UNSURE
-        faults, seen = _print(zip(paths, attempts, strict=True), flags.format, mark)
+        faults, embeddings = _print(zip(paths, attempts, strict=True), flags.format, mark)
     except ModelError as error:
         return _fail(str(error), error.exit_code)
-    _hint(model, seen)
+    _hint(model, embeddings)
     return UNREADABLE if faults else 0
 
 

@@ -169,11 +169,11 @@ def _transform(profile: bytes, mode: str) -> ImageCmsTransform | None:
         if mode == "CMYK":
             return transform
         probe = _probe(mode)
-        changed = transform.apply(probe)
-        assert changed is not None
+        result = transform.apply(probe)
+        assert result is not None
     except Exception:  # littleCMS raises many types for broken profiles, and Pillow may be built without it
         return None
-    difference = np.asarray(changed, np.int64) - np.asarray(probe.convert("RGB"), np.int64)
+    difference = np.asarray(result, np.int64) - np.asarray(probe.convert("RGB"), np.int64)
     return transform if np.abs(difference).max() > SAME else None
 
 

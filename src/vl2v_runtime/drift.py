@@ -142,8 +142,8 @@ class Reference:
             }
             for place, name in enumerate(self.names)
         }
-        measured = {"sizes": list(self.sizes), "expected": list(self.expected), "limit": list(self.limit)}
-        return domains, {"level": self.level, **measured}
+        batches = {"sizes": list(self.sizes), "expected": list(self.expected), "limit": list(self.limit)}
+        return domains, {"level": self.level, **batches}
 
 
 def _centres(rows: Any) -> Floats:

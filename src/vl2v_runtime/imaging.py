@@ -133,8 +133,8 @@ def _header(data: bytes, formats: tuple[str, ...]) -> tuple[str, int, int]:
     openers = _openers(data, formats)
     if openers[0] == "JXL":  # opening decodes it
         return "JXL", *_jxl_size(data)
-    with Image.open(io.BytesIO(data), formats=openers) as opened:
-        return str(opened.format), opened.width, opened.height
+    with Image.open(io.BytesIO(data), formats=openers) as image:
+        return str(image.format), image.width, image.height
 
 
 def _openers(data: bytes, formats: tuple[str, ...] = FORMATS) -> tuple[str, ...]:

@@ -258,8 +258,8 @@ class Trust:
             raise ValueError(f"expected trust of format {FORMAT}, found {version}")
         try:
             negatives = content.get("negatives")
-            fitted = SCORES if negatives is None else ALL_SCORES
-            reject = {score: _thresholds(content["reject"][score]) for score in fitted}
+            score_names = SCORES if negatives is None else ALL_SCORES
+            reject = {score: _thresholds(content["reject"][score]) for score in score_names}
             domains = content.get("domains")
             reference = Reference.from_dict(domains, content["drift"]) if domains else None
             temperature = number(content["temperature"], "temperature", LEAST, GREATEST)

@@ -15,9 +15,9 @@ from other_packages import install_package
 from vl2v.data.images import ImageFile
 from vl2v.progress import Progress
 from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.image_set import ImageSet
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.teacher.purchase.wanted import Wanted
 from vl2v.teacher.registry import open_teacher
 
 CODE = """
@@ -123,12 +123,12 @@ class Work:
         """Return the SHA-256 of each image."""
         return np.array([list(file.digest) for file in self.files], np.uint8)
 
-    def buy(self, store: Path, progress: Progress | None = None, wanted: Wanted | None = None) -> int:
+    def buy(self, store: Path, progress: Progress | None = None, image_set: ImageSet | None = None) -> int:
         """Buy all images; returns the number that were bought."""
         files, spec = self.files, f"logged:{self.root / 'log'}"
         with closing(EmbeddingStore(store)) as opened:
             buyer = Buyer(open_teacher(spec), opened, Budget(None, currency="USD"), "run", progress, spec=spec)
-            return buyer.buy(wanted or Wanted.of(self.digests, files.__getitem__, "training"))
+            return buyer.buy(image_set or ImageSet.of(self.digests, files.__getitem__, "training"))
 
     def saved(self, store: Path) -> tuple[bytes, int]:
         """Return the saved embeddings and the number of image queries in the ledger."""

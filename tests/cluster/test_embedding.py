@@ -21,7 +21,7 @@ from vl2v.cluster.pool import cluster_workers
 from vl2v.cluster.worker import Driver
 from vl2v.errors import ConfigError, DataError, MissingExtraError, RunError, TeacherError
 from vl2v.progress import Silent
-from vl2v.teacher.purchase.wanted import Wanted
+from vl2v.teacher.purchase.image_set import ImageSet
 from vl2v.teacher.registry import TEACHERS
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("ray")]
@@ -176,11 +176,11 @@ def test_a_machine_without_the_images_or_with_another_teacher_is_named(tmp_path:
     import logged  # type: ignore[import-not-found]
 
     work = Work.made(tmp_path / "work", images=3)
-    scanned = Wanted.of(work.digests, work.files.__getitem__, "training")
-    only = Wanted.of(work.digests, lambda i: logged.Only(work.files[i], os.getpid()), "training")
+    scanned = ImageSet.of(work.digests, work.files.__getitem__, "training")
+    only = ImageSet.of(work.digests, lambda i: logged.Only(work.files[i], os.getpid()), "training")
     with cluster_workers(LOCAL, Silent()):
         with pytest.raises(RunError, match=r"does not see the images(.|\n)*on a disk that all machines share"):
-            work.buy(tmp_path / "store.sqlite", wanted=only)
+            work.buy(tmp_path / "store.sqlite", image_set=only)
         (work.root / "log" / "differs").touch()
         with pytest.raises(
             TeacherError, match=r"has another version of logged:(.|\n)*revision here(.|\n)*revision cpu"
@@ -189,7 +189,7 @@ def test_a_machine_without_the_images_or_with_another_teacher_is_named(tmp_path:
         (work.root / "log" / "differs").unlink()
         (work.root / "images" / "00.bin").write_bytes(b"changed")
         with pytest.raises(DataError, match=r"00\.bin changed"):
-            work.buy(tmp_path / "store.sqlite", wanted=scanned)
+            work.buy(tmp_path / "store.sqlite", image_set=scanned)
     assert work.batches("done") == []
 
 

@@ -34,9 +34,9 @@ from vl2v.teacher.http.vendors.gemini import Gemini
 from vl2v.teacher.http.vendors.gemini_batch import GeminiBatch
 from vl2v.teacher.purchase import job_buyer
 from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.image_set import ImageSet
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
-from vl2v.teacher.purchase.wanted import Wanted
 from vl2v.teacher.registry import open_teacher
 
 SPEC = "gemini:gemini-embedding-2#dimension=128"
@@ -186,7 +186,7 @@ def test_jobs_are_collected_and_share_the_store_with_single_requests(
 
 def test_parts_are_all_submitted_before_one_is_awaited(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     with running_vendor(monkeypatch) as vendor:
-        parts = [Wanted(DIGESTS[s], PICTURES[s].__getitem__, "training") for s in (slice(0, 2), slice(2, 5))]
+        parts = [ImageSet(DIGESTS[s], PICTURES[s].__getitem__, "training") for s in (slice(0, 2), slice(2, 5))]
         buyer_of(store).all_images(parts)
         calls = [path.rpartition("/")[2] for _, path in vendor.requests]
     assert calls[:2] == ["gemini-embedding-2:asyncBatchEmbedContent"] * 2
@@ -291,7 +291,7 @@ def test_a_job_that_the_vendor_lists_late_is_not_created_again(
 
     monkeypatch.setattr(GeminiVendor, "_listed", late)
     with running_vendor(monkeypatch) as vendor:
-        buyer_of(store).submit([Wanted(DIGESTS, PICTURES.__getitem__, "training")])
+        buyer_of(store).submit([ImageSet(DIGESTS, PICTURES.__getitem__, "training")])
         (job,) = store.pending(open_teacher(SPEC).describe())
         store.set_key(job.entry, f"job:{vendor.jobs[0].label}")  # simulates a lost response
         assert buy(store) == 5
@@ -307,11 +307,11 @@ def test_images_of_another_run_in_a_job_do_not_end_this_one(
     options: dict[str, Any] = {"plan": lambda job, key: BAD if job == 1 else None}
     with running_vendor(monkeypatch, most=1, end=lambda job: end if job == 1 else "SUCCEEDED", **options) as vendor:
         monkeypatch.setattr(GeminiBatch, "jobs", 1)
-        buyer_of(store, run="another").submit([Wanted(DIGESTS[:2], PICTURES.__getitem__, "training")])
+        buyer_of(store, run="another").submit([ImageSet(DIGESTS[:2], PICTURES.__getitem__, "training")])
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            wanted = Wanted(DIGESTS[2:], PICTURES[2:].__getitem__, "training")
-            assert buyer_of(store).images(wanted.digests, wanted.read, wanted.purpose) == 3
+            image_set = ImageSet(DIGESTS[2:], PICTURES[2:].__getitem__, "training")
+            assert buyer_of(store).images(image_set.digests, image_set.read, image_set.purpose) == 3
         assert [str(w.message) for w in caught if w.category is Vl2vWarning] == (
             ["batch job batches/j0 of other images ended without answers: failed"] if end == "FAILED" else []
         )
@@ -380,7 +380,7 @@ def test_finished_requests_of_a_cancelled_job_are_spent(store: EmbeddingStore, m
 
 def test_a_job_that_was_deleted_counts_as_spent(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     with running_vendor(monkeypatch) as vendor:
-        buyer_of(store).submit([Wanted(DIGESTS, PICTURES.__getitem__, "training")])
+        buyer_of(store).submit([ImageSet(DIGESTS, PICTURES.__getitem__, "training")])
         vendor.jobs[0].name = "batches/gone"
         with pytest.warns(Vl2vWarning, match="no longer knows the job"):
             assert buy(store) == 5
@@ -400,7 +400,7 @@ def test_a_process_corrects_only_costs_within_its_budget(
     store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a record of the spending, a budget is that of one process."""
-    part = Wanted(DIGESTS, PICTURES.__getitem__, "training")
+    part = ImageSet(DIGESTS, PICTURES.__getitem__, "training")
     with running_vendor(monkeypatch, plan=lambda job, key: BUSY if job == 1 else None) as vendor:
         buyer_of(store).submit([part])
         again = buyer_of(store, budget=str(4 * PRICE))
@@ -421,7 +421,7 @@ def test_only_jobs_with_the_images_of_a_quote_are_subtracted_from_it(
 
     with running_vendor(monkeypatch):
         assert quoted(slice(5)) == 0
-        buyer_of(store, run="another").submit([Wanted(DIGESTS[:2], PICTURES.__getitem__, "training")])
+        buyer_of(store, run="another").submit([ImageSet(DIGESTS[:2], PICTURES.__getitem__, "training")])
     assert [quoted(slice(1, 5)), quoted(slice(2, 5)), quoted(slice(5), 1)] == [PRICE, 0, 0]
     assert quoted(slice(5), batch=False) == 0
     assert quoted(slice(5)) == 2 * PRICE

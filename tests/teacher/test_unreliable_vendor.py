@@ -22,9 +22,9 @@ from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.retry import Circuit, Patience
 from vl2v.teacher.http.uri import open_wire
 from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.image_set import ImageSet
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.teacher.purchase.wanted import Wanted
 
 QUICK = Patience(first=0.005, longest=0.05)
 
@@ -132,7 +132,7 @@ def test_rejected_images_are_named_and_do_not_stop_the_others(
         teacher = teacher_of(vendor, options, None if idempotent else Price(PER_IMAGE * 1000, PER_TEXT * 1000))
         buyer = Buyer(teacher, store, Budget(PER_IMAGE * len(contents)), "r", progress)
         with pytest.raises(TeacherError, match=f"did not embed {len(bad)} image") as caught:
-            buyer.buy(Wanted.of(digests_of(contents), lambda i: Picture(names[i], contents[i]), "training"))
+            buyer.buy(ImageSet.of(digests_of(contents), lambda i: Picture(names[i], contents[i]), "training"))
         assert buyer.images(digests_of(good), good.__getitem__, "training") == 0
         meter = vendor.meter
     for i in rejected:

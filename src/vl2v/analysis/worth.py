@@ -106,8 +106,8 @@ def pilot_of(plan: RunPlan, store: EmbeddingStore) -> Digests | None:
         return None
     dataset = plan.dataset
     rows, _ = sample_of(dataset.labels, dataset.domain_of, source_rows(plan))
-    trained = np.isin(rows, np.concatenate(list(plan.split.training.values())))
-    return dataset.digests[rows[trained][:PILOT]]
+    mask = np.isin(rows, np.concatenate(list(plan.split.training.values())))
+    return dataset.digests[rows[mask][:PILOT]]
 
 
 def sample_of(

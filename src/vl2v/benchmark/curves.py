@@ -210,8 +210,8 @@ def _scale(axes: Axes, xs: Sequence[float]) -> None:
     for i, value in enumerate(along):
         if not ticks or value - along[ticks[-1]] >= room:
             ticks.append(i)
-    shown = [values[i] for i in ticks]
-    axes.set_xticks(shown, [f"{value:,.0f}" if value >= 100 else f"{value:g}" for value in shown])
+    tick_values = [values[i] for i in ticks]
+    axes.set_xticks(tick_values, [f"{value:,.0f}" if value >= 100 else f"{value:g}" for value in tick_values])
     axes.set_xticks([], minor=True)
 
 

@@ -136,12 +136,12 @@ def _opened(assignment: Assignment) -> Sweep:
 
 def _gone(mark: Path) -> Callable[[], bool]:
     """Return a function that checks, at most once per second, whether the driver removed its mark to stop the jobs."""
-    looked, gone = time.monotonic(), False
+    last_check, gone = time.monotonic(), False
 
     def stopped() -> bool:
-        nonlocal looked, gone
-        if time.monotonic() - looked > CHECK_SECONDS:
-            looked, gone = time.monotonic(), not mark.exists()
+        nonlocal last_check, gone
+        if time.monotonic() - last_check > CHECK_SECONDS:
+            last_check, gone = time.monotonic(), not mark.exists()
         return gone
 
     return stopped

@@ -58,8 +58,8 @@ app = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(flag: bool) -> None:
+    if flag:
         print(f"vl2v {__version__}")
         raise typer.Exit
 

@@ -137,8 +137,8 @@ def show_answers(answers: Sequence[Answer], output: str, mark: str = UNSURE) -> 
             sys.stdout.write(clean(text.getvalue()) if sys.stdout.isatty() else text.getvalue())
     else:
         table = Table()
-        marked = any(a.accepted is not None for a in answers)
-        for name in (*extra_columns[::-1], "image", "class", "confidence", *([""] if marked else [])):
+        has_marks = any(a.accepted is not None for a in answers)
+        for name in (*extra_columns[::-1], "image", "class", "confidence", *([""] if has_marks else [])):
             table.add_column(name, justify="right" if name in ("row", "confidence") else "left", overflow="fold")
         for a in answers:
             result = a.label or f"not read: {a.fault}"

@@ -134,4 +134,4 @@ def _rejection(domain: DomainTrust) -> list[str]:
 
     cells = [domain.row.domain, *(", ".join(map(percent, domain.answered[coverage])) for coverage in SHOWN)]
     cells += [", ".join(map(percent, domain.unusual.values()))] if domain.unusual else []
-    return cells + ([percent(domain.known[REJECT_COVERAGE])] if domain.known else [])
+    return cells + ([percent(domain.accepted_shares[REJECT_COVERAGE])] if domain.accepted_shares else [])

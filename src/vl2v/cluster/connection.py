@@ -116,8 +116,8 @@ def connected(address: str, local_cpus: int | None = None) -> Iterator[Any]:
 def _knock(address: str) -> None:
     """Check that a server listens at the address; Ray itself would retry for minutes."""
     if address == "auto":  # what Ray uses then, also if that cluster is gone
-        recorded = Path(tempfile.gettempdir(), "ray", "ray_current_cluster")
-        address = os.environ.get("RAY_ADDRESS") or (recorded.read_text() if recorded.is_file() else "")
+        address_file = Path(tempfile.gettempdir(), "ray", "ray_current_cluster")
+        address = os.environ.get("RAY_ADDRESS") or (address_file.read_text() if address_file.is_file() else "")
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

@@ -117,20 +117,20 @@ def check_teacher(
     config = make_config(None, with_sources(merge(settings or {}, values), storage, progress))
     if data is None:
         _check_without_data(merge({}, settings or {}), images)
-    opened = open_teacher(spec, price=stated_price(config)) if isinstance(teacher, str) else teacher
+    teacher_instance = open_teacher(spec, price=stated_price(config)) if isinstance(teacher, str) else teacher
     if data is None:
         with closing(EmbeddingStore(storage.store)) as store:
-            checker = _Checker(opened, store, budget, progress)
+            checker = _Checker(teacher_instance, store, budget, progress)
             prompts = tuple(f"an image of plain {name}" for name in SWATCHES)
             return checker.run(
                 [_swatch(c) for c in SWATCHES.values()], np.arange(len(SWATCHES)), prompts, len(SWATCHES)
             )
-    plan = plan_run(config, storage, progress, teacher=opened, with_student=bool(config.student.spec))
+    plan = plan_run(config, storage, progress, teacher=teacher_instance, with_student=bool(config.student.spec))
     dataset = plan.dataset
     rows = _spread(dataset.labels, IMAGES if images is None else images)
     contents = [dataset.read(int(row)) for row in rows]
     with closing(EmbeddingStore(storage.store)) as store:
-        checker = _Checker(opened, store, budget, progress)
+        checker = _Checker(teacher_instance, store, budget, progress)
         result = checker.run(contents, dataset.labels[rows], plan.requirements.prompts, len(dataset.phrases))
         advice = worth_of(plan, store, progress)
         job = quote_again(plan, store)  # without the queries that the check has bought

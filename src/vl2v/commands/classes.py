@@ -128,12 +128,12 @@ def add_classes(
         locate_images(RunFolder(home), data, storage, progress, needed=ROOT)
     with _locked(run) as folder, closing(EmbeddingStore(storage.store)) as store:
         student = Student.load(folder, backbone)
-        added = new_classes(student, names, phrases, templates, teacher, home)
+        class_texts = new_classes(student, names, phrases, templates, teacher, home)
         exported(home, origin_of(student.provenance))  # raises before money is spent if they cannot be changed
-        purchase = _buy(added, store, parse_budget(budget), str(home.resolve()), progress)
-        rows = _head_rows(added, store)
+        purchase = _buy(class_texts, store, parse_budget(budget), str(home.resolve()), progress)
+        rows = _head_rows(class_texts, store)
         if not accept_teacher:
-            _check_distinct(student, rows, added.teacher.describe().identity)
+            _check_distinct(student, rows, class_texts.teacher.describe().identity)
         offset = _offset(student, RunFolder(home), torch.stack(list(rows.values())), share, progress or Silent())
         change = purchase | {"before": list(student.classes), "offset": offset}
         for name, row in rows.items():
@@ -183,21 +183,23 @@ def _check_share(share: float) -> None:
         )
 
 
-def _head_rows(added: TeacherTexts, store: EmbeddingStore) -> dict[str, torch.Tensor]:
+def _head_rows(class_texts: TeacherTexts, store: EmbeddingStore) -> dict[str, torch.Tensor]:
     """Return the row [D] of the text head for each new class."""
-    card = added.teacher.describe()
-    embeddings = torch.from_numpy(store.texts(card, added.texts)).reshape(len(added.prompts), -1, card.dimension)
-    return dict(zip(added.prompts, text_head(embeddings), strict=True))
+    card = class_texts.teacher.describe()
+    embeddings = torch.from_numpy(store.texts(card, class_texts.texts)).reshape(
+        len(class_texts.prompts), -1, card.dimension
+    )
+    return dict(zip(class_texts.prompts, text_head(embeddings), strict=True))
 
 
 def _buy(
-    added: TeacherTexts, store: EmbeddingStore, limit: Decimal | None, run: str, progress: Progress | None
+    class_texts: TeacherTexts, store: EmbeddingStore, limit: Decimal | None, run: str, progress: Progress | None
 ) -> dict[str, Any]:
     """Buy the embeddings that the store lacks; without a limit, only free ones. Return what the student records."""
-    currency, ledger = added.teacher.describe().price.currency, Ledger(store)
+    currency, ledger = class_texts.teacher.describe().price.currency, Ledger(store)
     budget, before = Budget(limit, currency=currency, less="fewer classes"), ledger.spent(run)
-    queries = added.buy(store, budget, run, progress, PURPOSE)
-    prompts = {key: list(texts) for key, texts in added.prompts.items()}
+    queries = class_texts.buy(store, budget, run, progress, PURPOSE)
+    prompts = {key: list(texts) for key, texts in class_texts.prompts.items()}
     return {"added": prompts, "text_queries": queries, "cost": f"{ledger.spent(run) - before:f}", "currency": currency}
 
 
@@ -238,8 +240,8 @@ def _check_distinct(student: Student, new: Mapping[str, torch.Tensor], identity:
 
 def _save(student: Student, folder: Path, home: Path, change: Mapping[str, Any]) -> None:
     """Write all changes. The student is written last, so an interrupted command can be repeated."""
-    recorded = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **change}
-    student.provenance[CHANGES] = [*student.provenance.get(CHANGES, []), recorded]
+    record = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **change}
+    student.provenance[CHANGES] = [*student.provenance.get(CHANGES, []), record]
     mark_trust(student)
     change_exports(home, student)
     student.save(folder)

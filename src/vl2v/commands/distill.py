@@ -254,7 +254,7 @@ def _train_and_evaluate(
     with closing(Tracking(plan.config.tracking if first else (), folder, partial(warn, progress))) as tracking:
         result = train(
             plan.config, data, plan.student_backbone, folder, accelerator, progress,
-            state=state, fresh=fresh, saved=tracking.follow,
+            state=state, fresh=fresh, on_save=tracking.follow,
         )  # fmt: skip
         if not first:
             return None

@@ -95,15 +95,15 @@ def _own_parts(student: Student, dataset: ImageDataset) -> list[Part] | None:
     class_folders = [
         folder for folder, name in zip(dataset.folders, dataset.names, strict=True) if name not in held_out
     ]
-    trained = np.flatnonzero(np.isin(dataset.labels, [dataset.folders.index(folder) for folder in class_folders]))
+    training_rows = np.flatnonzero(np.isin(dataset.labels, [dataset.folders.index(folder) for folder in class_folders]))
     split = split_of_student(only_classes(dataset, class_folders) if held_out else dataset, student.provenance)
     if split is None:
         return None
     parts: list[Part] = []
     for role, domain, rows in split_domains(split):
         first = all(domain != other for _, other, _ in parts)
-        added = np.setdiff1d(dataset.rows_of(domain), trained) if held_out and first else rows[:0]
-        parts.append((role, domain, np.concatenate([trained[rows] if held_out else rows, added])))
+        further_rows = np.setdiff1d(dataset.rows_of(domain), training_rows) if held_out and first else rows[:0]
+        parts.append((role, domain, np.concatenate([training_rows[rows] if held_out else rows, further_rows])))
     return parts
 
 
@@ -119,11 +119,11 @@ def _warn_of_training_images(student: Student, digests: Digests, progress: Progr
     """Warn if images, by their SHA-256 [N, 32], were used to train the student."""
     run_data = student.provenance.get("data") or {}
     if share := share_among(run_data.get("training_sample", ()), digests):
-        trained = run_data.get("training_images", 0)
+        training_count = run_data.get("training_images", 0)
         warn(
             progress,
-            f"about {share * trained:,.0f} of the {trained:,} training images of the student are among these "
-            f"{len(digests):,} images, so the accuracy is too high; evaluate images that it has not seen",
+            f"about {share * training_count:,.0f} of the {training_count:,} training images of the student are among "
+            f"these {len(digests):,} images, so the accuracy is too high; evaluate images that it has not seen",
         )
 
 

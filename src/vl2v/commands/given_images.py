@@ -112,16 +112,16 @@ def _rows(
     columns = find_columns(
         rows.columns, columns_asked(table, {**IMAGE_ONLY, "image": column}), source=data, labelled=False
     ).named()
-    written: dict[int, str] = {}  # addresses, which an imported table replaces by paths
+    addresses: dict[int, str] = {}  # which an imported table replaces by paths
     if table != data and is_table(data) and find_source(str(data)) is None:
         path_rows = open_table(data).rows([column for _, column in columns])
-        written = {number: str(cells[0]) for number, cells in path_rows if not isinstance(cells, Broken)}
+        addresses = {number: str(cells[0]) for number, cells in path_rows if not isinstance(cells, Broken)}
     number = 0
     for number, cells in rows_of_texts(rows, columns):
         if isinstance(cells, Broken):
-            yield GivenImage(written.get(number, ""), None, number, cells.problem, str(data))
+            yield GivenImage(addresses.get(number, ""), None, number, cells.problem, str(data))
         else:
             path = Path(table.parent, relative_path(cells[0], above))
-            yield GivenImage(written.get(number, cells[0]), path, number, table=str(data))
+            yield GivenImage(addresses.get(number, cells[0]), path, number, table=str(data))
     if not number:
         raise empty(data)

@@ -34,9 +34,9 @@ from vl2v.teacher.base import Teacher
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.image_set import ImageSet
 from vl2v.teacher.purchase.ledger import Budget, Ledger, parse_budget
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.teacher.purchase.wanted import Wanted
 from vl2v.teacher.zero_shot import zero_shot_logits
 from vl2v.trust.calibration import fit_temperature
 from vl2v.writing import ensure_writable
@@ -131,28 +131,28 @@ def label(
     names = classes if isinstance(classes, str) else list(classes)
     columns = {**(base.get("data") or {})}
     columns.pop("label", None)  # `data` has no labels
-    described = {"root": str(data), "classes": names}
-    config = _config(base | {"data": columns}, spec, described, storage, progress)
+    data_values = {"root": str(data), "classes": names}
+    config = _config(base | {"data": columns}, spec, data_values, storage, progress)
     if not config.data.layout_as_found:
         ensure_trainable(config.data.classes, table)
-    opened = open_configured_teacher(config) if isinstance(teacher, str) else teacher
+    teacher_instance = open_configured_teacher(config) if isinstance(teacher, str) else teacher
     check_data = None if check is None else _config(base, spec, {"root": str(check)}, storage, progress).data
     with cluster_workers(cluster, progress), closing(EmbeddingStore(storage.store)) as store:
         parts, truth = _read_parts(config.data, check_data, error, storage, progress)
         ledger, name = Ledger(store), str(table.resolve())
         before = ledger.queries(name), ledger.queries(name, "text"), ledger.spent(name)
-        logits = _buy(parts, config, opened, store, limit, name, progress)
+        logits = _buy(parts, config, teacher_instance, store, limit, name, progress)
         queries = ledger.queries(name) - before[0], ledger.queries(name, "text") - before[1]
         spent = ledger.spent(name) - before[2]
     accuracy = float((logits[1].argmax(axis=1) == truth).mean()) if len(parts) > 1 else None
     result = Labels(
         table, parts[0].names, *_decide(logits, truth, error), written=0, checked=len(truth), accuracy=accuracy,
-        error=error, queries=queries, spent=spent, currency=opened.describe().price.currency,
+        error=error, queries=queries, spent=spent, currency=teacher_instance.describe().price.currency,
     )  # fmt: skip
     labels = [result.classes[i] for i in result.predictions]
-    written = write_labels(table, parts[0], labels, result.confidence, result.trusted, trusted_only, progress)
+    row_count = write_labels(table, parts[0], labels, result.confidence, result.trusted, trusted_only, progress)
     warn_of_faults(table, len(parts[0].domains) > 1, config.data.layout_as_found, progress)
-    return replace(result, written=written)
+    return replace(result, written=row_count)
 
 
 def least_images(error: float) -> int:
@@ -247,7 +247,7 @@ def _buy(
     budget.check(quote.due, quote.summary)
     buyer = Buyer(teacher, store, budget, name, progress, threads=config.threads, spec=config.teacher.spec)
     buyer.texts(prompts, LABELLING)
-    buyer.all_images([Wanted.of(p.digests, p.file, purpose) for (purpose, _), p in zip(purposes, parts, strict=True)])
+    buyer.all_images([ImageSet.of(p.digests, p.file, purpose) for (purpose, _), p in zip(purposes, parts, strict=True)])
     head = text_heads(store.texts(card, prompts), len(templates))
     return [zero_shot_logits(store.images(card, part.digests), head, card.logit_scale) for part in parts]
 

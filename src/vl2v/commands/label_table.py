@@ -72,7 +72,7 @@ def write_labels(
         trusted: [N] bool; None without checked images.
         trusted_only: whether other images are omitted.
     """
-    folder, several, skipped, written = file.absolute().parent, len(dataset.domains) > 1, [], 0
+    folder, several, skipped, row_count = file.absolute().parent, len(dataset.domains) > 1, [], 0
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(file) as part, part.open("w", encoding="utf-8", newline="") as text_file:
         writer = csv.writer(text_file)
@@ -90,7 +90,7 @@ def write_labels(
             mark = "" if trusted is None else "yes" if trusted[row] else "no"
             domain = [dataset.domains[dataset.domain_of[row]]] if several else []
             writer.writerow([text, labels[row], *domain, f"{confidence[row]:.4f}", mark])
-            written += 1
+            row_count += 1
     if skipped:
         warn(progress, f"{len(skipped)} images were omitted; their names are not UTF-8: {', '.join(skipped[:3])}")
-    return written
+    return row_count

@@ -86,10 +86,12 @@ class TeacherTexts:
 def known_classes(student: Student) -> tuple[KnownClass, ...]:
     """Return the classes of a student with their recorded prompts, in the order of its head."""
     changes = check_provenance(student.provenance, "the student").get(CHANGES, [])
-    trained = list(changes[0]["before"]) if changes else student.classes
-    recorded = student.provenance.get("prompts", [])
-    each = len(recorded) // len(trained) if len(recorded) % len(trained) == 0 else 0
-    classes = {name: KnownClass(name, tuple(recorded[i * each : (i + 1) * each])) for i, name in enumerate(trained)}
+    training_classes = list(changes[0]["before"]) if changes else student.classes
+    prompt_list = student.provenance.get("prompts", [])
+    each = len(prompt_list) // len(training_classes) if len(prompt_list) % len(training_classes) == 0 else 0
+    classes = {
+        name: KnownClass(name, tuple(prompt_list[i * each : (i + 1) * each])) for i, name in enumerate(training_classes)
+    }
     for change in changes:
         for name, prompts in change.get("added", {}).items():
             classes[name] = KnownClass(name, tuple(prompts), change["at"])
@@ -177,8 +179,8 @@ def own_templates(student: Student, config: RunConfig) -> tuple[str, ...]:
         config: settings of its run, see `run_config`.
     """
     provenance = student.provenance
-    if noted := provenance.get("templates"):
-        return load_templates(tuple(noted))
+    if templates := provenance.get("templates"):
+        return load_templates(tuple(templates))
     check_prompts(parse(RunConfig, provenance["config"], "the student's provenance"), provenance.get(MARK))
     return load_templates(config.teacher.prompts)
 

@@ -97,9 +97,9 @@ class KnownImages:
     def of_current_classes(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return embeddings [N, D] and labels [N] of the images whose class the student still has."""
         changes = self.student.provenance.get(CHANGES, [])
-        trained = list(changes[0]["before"]) if changes else self.student.classes
+        training_classes = list(changes[0]["before"]) if changes else self.student.classes
         place = {name: i for i, name in enumerate(self.student.classes)}
-        labels = np.array([place.get(name, -1) for name in trained], np.int64)[self.labels]
+        labels = np.array([place.get(name, -1) for name in training_classes], np.int64)[self.labels]
         return self.embeddings[labels >= 0], labels[labels >= 0]
 
 

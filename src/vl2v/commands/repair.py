@@ -26,10 +26,10 @@ from vl2v.runs.folder import CHECKED, REPAIR, TRAINED, RunFolder
 from vl2v.runs.starting import ledger_name
 from vl2v.student.model import Student
 from vl2v.teacher.purchase.buyer import Buyer
+from vl2v.teacher.purchase.image_set import ImageSet
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.teacher.purchase.wanted import Wanted
 from vl2v.teacher.zero_shot import zero_shot_logits
 from vl2v.writing import replacing
 
@@ -130,7 +130,7 @@ def repair(
             _write_selection(plan)
         buyer = Buyer(plan.teacher, store, budget, ledger_name(folder), progress, threads=plan.config.threads)
         buyer.texts(plan.prompts)
-        buyer.all_images([Wanted.of(part.digests, part.file, PURPOSE) for part in (plan.checked, plan.trained)])
+        buyer.all_images([ImageSet.of(part.digests, part.file, PURPOSE) for part in (plan.checked, plan.trained)])
         reference = _zero_shot(plan, store)
     if not folder.evaluation_file.exists():
         resume = folder.config_file.exists()

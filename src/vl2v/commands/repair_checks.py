@@ -95,12 +95,12 @@ def is_begun(out: Path, requested: Mapping[str, Any]) -> bool:
     """
     if not (out / REPAIR).is_file():
         return False
-    recorded = read_repair(out)
-    keys = [key for key in requested if key in recorded or key not in LATER]
-    if differing := [key for key in keys if recorded.get(key) != requested[key]]:
+    record = read_repair(out)
+    keys = [key for key in requested if key in record or key not in LATER]
+    if differing := [key for key in keys if record.get(key) != requested[key]]:
         raise RunError(
             f"{shown(out)} has another repair.",
-            expected=", ".join(f"{key} {shown(str(recorded.get(key))[:200])}" for key in differing),
+            expected=", ".join(f"{key} {shown(str(record.get(key))[:200])}" for key in differing),
             found=", ".join(f"{key} {shown(str(requested[key])[:200])}" for key in differing),
             next_step="choose another folder: --out FOLDER",
         )

@@ -181,8 +181,8 @@ def plan_repair(
     ensure_comparable(config, first.config)
     if teacher is None:
         ensure_teacher_allowed(RunFolder(first.path), (settings or {}).get("teacher", {}).get("spec"))
-    opened = teacher or open_configured_teacher(config)
-    ensure_same_model(RunFolder(first.path), opened, record=False)
+    teacher_instance = teacher or open_configured_teacher(config)
+    ensure_same_model(RunFolder(first.path), teacher_instance, record=False)
     classes, fit = first.student.classes, (first.student.preprocess.size, first.student.preprocess.fit)
     with open_caches(first.storage.cache, *fit) as (index, cache):
         if begun:
@@ -191,13 +191,13 @@ def plan_repair(
         else:
             listing = _listed(first, place, column, progress)
             new_images = read_unlabelled(*listing, classes, index, cache, progress, skip_bad=skip_bad)
-            count = _affordable(queries, limit, opened.describe().price)
+            count = _affordable(queries, limit, teacher_instance.describe().price)
             trained, checked = _select(first, new_images, cache, count, progress)
-    _bind(opened, first.config, place, trained, checked)
-    prompts, quote = _quote(first, opened, np.concatenate([trained.digests, checked.digests]), progress)
+    _bind(teacher_instance, first.config, place, trained, checked)
+    prompts, quote = _quote(first, teacher_instance, np.concatenate([trained.digests, checked.digests]), progress)
     return RepairPlan(
-        first.path, place, target, config, first.storage, opened, first.student, first.evaluation, trained, checked,
-        prompts, quote, begun, record,
+        first.path, place, target, config, first.storage, teacher_instance, first.student, first.evaluation, trained,
+        checked, prompts, quote, begun, record,
     )  # fmt: skip
 
 

@@ -72,14 +72,14 @@ class DomainTrust:
             none is accepted. Thresholds are fitted on the validation images of the source domains.
         unusual: by batch size, the share of batches that the drift detection calls unusual; None with fewer images.
             Empty without a drift reference. The reference of a source domain was fitted on the same images.
-        known: by target coverage, the share of images accepted by the score against negative texts. Empty without
-            negative texts.
+        accepted_shares: by target coverage, the share of images accepted by the score against negative texts. Empty
+            without negative texts.
     """
 
     row: DomainScore
     answered: Mapping[float, tuple[float, float | None]]
     unusual: Mapping[int, float | None]
-    known: Mapping[float, float] = field(default_factory=dict)
+    accepted_shares: Mapping[float, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,11 @@ class Refitted:
         for domain in self.domains:
             answered = {f"{c:g}": {"answered": part, "wrong": wrong} for c, (part, wrong) in domain.answered.items()}
             unusual = {str(n): share for n, share in domain.unusual.items()}
-            negatives = {"negatives": {f"{c:g}": share for c, share in domain.known.items()}} if domain.known else {}
+            negatives = (
+                {"negatives": {f"{c:g}": share for c, share in domain.accepted_shares.items()}}
+                if domain.accepted_shares
+                else {}
+            )
             rows.append(asdict(domain.row) | {"coverages": answered, "unusual": unusual} | negatives)
         measure = {} if self.reference is LABELS else {"measure": self.reference.measure}
         return measure | {"trust": trust, "domains": rows}
@@ -142,14 +146,14 @@ def _refit(path: Path, progress: Progress, reject: Reject | None) -> Refitted:
     trust = _fit(predictions)
     student = _loaded(folder, progress)
     texts = negative_texts(student, reject.texts, reject.teacher, path) if reject is not None and reject.add else None
-    sampled, embeddings = np.zeros(0, np.int64), None
+    sample, embeddings = np.zeros(0, np.int64), None
     if student.head is not None:
-        sampled = sample_rows(predictions, MAX_IMAGES)
-        paths = [folder.config().data.folder / predictions.path[i] for i in sampled]
+        sample = sample_rows(predictions, MAX_IMAGES)
+        paths = [folder.config().data.folder / predictions.path[i] for i in sample]
         embeddings = embed_images(student, paths, progress, "drift cannot be measured")
     if embeddings is not None:
-        in_domain = predictions.role[sampled] == IN_DOMAIN
-        validation, embedded = predictions.of(sampled[in_domain]), embeddings[in_domain]
+        in_domain = predictions.role[sample] == IN_DOMAIN
+        validation, embedded = predictions.of(sample[in_domain]), embeddings[in_domain]
         trust = replace(trust, reference=fit_reference(embedded, validation.domain, validation.answers))
         images = KnownImages(student, embedded, validation.label)
         if reject is None and student.trust is not None:
@@ -174,7 +178,7 @@ def _refit(path: Path, progress: Progress, reject: Reject | None) -> Refitted:
     if student.provenance.get(CHANGES):
         mark_trust(student)
     _write(student.trust, folder)
-    domains = tuple(_domain(student, predictions, name, sampled, embeddings) for name in predictions.domains)
+    domains = tuple(_domain(student, predictions, name, sample, embeddings) for name in predictions.domains)
     return Refitted(student.trust, domains, TEACHER if folder.config().data.classes else LABELS)
 
 
@@ -254,7 +258,7 @@ def read_answers(folder: RunFolder) -> Predictions:
 
 
 def _domain(
-    student: Student, predictions: Predictions, name: str, sampled: Indices, embeddings: NDArray[np.float32] | None
+    student: Student, predictions: Predictions, name: str, sample: Indices, embeddings: NDArray[np.float32] | None
 ) -> DomainTrust:
     trust = student.trust
     assert trust is not None
@@ -263,7 +267,7 @@ def _domain(
     marks = apply_thresholds(trust, part.student, part.answers == part.label)
     answered = {mark.target: (mark.coverage, mark.risk if mark.coverage else None) for mark in marks}
     unusual, accepted_shares = {}, {}
-    rows = None if embeddings is None else embeddings[mask[sampled]]
+    rows = None if embeddings is None else embeddings[mask[sample]]
     if trust.reference is not None and rows is not None:
         unusual = {size: share_unusual(trust.reference, rows, size) for size in SIZES}
     if trust.negatives is not None and rows is not None:

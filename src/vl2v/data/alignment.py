@@ -100,22 +100,22 @@ def _on_level(image: Floats, moved: Floats, fit: NDArray[np.float64], steps: int
         columns = columns.transpose(0, 2, 1)
         inside = (rows.sum(2)[:, :, None] > 0.99) & (columns.sum(1)[:, None] > 0.99)
         count = np.maximum(inside.sum((1, 2)), 1)
-        sampled = _centred(np.asarray(rows @ moved @ columns, np.float32), inside, count)
+        samples = _centred(np.asarray(rows @ moved @ columns, np.float32), inside, count)
         target = _centred(image, inside, count)
-        norms = [np.maximum(np.linalg.norm(part, axis=1), 1e-6) for part in (target, sampled)]
+        norms = [np.maximum(np.linalg.norm(part, axis=1), 1e-6) for part in (target, samples)]
         if step == steps:
             break
         by_row, by_column = rows @ down @ columns, rows @ right @ columns
         slopes = (by_row * place[:, None], by_row, by_column * place, by_column)
         jacobian = np.stack([_centred(part, inside, count) for part in slopes], 1)
-        error = target * (norms[1] / norms[0])[:, None] - sampled
+        error = target * (norms[1] / norms[0])[:, None] - samples
         normal = jacobian @ jacobian.transpose(0, 2, 1)
         normal += np.eye(4) * (1e-9 + 2.5e-4 * np.trace(normal, axis1=1, axis2=2)[:, None, None])
         change = np.linalg.solve(normal, jacobian @ error[:, :, None])[:, :, 0]
         fit = fit + np.clip(change, -STEP, STEP)
         fit = np.clip(fit, [1 / SCALE, -SHIFT, 1 / SCALE, -SHIFT], [SCALE, SHIFT, SCALE, SHIFT])
     usable = (np.minimum(*norms) >= CONTRAST * np.sqrt(count)) & (count >= OVERLAP * side**2)
-    return np.where(usable, (target * sampled).sum(1) / (norms[0] * norms[1]), 0.0), fit
+    return np.where(usable, (target * samples).sum(1) / (norms[0] * norms[1]), 0.0), fit
 
 
 def _interpolation(scale: NDArray[np.float64], shift: NDArray[np.float64], place: Floats) -> Floats:

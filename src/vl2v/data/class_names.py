@@ -38,10 +38,10 @@ def class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     else:
         entries = [(name, "the classes") for name in classes]
     names: dict[str, tuple[str, str]] = {}
-    for written, where in entries:
-        if not written.strip():
+    for raw_name, where in entries:
+        if not raw_name.strip():
             continue  # after a final comma, or from an empty line
-        name = checked_name(written, where)
+        name = checked_name(raw_name, where)
         if (key := spelling(name)) in names:
             found = " and ".join(f"{other} ({source})" for other, source in (names[key], (name, where)))
             step = "keep one of them; case, spaces, underscores and hyphens are ignored"
@@ -54,17 +54,17 @@ def class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     return found_names
 
 
-def checked_name(written: str, where: str = "") -> str:
+def checked_name(raw_name: str, where: str = "") -> str:
     """Return the name of a class as students use it.
 
     Args:
-        written: any text.
+        raw_name: any text.
         where: position of the text, for the message.
 
     Raises:
         ConfigError: if it is empty, too long, only punctuation, or cannot be displayed.
     """
-    name = spaced(written).strip()
+    name = spaced(raw_name).strip()
     location = f" ({where})" if where else ""
     if len(name) > MAX_NAME:
         raise ConfigError(
@@ -78,7 +78,7 @@ def checked_name(written: str, where: str = "") -> str:
         raise ConfigError(
             f"A class needs a name{location}.",
             expected="letters, e.g. zebra",
-            found=repr(written)[:100],
+            found=repr(raw_name)[:100],
             next_step="write the name without control characters, or leave it out",
         )
     return name

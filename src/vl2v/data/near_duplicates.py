@@ -112,8 +112,8 @@ def near_duplicates_of_embeddings(
     candidates, cosines = neighbours(ours, theirs)
     complete = len(candidates) <= CONFIRMED
     candidates = candidates[np.argsort(-cosines, kind="stable")[:CONFIRMED]]
-    shown = progress if progress and len(candidates) > BRIEF else Silent()
-    with shown.stage("comparing similar images", len(candidates)) as advance:
+    stage_progress = progress if progress and len(candidates) > BRIEF else Silent()
+    with stage_progress.stage("comparing similar images", len(candidates)) as advance:
         alike = aligned_correlations(pixels, tested[candidates[:, 0]], training[candidates[:, 1]], advance)
     return NearDuplicates(_best(candidates, alike, ALIGNED), complete)
 

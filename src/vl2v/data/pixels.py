@@ -159,8 +159,8 @@ class PixelCache:
             rows = self._db.execute("SELECT slots.slot, crc FROM slots LEFT JOIN sums USING (slot)").fetchall()
             pixels = self.map()
             bad: list[tuple[int]] = []
-            shown = progress if progress is not None and rows else Silent()
-            with shown.stage("checking the cache of images", len(rows)) as advance:
+            stage_progress = progress if progress is not None and rows else Silent()
+            with stage_progress.stage("checking the cache of images", len(rows)) as advance:
                 for slot, crc in rows:
                     crc_now = zlib.crc32(pixels[slot]) if slot < len(pixels) else None
                     if crc is None or crc_now != crc:

@@ -168,9 +168,9 @@ def read_all(
             index.save()
     if cache is not None:
         cache.seal()
-    for note, noted in notes.items():
-        images = "1 image" if len(noted) == 1 else f"{len(noted):,} images"
-        warn(progress, f"{images} such as {shown(paths[min(noted)])}: {note}")
+    for note, rows_with_note in notes.items():
+        images = "1 image" if len(rows_with_note) == 1 else f"{len(rows_with_note):,} images"
+        warn(progress, f"{images} such as {shown(paths[min(rows_with_note)])}: {note}")
     return digests, [faults[i] for i in sorted(faults)]
 
 
@@ -189,9 +189,9 @@ def _chunks(root: Path, paths: Sequence[str], index: FileIndex | None, cache: Pi
     look: Callable[..., Sequence[_Checked | None]] = check.some if pool is None else check.unchanged
     changed_rows: list[int] = []
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-        for rows, keys, noted, cached in _looked_up(root, paths, order, more * CHUNK, index, cache):
+        for rows, keys, entries, cached in _looked_up(root, paths, order, more * CHUNK, index, cache):
             parts = [keys[i : i + more * SLICE] for i in range(0, len(keys), more * SLICE)]
-            jobs = [threads.submit(look, part, noted, cached) for part in parts]
+            jobs = [threads.submit(look, part, entries, cached) for part in parts]
             results = (result for job in jobs for result in job.result())
             chunk: _Chunk = []
             for row, key, result in zip(rows, keys, results, strict=True):
@@ -213,9 +213,9 @@ def _looked_up(
     for start in range(0, len(paths), size):
         rows = order[start : start + size]
         keys = _keys(root, [paths[i] for i in rows])
-        noted = index.find_all(keys) if index else {}
-        cached = cache.known_all([digest for _, digest, _ in noted.values()]) if cache else frozenset()
-        yield rows, keys, noted, cached
+        entries = index.find_all(keys) if index else {}
+        cached = cache.known_all([digest for _, digest, _ in entries.values()]) if cache else frozenset()
+        yield rows, keys, entries, cached
 
 
 def _on_workers(pool: WorkerPool, check: _Check, parts: Iterator[_Part], count: int, size: int) -> Iterator[_Chunk]:
@@ -245,29 +245,29 @@ class _Check:
     size: int | None = None
     fit: Fit = SQUASH
 
-    def some(self, paths: Sequence[str], noted: Mapping[str, _Noted], cached: Collection[bytes]) -> list[_Checked]:
+    def some(self, paths: Sequence[str], entries: Mapping[str, _Noted], cached: Collection[bytes]) -> list[_Checked]:
         """Check files, and read those that have changed since they were noted."""
         with quiet():  # once for all files: changing the filters of warnings takes as long as opening a small image
-            return [self._unchanged(path, noted.get(path), cached) or self._read(path) for path in paths]
+            return [self._unchanged(path, entries.get(path), cached) or self._read(path) for path in paths]
 
     def unchanged(
-        self, paths: Sequence[str], noted: Mapping[str, _Noted], cached: Collection[bytes]
+        self, paths: Sequence[str], entries: Mapping[str, _Noted], cached: Collection[bytes]
     ) -> list[_Checked | None]:
         """Return the noted results of files that have not changed; None for a file that must be read."""
-        return [self._unchanged(path, noted.get(path), cached) for path in paths]
+        return [self._unchanged(path, entries.get(path), cached) for path in paths]
 
     def part(self, part: _Part) -> list[_Checked]:
         """Read files."""
         return self.some(part[1], {}, ())
 
-    def _unchanged(self, path: str, noted: _Noted | None, cached: Collection[bytes]) -> _Checked | None:
-        if not noted or not (noted[2] or self.size is None or noted[1] in cached):
+    def _unchanged(self, path: str, entry: _Noted | None, cached: Collection[bytes]) -> _Checked | None:
+        if not entry or not (entry[2] or self.size is None or entry[1] in cached):
             return None
         try:
-            same = noted[0] == _stamp(os.stat(path))  # noqa: PTH116 - a `Path` takes longer
+            same = entry[0] == _stamp(os.stat(path))  # noqa: PTH116 - a `Path` takes longer
         except OSError:
             return None  # reading it will state the problem
-        return _Checked(noted[1], noted[2]) if same else None
+        return _Checked(entry[1], entry[2]) if same else None
 
     def _read(self, path: str) -> _Checked:
         try:

@@ -126,5 +126,5 @@ def labels_per_class(indices: Indices, labels: NDArray[np.int64], count: int, se
     """
     generator = np.random.default_rng([seed, domain_index, 0x1ABE1])
     shuffled = indices[generator.permutation(len(indices))]
-    sampled = [shuffled[labels[shuffled] == k][:count] for k in np.unique(labels[shuffled])]
-    return np.sort(np.concatenate(sampled)) if sampled else indices[:0]
+    samples = [shuffled[labels[shuffled] == k][:count] for k in np.unique(labels[shuffled])]
+    return np.sort(np.concatenate(samples)) if samples else indices[:0]

@@ -158,7 +158,7 @@ class TableListing(Listing):
 
     def _sorted(self, read: _Read) -> Cells:
         """Return paths by (domain, class), sorted, without repeated rows."""
-        paths, used = read.paths, dict(self.columns)
+        paths, columns = read.paths, dict(self.columns)
         labels, domains, groups = (np.asarray(numbers, np.int64) for numbers in (read.label, read.domain, read.group))
         parts = np.asarray(read.part, np.int8)
         values = (("classes", labels), ("domains", domains), ("splits", parts), ("groups", groups))
@@ -172,7 +172,7 @@ class TableListing(Listing):
         if (repeated := int((~keep).sum())) and not self._problems:
             rows = "1 row repeats another" if repeated == 1 else f"{repeated:,} rows repeat others"
             self.warnings.append(f"{rows}, and count once")
-        if "split" in used and "group" in used:
+        if "split" in columns and "group" in columns:
             self._check_groups(parts, groups)
         order = order[keep[order]]
         ranks = _ranks(list(read.names["domain"]))[domains[order]], _ranks(list(read.names["label"]))[labels[order]]
@@ -182,8 +182,8 @@ class TableListing(Listing):
         for row in order.tolist():
             cells.setdefault((domain_names[domains[row]], label_names[labels[row]]), []).append(paths[row])
         self._numbers = self._numbers[order]
-        self.parts = parts[order] if "split" in used else None
-        self.groups = _ranks(list(read.names["group"]))[groups[order]] if "group" in used else None
+        self.parts = parts[order] if "split" in columns else None
+        self.groups = _ranks(list(read.names["group"]))[groups[order]] if "group" in columns else None
         return cells
 
     def _check_groups(self, parts: NDArray[np.int8], groups: NDArray[np.int64]) -> None:
@@ -277,8 +277,10 @@ def unlabelled_paths(table: str | Path, image: str | None) -> tuple[list[str], l
     """
     rows = open_table(Path(table))
     origin = columns_asked(Path(table), {})
-    chosen = image if image in rows.columns else origin.get("image")
-    columns = find_columns(rows.columns, {"image": chosen, "domain": NONE}, source=Path(table), labelled=False).named()
+    image_column = image if image in rows.columns else origin.get("image")
+    columns = find_columns(
+        rows.columns, {"image": image_column, "domain": NONE}, source=Path(table), labelled=False
+    ).named()
     above = above_of(Path(table).parent)
     paths: set[str] = set()
     faults = []

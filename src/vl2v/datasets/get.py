@@ -101,9 +101,9 @@ def check(benchmark: Benchmark, folder: Path, *, progress: Progress | None = Non
     digests, faults = read_all(folder, paths, progress=progress)
     pairs = zip(paths, (row.tobytes().hex() for row in digests), strict=True)
     verdict = compare(benchmark, counts)
-    noted = str(read_manifest(folder).get("digest", ""))
+    manifest_digest = str(read_manifest(folder).get("digest", ""))
     digest = "" if faults else tree_digest(pairs)
-    return Report(counts, verdict.differences, verdict.release, tuple(faults), digest, noted)
+    return Report(counts, verdict.differences, verdict.release, tuple(faults), digest, manifest_digest)
 
 
 def tree_digest(files: Iterable[tuple[str, str]]) -> str:
@@ -161,7 +161,7 @@ def _claim(partial: Path, benchmark: Benchmark, source: Source) -> None:
 def _lay_out(benchmark: Benchmark, source: Source, files: Files, into: Path, progress: Progress) -> dict[str, Any]:
     reading = Reading(benchmark, files.paths)
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    written: list[tuple[str, str]] = []
+    entries: list[tuple[str, str]] = []
     size = 0
     into.mkdir()
     with progress.stage(f"arranging {benchmark.name}", benchmark.total) as advance:
@@ -170,7 +170,7 @@ def _lay_out(benchmark: Benchmark, source: Source, files: Files, into: Path, pro
             if name is None:
                 continue
             counts[image.domain][image.label] += 1
-            written.append((f"{image.domain}/{image.label}/{name}", hashlib.sha256(image.data).hexdigest()))
+            entries.append((f"{image.domain}/{image.label}/{name}", hashlib.sha256(image.data).hexdigest()))
             size += len(image.data)
             advance(1)
     for reason, count in reading.left_out.items():
@@ -184,11 +184,11 @@ def _lay_out(benchmark: Benchmark, source: Source, files: Files, into: Path, pro
         "revision": files.revision or source.revision,
         "files": list(files.notes),
         "release": verdict.release,
-        "images": len(written),
+        "images": len(entries),
         "bytes": size,
         "domains": {domain: sum(counts[domain].values()) for domain in sorted(counts)},
         "classes": {domain: dict(sorted(counts[domain].items())) for domain in sorted(counts)},
-        "digest": tree_digest(written),
+        "digest": tree_digest(entries),
         "licence": benchmark.licence,
         "vl2v": version("vl2v"),
     }

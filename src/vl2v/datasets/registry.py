@@ -190,10 +190,10 @@ def _in_root(benchmark: Benchmark, root: Path) -> Path:
 
 def _noted(benchmark: Benchmark) -> Path:
     note = default_folder(benchmark).with_suffix(".place")
-    noted = Path(note.read_text(encoding="utf-8")) if note.exists() else default_folder(benchmark)
-    if not noted.is_dir():
-        raise _absent(benchmark, str(noted))
-    return noted
+    folder = Path(note.read_text(encoding="utf-8")) if note.exists() else default_folder(benchmark)
+    if not folder.is_dir():
+        raise _absent(benchmark, str(folder))
+    return folder
 
 
 def _absent(benchmark: Benchmark, where: str) -> DataError:

@@ -129,17 +129,17 @@ class _Icons:
 
 def _draw_style(style: str, root: Path, size: int, source: _Emoji | _Icons) -> None:
     """Draw all classes of a style. Duplicate drawings are saved once."""
-    seen: set[bytes] = set()
+    digests: set[bytes] = set()
     for name in EMOJI:
         folder = root / style / name
         folder.mkdir(parents=True)
         count = 0
         for stem, image in source.draw(style, name, size):
             digest = hashlib.sha256(image.tobytes()).digest()
-            if digest not in seen:
+            if digest not in digests:
                 image.save(folder / f"{stem}.png")
                 count += 1
-            seen.add(digest)
+            digests.add(digest)
         if count < FEWEST:
             raise DataError(
                 f"There are too few drawings of class {name} in style {style}.",
@@ -190,10 +190,10 @@ def _finished(root: Path, marker: dict[str, Any]) -> bool:
     path = root / MARKER
     if path.is_file():
         try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
-            saved = None
-        if saved == marker:
+            content = None
+        if content == marker:
             return True
     raise DataError(
         f"The demo cannot be drawn into {root}.",

@@ -45,22 +45,22 @@ def at_final_size(
         The plan with the chosen size in its backbone, and with the pixels of that size of all evaluated images.
     """
     sizes = larger_sizes(plan.student_backbone) if plan.config.student.final_size == "auto" else []
-    rows, trained = plan.split.evaluation_rows, plan.student_backbone.preprocess.size
+    rows, student_size = plan.split.evaluation_rows, plan.student_backbone.preprocess.size
     validation = rows[: sum(map(len, plan.split.evaluation_parts[0].values()))]
     if not sizes or not len(validation):
         return plan
-    accuracy, best = {trained: _validation_accuracy(plan, bought, build(plan))}, trained
+    accuracy, best = {student_size: _validation_accuracy(plan, bought, build(plan))}, student_size
     for size in sizes:
         if (larger := _with_pixels(plan, size, validation, progress)) is None:
             break
         accuracy[size] = _validation_accuracy(larger, bought, build(larger))
-        if accuracy[size] < accuracy[trained] - TOLERANCE:
+        if accuracy[size] < accuracy[student_size] - TOLERANCE:
             break
         best = size
     accuracies = ", ".join(f"{size} pixels {100 * share:.1f}%" for size, share in accuracy.items())
-    if best != trained and (larger := _with_pixels(plan, best, rows, progress, unseen=True)) is not None:
-        plan, trained = larger, best
-    progress.note(f"the student is used with images of {trained} pixels; on the validation images: {accuracies}")
+    if best != student_size and (larger := _with_pixels(plan, best, rows, progress, unseen=True)) is not None:
+        plan, student_size = larger, best
+    progress.note(f"the student is used with images of {student_size} pixels; on the validation images: {accuracies}")
     return plan
 
 

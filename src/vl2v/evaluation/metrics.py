@@ -73,12 +73,12 @@ def results_of(
     return content | ({} if fresh_queries is None else {"fresh_queries": fresh_queries})
 
 
-def summary_of(evaluation: Evaluation, usage: Mapping[str, Any], paid: Mapping[str, int]) -> dict[str, Any]:
+def summary_of(evaluation: Evaluation, usage: Mapping[str, Any], query_counts: Mapping[str, int]) -> dict[str, Any]:
     """Return the final results of a run as numbers by name, for trackers.
 
     Args:
         usage: the queries that training needs, see `vl2v.planning.plan.RunPlan.teacher_usage`.
-        paid: number of queries that this run paid for, by kind.
+        query_counts: number of queries that this run paid for, by kind.
     """
     summary: dict[str, Any] = {}
     key = evaluation.reference.key
@@ -89,4 +89,4 @@ def summary_of(evaluation: Evaluation, usage: Mapping[str, Any], paid: Mapping[s
         summary |= {f"{prefix}/{name}": value for name, value in figures.items() if value is not None}
     for role, means in evaluation.to_dict()["means"].items():
         summary |= {f"final/{role}/mean/{name}": value for name, value in means.items() if value is not None}
-    return summary | {f"asked/{k}": v for k, v in usage.items()} | {f"paid/{k}": v for k, v in paid.items()}
+    return summary | {f"asked/{k}": v for k, v in usage.items()} | {f"paid/{k}": v for k, v in query_counts.items()}

@@ -58,8 +58,8 @@ class Predictions:
     @property
     def answers(self) -> NDArray[np.int64]:
         """[N] int64, the most probable class of each image according to the student."""
-        found: NDArray[np.int64] = self.student.argmax(axis=1).astype(np.int64)
-        return found
+        answers: NDArray[np.int64] = self.student.argmax(axis=1).astype(np.int64)
+        return answers
 
     def of(self, selection: NDArray[np.bool_] | Indices) -> Predictions:
         """Return the predictions for some of the images, given as a mask or as indices."""
@@ -87,15 +87,15 @@ def read_predictions(file: Path, anywhere: bool = False, *, origin: str = "") ->
         RunError: if another student made the predictions.
         OSError: if the file cannot be read.
     """
-    found = read_arrays(file, FORMS)
-    check_origin(found.get(ORIGIN), origin, file)
-    check_answers(found["role"], found["path"], found["label"], found["student"].shape[1], anywhere)
-    teacher = found["zero_shot"].astype(np.float32) if "zero_shot" in found else None
-    domain, role, path, label = (found[name] for name in ("domain", "role", "path", "label"))
-    styled = float(found[STYLED_TEMPERATURE].item()) if STYLED_TEMPERATURE in found else None
+    arrays = read_arrays(file, FORMS)
+    check_origin(arrays.get(ORIGIN), origin, file)
+    check_answers(arrays["role"], arrays["path"], arrays["label"], arrays["student"].shape[1], anywhere)
+    teacher = arrays["zero_shot"].astype(np.float32) if "zero_shot" in arrays else None
+    domain, role, path, label = (arrays[name] for name in ("domain", "role", "path", "label"))
+    styled = float(arrays[STYLED_TEMPERATURE].item()) if STYLED_TEMPERATURE in arrays else None
     if styled is not None and not MIN_TEMPERATURE <= styled <= MAX_TEMPERATURE:
         raise ArraysError(f"the temperature {styled:g}, expected {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}")
-    student = found["student"].astype(np.float32)
+    student = arrays["student"].astype(np.float32)
     return Predictions(domain, role, path, label.astype(np.int64), student, teacher, styled)
 
 

@@ -42,10 +42,10 @@ def styled_temperature(
         return None
     slots = np.concatenate([domain.slots for domain, _ in sources])
     labels = np.concatenate([part.labels for _, part in sources])
-    chosen = np.linspace(0, len(slots) - 1, min(len(slots), MOST_IMAGES)).astype(np.int64)
-    images = pixels[slots[chosen]]
+    sample = np.linspace(0, len(slots) - 1, min(len(slots), MOST_IMAGES)).astype(np.int64)
+    images = pixels[slots[sample]]
     return max(
-        fit_temperature(student_answers(student, _changed(images, style), np.arange(len(images)))[0], labels[chosen])
+        fit_temperature(student_answers(student, _changed(images, style), np.arange(len(images)))[0], labels[sample])
         for style in STYLES
     )
 
@@ -53,6 +53,6 @@ def styled_temperature(
 def _changed(images: NDArray[np.uint8], style: Change) -> NDArray[np.uint8]:
     """Change N images [N, S, S, 3] to a style, each with a random strength."""
     draws = torch.rand(len(images), PARAMETERS, generator=torch.Generator().manual_seed(0))
-    changed = style.apply(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, draws, None)
-    result: NDArray[np.uint8] = (changed * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    styled_images = style.apply(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, draws, None)
+    result: NDArray[np.uint8] = (styled_images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return result

@@ -126,18 +126,18 @@ def harmonic(seen: float | None, unseen: float | None) -> float | None:
     return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
 
 
-def accuracies(logits: Logits, labels: NDArray[np.int64], seen: int) -> Unseen:
+def accuracies(logits: Logits, labels: NDArray[np.int64], seen_classes: int) -> Unseen:
     """Compute the accuracy of logits on images of seen and unseen classes.
 
     Args:
         logits: [N, K] logits of all classes, the seen ones first.
         labels: [N] class indices.
-        seen: number of seen classes, from 1 to K - 1.
+        seen_classes: number of seen classes, from 1 to K - 1.
     """
-    answers, new = logits.argmax(axis=1), labels >= seen
+    answers, new = logits.argmax(axis=1), labels >= seen_classes
     of_seen = _per_class(answers[~new], labels[~new])
     of_unseen = _per_class(answers[new], labels[new])
-    alone = _per_class(logits[new, seen:].argmax(axis=1) + seen, labels[new])
+    alone = _per_class(logits[new, seen_classes:].argmax(axis=1) + seen_classes, labels[new])
     return Unseen(of_seen, of_unseen, harmonic(of_seen, of_unseen), alone)
 
 
@@ -156,7 +156,7 @@ def evaluate_unseen(
     assert student.head is not None
     device, pixels, slots = student.device, plan.pixels.map(), plan.pixels.slots(unseen.digests)
     head, teacher_head = torch.cat([student.head, further.to(device)]), torch.cat([bought.head, further])
-    seen, rows = len(student.classes), []
+    seen_classes, rows = len(student.classes), []
 
     def predicted(slots: Slots) -> Logits:
         passed = pass_through(student, student.preprocess, pixels, slots, device)
@@ -169,15 +169,15 @@ def evaluate_unseen(
         part_logits[: len(part)] for part, part_logits in zip(domains, logits, strict=True) if part.role == IN_DOMAIN
     ]
     validation = np.concatenate(validation_parts)
-    offset = new_class_offset(validation[:, :seen], validation[:, seen:])
-    shift = np.float32(offset) * (np.arange(len(head)) >= seen)
+    offset = new_class_offset(validation[:, :seen_classes], validation[:, seen_classes:])
+    shift = np.float32(offset) * (np.arange(len(head)) >= seen_classes)
     for part, further_rows, part_logits in zip(domains, new, logits, strict=True):
-        labels = np.concatenate([plan.dataset.labels[part.rows], unseen.labels[further_rows] + seen])
+        labels = np.concatenate([plan.dataset.labels[part.rows], unseen.labels[further_rows] + seen_classes])
         of_teacher = None
         if part.embeddings is not None and bought.unseen is not None:
             embeddings = np.concatenate([part.embeddings, bought.unseen[further_rows]])
-            of_teacher = accuracies(bought.zero_shot(embeddings, teacher_head), labels, seen)
-        of_student, adjusted = (accuracies(each, labels, seen) for each in (part_logits, part_logits + shift))
+            of_teacher = accuracies(bought.zero_shot(embeddings, teacher_head), labels, seen_classes)
+        of_student, adjusted = (accuracies(each, labels, seen_classes) for each in (part_logits, part_logits + shift))
         rows.append(UnseenRow(part.domain, part.role, len(part), len(further_rows), of_student, adjusted, of_teacher))
     return UnseenClasses(unseen.names, tuple(rows), offset)
 

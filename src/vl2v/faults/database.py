@@ -17,26 +17,26 @@ def database(error: sqlite3.Error, locations: Sequence[Location]) -> Vl2vError:
     """Convert an exception of SQLite whose attribute `filename` is the path of the file."""
     path, code = path_of(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
     location = location_of(path, locations)
-    shown, message = str(path or "The database"), str(error)
+    subject, message = str(path or "The database"), str(error)
     kind = location.purpose if location else "a SQLite file"
     step = location.advice if location else "choose another file"
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and path and no_room(path)):
         return full(path, locations)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         step = f"wait for the other process, or end it (fuser {path} shows which); then run the same command again"
-        return AccessError(f"{shown} is locked by another process.", expected=kind, found=message, next_step=step)
+        return AccessError(f"{subject} is locked by another process.", expected=kind, found=message, next_step=step)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return _damaged(path, location, message)
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM):
         reason = _reason(path) if path else ""
         expected = f"{kind}{f' ({location.option})' if location else ''}, in a folder where this user may write"
         return AccessError(
-            f"{shown} cannot be opened for writing.", expected=expected, found=reason or message, next_step=step
+            f"{subject} cannot be opened for writing.", expected=expected, found=reason or message, next_step=step
         )
     if code == sqlite3.SQLITE_NOMEM:
         return AccessError("There is not enough memory.", expected=kind, found=message, next_step="free some memory")
     return DamagedError(
-        f"{shown} has another format.",
+        f"{subject} has another format.",
         expected=f"{kind}, as this version of vl2v writes it",
         found=message,
         next_step="use the version of vl2v that wrote it, or choose another file",

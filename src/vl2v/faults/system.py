@@ -53,11 +53,15 @@ def system(error: BaseException, locations: Sequence[Location]) -> Vl2vError | N
     if not reason and (not error.errno or error.strerror in (None, "", os.strerror(error.errno))):  # not words of vl2v
         reason = FOUND.get(error.errno or 0, "")
     reason = reason or error.strerror or str(error)
-    shown, expected, step = "A file", "a path that this user may read and write", "correct the path, or its permissions"
+    subject, expected, step = (
+        "A file",
+        "a path that this user may read and write",
+        "correct the path, or its permissions",
+    )
     if location:
         expected = f"{location.purpose} ({location.option}) where this user may read and write"
-        shown, step = location.option, location.advice
-    return AccessError(f"{path or shown} cannot be used.", expected=expected, found=reason, next_step=step)
+        subject, step = location.option, location.advice
+    return AccessError(f"{path or subject} cannot be used.", expected=expected, found=reason, next_step=step)
 
 
 def _of_resources(error: BaseException) -> AccessError | None:

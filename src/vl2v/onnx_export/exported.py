@@ -46,8 +46,8 @@ def change_exports(run: Path, student: Student) -> None:
         from vl2v.onnx_export.onnx import describe, rewrite_classes
 
         assert student.head is not None
-        described = describe(student, public_provenance(student.provenance))
-        rewrite_classes(file, described, student.head.cpu().numpy(), student.offsets)
+        metadata = describe(student, public_provenance(student.provenance))
+        rewrite_classes(file, metadata, student.head.cpu().numpy(), student.offsets)
     note = run / EXPORT / REPORT
     if note.is_file():
         last = student.provenance[CHANGES][-1]
@@ -62,5 +62,5 @@ def mark_trust(student: Student) -> None:
     """
     if student.trust is not None:
         changes = len(student.provenance[CHANGES])
-        marked = replace(student.trust, calibration={**student.trust.calibration, CHANGES: changes})
-        student.trust = marked if student.head is None else without_similar(marked, student.head.cpu().numpy())
+        trust = replace(student.trust, calibration={**student.trust.calibration, CHANGES: changes})
+        student.trust = trust if student.head is None else without_similar(trust, student.head.cpu().numpy())

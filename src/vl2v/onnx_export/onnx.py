@@ -191,13 +191,15 @@ def set_metadata(model: onnx.ModelProto, metadata: Metadata) -> None:
     model.metadata_props.add(key=KEY, value=metadata.to_json())
 
 
-def rewrite_classes(path: Path, described: Metadata, head: ArrayLike, offsets: Sequence[float] | None = None) -> None:
+def rewrite_classes(
+    path: Path, new_metadata: Metadata, head: ArrayLike, offsets: Sequence[float] | None = None
+) -> None:
     """Change the classes of an exported file without a new export. The file is replaced atomically.
 
     Args:
         path: an exported file, in float32 or quantised.
-        described: metadata of the changed student (`describe`) with K different class names. Its provenance and trust
-            data are written too.
+        new_metadata: metadata of the changed student (`describe`) with K different class names. Its provenance and
+            trust data are written too.
         head: [K, D] text embeddings of any norm above 0.
         offsets: [K], added to the logits; None for zeros.
 
@@ -205,7 +207,7 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike, offsets: S
         StudentError: if the shapes do not fit, or the file has no text head.
         ModelError: if the file was not exported by vl2v.
     """
-    rows, classes = np.asarray(head, np.float32), described.classes
+    rows, classes = np.asarray(head, np.float32), new_metadata.classes
 
     def change(model: onnx.ModelProto) -> None:
         import onnx
@@ -237,7 +239,7 @@ def rewrite_classes(path: Path, described: Metadata, head: ArrayLike, offsets: S
         outputs[at].CopyFrom(_logits_info(outputs[at], len(classes)))
         for info in [info for info in model.graph.value_info if info.name in (LOGITS, HEAD)]:
             model.graph.value_info.remove(info)
-        provenance, trust = described.provenance, described.trust
+        provenance, trust = new_metadata.provenance, new_metadata.trust
         set_metadata(model, replace(metadata, classes=classes, provenance=provenance, trust=trust))
 
     _rewrite(path, change)

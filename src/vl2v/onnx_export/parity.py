@@ -63,7 +63,7 @@ def compare(model: Model, truth: Outputs, sample: Sample) -> Compared:
     logits, embedding = _of_model(model, sample)
     difference = float(np.abs(logits - truth[0]).max())
     predictions, student_predictions = logits.argmax(axis=1), truth[0].argmax(axis=1)
-    compared = Compared(
+    comparison = Compared(
         bytes=model.path.stat().st_size,
         images=len(logits),
         logits=difference,
@@ -73,11 +73,11 @@ def compare(model: Model, truth: Outputs, sample: Sample) -> Compared:
         quantised=model.metadata.quantised,
     )
     if sample.labels is None or sample.domains is None:
-        return compared
+        return comparison
     hits = np.stack([predictions == sample.labels, student_predictions == sample.labels])
     parts = {str(domain): hits[:, sample.domains == domain].mean(axis=1) for domain in np.unique(sample.domains)}
     return replace(
-        compared,
+        comparison,
         accuracy=float(hits[0].mean()),
         student=float(hits[1].mean()),
         domains={domain: (float(of_file), float(of_student)) for domain, (of_file, of_student) in parts.items()},
@@ -97,36 +97,36 @@ def _of_model(model: Model, sample: Sample) -> Outputs:
     return np.concatenate([logits for logits, _ in rows]), np.concatenate(embeddings) if embeddings else None
 
 
-def check_parity(name: str, compared: Compared, tolerance: float, reference: Reference = LABELS) -> None:
+def check_parity(name: str, comparison: Compared, tolerance: float, reference: Reference = LABELS) -> None:
     """Check that a file may be used in place of its student.
 
     Args:
-        compared: its comparison with the student.
+        comparison: its comparison with the student.
         tolerance: accepted loss of accuracy of INT8, in percentage points, and at least one image unless it is 0.
             Without accuracy, of different predictions.
 
     Raises:
         StudentError: if float32 differs by more than `FLOAT_TOLERANCE`, or INT8 loses more than `tolerance`.
     """
-    if compared.quantised is None:
-        embedding = compared.embedding or 0.0
-        worst = max(compared.logits_relative, embedding)
+    if comparison.quantised is None:
+        embedding = comparison.embedding or 0.0
+        worst = max(comparison.logits_relative, embedding)
         if not worst <= FLOAT_TOLERANCE:  # written so that NaN is rejected
             raise StudentError(
                 f"{name} disagrees with the student and was rejected.",
                 expected=f"differences of at most {FLOAT_TOLERANCE:g} of the largest logit, and of an embedding",
-                found=f"{compared.logits_relative:.2g} and {embedding:.2g} on {compared.images:,} images",
+                found=f"{comparison.logits_relative:.2g} and {embedding:.2g} on {comparison.images:,} images",
                 next_step="report this with the name of the backbone and the versions of torch, onnx and onnxruntime",
             )
         return
-    points = 100 * (1 - compared.agreement) if compared.lost is None else compared.lost
-    lost, allowed = round(points * compared.images / 100), allowed_images(tolerance, compared.images)
+    points = 100 * (1 - comparison.agreement) if comparison.lost is None else comparison.lost
+    lost, allowed = round(points * comparison.images / 100), allowed_images(tolerance, comparison.images)
     if not lost <= allowed:
-        how = "lost" if compared.lost is not None else "with another prediction than the student's"
+        how = "lost" if comparison.lost is not None else "with another prediction than the student's"
         raise StudentError(
             f"{name} loses too much {reference.measure.removeprefix('top-1 ')} and was rejected.",
-            expected=f"at most {allowed:,} of {compared.images:,} images {how} ({tolerance:g} points"
-            + (", or one image)" if allowed * 100 > tolerance * compared.images else ")"),
+            expected=f"at most {allowed:,} of {comparison.images:,} images {how} ({tolerance:g} points"
+            + (", or one image)" if allowed * 100 > tolerance * comparison.images else ")"),
             found=f"{lost:,} images {how} ({points:.2f} points)",
             next_step="use the file in float32, or accept the loss with --tolerance",
         )

@@ -107,23 +107,23 @@ def run_sample(
             numbers = {name: i for i, name in enumerate(student.classes)}
             labels = np.array([numbers.get(teacher.get(path, ""), -1) for path in dataset.paths], np.int64)
         seed = int(student.provenance.get("seed", 0))
-        what, compared, training = _usable_rows(student, dataset, data)
+        what, rows, training = _usable_rows(student, dataset, data)
         if labels is not None:
-            compared = compared[labels[compared] >= 0]
-        compared = np.sort(_draw(compared, CHECKED, seed))
+            rows = rows[labels[rows] >= 0]
+        rows = np.sort(_draw(rows, CHECKED, seed))
         calibration = _draw(training, CALIBRATED, seed)
         reference = TEACHER if data.classes else LABELS
-        names = np.array(dataset.domains)[dataset.domain_of[compared]]
-        slots = cache.slots(dataset.digests[compared]), cache.slots(dataset.digests[calibration])
-        sample_labels = None if labels is None else labels[compared]
+        names = np.array(dataset.domains)[dataset.domain_of[rows]]
+        slots = cache.slots(dataset.digests[rows]), cache.slots(dataset.digests[calibration])
+        sample_labels = None if labels is None else labels[rows]
         return Sample(what, cache.map(), slots[0], sample_labels, names, slots[1], reference)
 
 
 def _usable_rows(student: Student, dataset: ImageDataset, data: DataConfig) -> tuple[str, Indices, Indices]:
     """Return a description of the images to compare, their rows, and the rows of the images to calibrate on."""
     if (split := split_of_student(dataset, student.provenance, data)) is not None:
-        compared, training = (np.concatenate(list(part.values())) for part in (split.validation, split.training))
-        return VALIDATION, compared, training
+        validation, training = (np.concatenate(list(part.values())) for part in (split.validation, split.training))
+        return VALIDATION, validation, training
     held_out = match_domains(data.held_out, dataset.domains)
     usable = np.ones(len(dataset), np.bool_) if dataset.parts is None else dataset.parts != TEST
     rows = [dataset.rows_of(domain) for domain in dataset.domains if domain not in held_out]

@@ -123,11 +123,11 @@ class Images:
         order = np.argsort(sizes[groups], kind="stable")
         first = np.sort(order[distinct(digests[order])])
         digests, groups = digests[first], groups[first]
-        paid = store.knows_images(plan.card, digests)
+        mask = store.knows_images(plan.card, digests)
         if resumable(plan.teacher):
             for batch in store.pending(plan.card, "image", 0):
-                paid |= among(digests, batch.images)
-        return cls(digests, groups, paid)
+                mask |= among(digests, batch.images)
+        return cls(digests, groups, mask)
 
     @property
     def missing(self) -> int:
@@ -179,10 +179,10 @@ class Candidates:
 
     def choice(self, training: Indices, evaluation: Indices) -> Choice:
         """Return the choice of the paid images and of further rows of `training` and `evaluation`."""
-        paid = self.training.digests[self.training.paid], self.evaluation.digests[self.evaluation.paid]
-        images = np.concatenate([paid[0], self.training.digests[training]])
-        references = np.concatenate([paid[1], self.evaluation.digests[evaluation]])
-        return Choice(images, len(paid[0]), len(self.training.digests), self.unlabelled, references)
+        stored_digests = self.training.digests[self.training.paid], self.evaluation.digests[self.evaluation.paid]
+        images = np.concatenate([stored_digests[0], self.training.digests[training]])
+        references = np.concatenate([stored_digests[1], self.evaluation.digests[evaluation]])
+        return Choice(images, len(stored_digests[0]), len(self.training.digests), self.unlabelled, references)
 
 
 def affordable(plan: RunPlan, money: Decimal) -> bool:

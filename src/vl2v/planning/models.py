@@ -43,7 +43,7 @@ def open_student(config: RunConfig) -> Backbone:
         from vl2v.student.model import Student
 
         try:
-            earlier = Student.load(config.repair.run)
+            first_student = Student.load(config.repair.run)
         except StudentError as error:
             raise StudentError(
                 "The student from which this repair starts cannot be loaded.",
@@ -51,7 +51,7 @@ def open_student(config: RunConfig) -> Backbone:
                 found=error.problem,
                 next_step="put that run back, or state its new folder as repair.run in config.yaml",
             ) from error
-        return from_module(earlier.backbone, earlier.preprocess, earlier.recipe)
+        return from_module(first_student.backbone, first_student.preprocess, first_student.recipe)
     student = config.student
     spec = config.teacher.spec if student.spec == "teacher" else student.spec
     return load_backbone(spec, size=student.size, mean=student.mean, std=student.std, fit=student.fit)

@@ -90,8 +90,8 @@ def with_columns(config: DataConfig) -> DataConfig:
     names = open_table(config.root).columns
     settings = columns_asked(config.root, columns_of(config))
     columns = find_columns(names, settings, source=config.root, labelled=not config.classes)
-    used = {"image": columns.image, "label": None if config.classes else columns.label, "domain": columns.domain}
-    return config.model_copy(update=used | {"split": columns.split or None, "group": columns.group or None})
+    changes = {"image": columns.image, "label": None if config.classes else columns.label, "domain": columns.domain}
+    return config.model_copy(update=changes | {"split": columns.split or None, "group": columns.group or None})
 
 
 def columns_of(config: DataConfig) -> dict[str, str | None]:
@@ -176,8 +176,8 @@ def read_datasets(
         warn(progress, f"skipped {skipped:,} bad image{'' if skipped == 1 else 's'} (--skip-bad)")
     for warning in dict.fromkeys(warning for part in scanned for warning in part.warnings):
         warn(progress, warning)
-    seen, unseen = part_classes(dataset, config.held_out_classes)
-    return seen, unlabelled, unseen
+    training, unseen = part_classes(dataset, config.held_out_classes)
+    return training, unlabelled, unseen
 
 
 def read_unlabelled(

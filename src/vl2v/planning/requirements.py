@@ -66,8 +66,8 @@ def requirements_of(
     further = load_templates(further) if further else ()
     more = tuple(render(template, phrase) for phrase in dataset.phrases for template in further)
     purposes: dict[tuple[str, int], Digests] = {}
-    trained, k = sum(map(len, examples.groups[: len(split.sources)])), config.teacher.kept_views
-    parts = ((TRAINING, examples.digests[:trained]), (UNLABELLED, examples.digests[trained:]))
+    training_count, k = sum(map(len, examples.groups[: len(split.sources)])), config.teacher.kept_views
+    parts = ((TRAINING, examples.digests[:training_count]), (UNLABELLED, examples.digests[training_count:]))
     for purpose, digests in parts if method.queries_teacher else ():
         for view in range(k if len(digests) else 0):
             purposes[purpose, view] = digests[view::k]
@@ -93,17 +93,17 @@ def make_quote(
         parameters: number of parameters of the student; None without a student.
     """
     card = teacher.describe()
-    seen: dict[int, Digests] = {}
+    digests_by_view: dict[int, Digests] = {}
     required: dict[str, int] = {}
     stored_counts: dict[str, int] = {}
     for (purpose, view), digests in requirements.purposes.items():
-        before = seen.get(view, digests[:0])
-        seen[view] = np.concatenate([before, digests]) if len(before) else digests
-        rows = distinct(seen[view])
+        before = digests_by_view.get(view, digests[:0])
+        digests_by_view[view] = np.concatenate([before, digests]) if len(before) else digests
+        rows = distinct(digests_by_view[view])
         rows = rows[rows >= len(before)]
         required[purpose] = required.get(purpose, 0) + len(rows)
         stored_counts[purpose] = stored_counts.get(purpose, 0) + int(
-            store.knows_images(card, seen[view][rows], view).sum()
+            store.knows_images(card, digests_by_view[view][rows], view).sum()
         )
     texts = list(dict.fromkeys(requirements.texts))
     queries = sum(required.values()) - sum(stored_counts.values())

@@ -147,8 +147,8 @@ def _saved_or_computed(
     for rows in (tested, training):
         digest.update(dataset.digests[rows].tobytes())
     file = cache.features_folder / f"resemblance-{digest.hexdigest()[:16]}.json"
-    if (saved := _read(file)) is not None:
-        return saved
+    if (result := _read(file)) is not None:
+        return result
     slots = cache.all_slots()
     slot_parts = [
         np.array([slots[key] for key in keys_of(dataset.digests[rows])], np.int64) for rows in (tested, training)

@@ -81,12 +81,12 @@ def trust_section(source: Source, trust: Trust | None) -> Section:
             f"{source.missing.get('trust', '')} The temperature and thresholds here were fitted for this page, from "
             "validation images of the source domains, as in a new run. `vl2v predict` does not use them."
         )
-    reference, rejected = source.reference, rejections(source.predictions, trust)
+    reference, results = source.reference, rejections(source.predictions, trust)
     figures = [
         _reliability_figure(calibrations(source.predictions, trust), trust, reference),
-        _rejection_figure(rejected, reference),
+        _rejection_figure(results, reference),
     ]
-    table = _threshold_table(rejected, reference)
+    table = _threshold_table(results, reference)
     return Section(name, title, [_trust_text(trust, reference)], [*figures, table], missing)
 
 
@@ -110,17 +110,17 @@ def _reliability_figure(calibrated: Sequence[Calibration], trust: Trust, referen
     return Figure(panels, caption, [reliability_sheet(calibrated, trust.temperature, reference)])
 
 
-def _rejection_figure(rejected: Sequence[Rejection], reference: Reference) -> Figure:
+def _rejection_figure(results: Sequence[Rejection], reference: Reference) -> Figure:
     caption = (
         "Marks: thresholds of the student, with the coverage for which they were fitted on validation images. "
         "In-domain, these are the same images."
     )
-    return Figure([rejection_panel(rejected, SHOWN, reference)], caption, [risk_sheet(rejected)])
+    return Figure([rejection_panel(results, SHOWN, reference)], caption, [risk_sheet(results)])
 
 
-def _threshold_table(rejected: Sequence[Rejection], reference: Reference) -> TableBlock:
+def _threshold_table(results: Sequence[Rejection], reference: Reference) -> TableBlock:
     heads = ["target coverage", "threshold"]
-    for f in rejected:
+    for f in results:
         heads += [f"{ROLE_NAMES[f.role]}: accepted", f"{reference.other} among accepted"]
     rows = [
         (
@@ -128,10 +128,10 @@ def _threshold_table(rejected: Sequence[Rejection], reference: Reference) -> Tab
             f"{marks[0].threshold:.3f}",
             *(percent(x) for t in marks for x in (t.coverage, t.risk)),
         )
-        for marks in zip(*(f.thresholds for f in rejected), strict=True)
+        for marks in zip(*(f.thresholds for f in results), strict=True)
         if marks[0].target in SHOWN
     ]
-    return TableBlock("Effect of each threshold on the confidence", heads, rows, [threshold_sheet(rejected)])
+    return TableBlock("Effect of each threshold on the confidence", heads, rows, [threshold_sheet(results)])
 
 
 def mistake_section(source: Source, trust: Trust | None) -> Section:
@@ -188,11 +188,11 @@ def map_section(source: Source) -> Section:
     marks = Marks.of(arrays)
     panels = [map_panel(m, arrays, source.classes, marks, source.reference.equal) for m in maps]
     spread = listed([f"{STAGES[m.stage]} {percent(m.explained, 0)}" for m in maps])
-    sampled = f"{len(arrays['label']):,} images drawn from validation and held-out images"
+    sample_text = f"{len(arrays['label']):,} images drawn from validation and held-out images"
     caption = (
-        f"{sampled}. Each panel has its own axes, the two principal components of its images. They explain this share "
-        f"of the variance: {spread}. Distances between panels have no meaning. Named crosses: text embeddings of the "
-        "classes. They are absent before Align, when the features are not in the embedding space of the teacher."
+        f"{sample_text}. Each panel has its own axes, the two principal components of its images. They explain this "
+        f"share of the variance: {spread}. Distances between panels have no meaning. Named crosses: text embeddings of "
+        "the classes. They are absent before Align, when the features are not in the embedding space of the teacher."
     )
     roles = [r for r in ROLES if r != TEST or any(TEST in m.nearest for m in maps)]
     rows = [(STAGES[m.stage], *(percent(m.nearest.get(role)) for role in roles), percent(m.explained)) for m in maps]

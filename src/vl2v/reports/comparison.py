@@ -125,8 +125,8 @@ def _once(student: Student, inputs: Sequence[torch.Tensor]) -> float:
 def machine() -> str:
     """Return the name of the processor, its number of cores, and the threads of PyTorch."""
     threads = torch.get_num_threads()
-    used = f"{threads} thread{'' if threads == 1 else 's'}, PyTorch {torch.__version__}"
-    return f"{processor()}, {os.cpu_count()} cores, {used}"
+    thread_text = f"{threads} thread{'' if threads == 1 else 's'}, PyTorch {torch.__version__}"
+    return f"{processor()}, {os.cpu_count()} cores, {thread_text}"
 
 
 def processor() -> str:

@@ -54,10 +54,10 @@ def export_table(content: Mapping[str, Any], reference: Reference = LABELS) -> T
     files: Mapping[str, Mapping[str, Any]] = content.get("files", {})
     columns = ("bytes", "images", "logits", "agreement", "accuracy", "student")
     rows = [
-        (name, *(NONE if measured.get(key) is None else words(measured[key]) for key, words in SHOWN.items()))
-        for name, measured in files.items()
+        (name, *(NONE if parity.get(key) is None else words(parity[key]) for key, words in SHOWN.items()))
+        for name, parity in files.items()
     ]
     measure = reference.measure.removeprefix("top-1 ")
     heads = ("file", "size", "greatest difference", "same class", measure, f"{measure} of the student", "images")
-    values = [(name, *(measured.get(column) for column in columns)) for name, measured in files.items()]
+    values = [(name, *(parity.get(column) for column in columns)) for name, parity in files.items()]
     return TableBlock("Exported files and the student", heads, rows, [Sheet("export", ("file", *columns), values)])

@@ -23,13 +23,13 @@ def base_of(run: Path, root: Path) -> Path:
         The recorded folder if `root` is in it, unless the run was moved and `root` is in the current folder as well.
         Otherwise the current folder.
     """
-    here, recorded = Path.cwd(), started_in(run)
-    if recorded is None or not _exists(recorded.folder / root):
+    here, start = Path.cwd(), started_in(run)
+    if start is None or not _exists(start.folder / root):
         return here
     if root.is_absolute():
-        return recorded.folder
-    moved = recorded.run != run.resolve()
-    return here if moved and _exists(here / root) else recorded.folder
+        return start.folder
+    moved = start.run != run.resolve()
+    return here if moved and _exists(here / root) else start.folder
 
 
 def located(config: RunConfig, run: Path) -> RunConfig:
@@ -41,26 +41,26 @@ def located(config: RunConfig, run: Path) -> RunConfig:
     Args:
         config: settings as read from `config.yaml` or the provenance of the student.
     """
-    here, recorded = Path.cwd(), started_in(run)
-    bases = [base_of(run, config.data.root), *([] if recorded is None else [recorded.folder])]
+    here, start = Path.cwd(), started_in(run)
+    bases = [base_of(run, config.data.root), *([] if start is None else [start.folder])]
     if all(base == here for base in bases):
         return config
 
-    def found(path: Path, only_files: bool = False) -> Path:
+    def locate(path: Path, only_files: bool = False) -> Path:
         base = next((b for b in bases if _exists(b / path) and not (only_files and (b / path).is_dir())), here)
         return path if base == here else base / path
 
     data = {key: getattr(config.data, key) for key in ("root", "unlabelled", "drop")}
-    data = {key: found(path) for key, path in data.items() if path is not None}
+    data = {key: locate(path) for key, path in data.items() if path is not None}
     prompts = config.teacher.prompts
     if is_file(prompts):
-        prompts = str(found(Path(prompts), only_files=True))
-    teacher = {"spec": _located_spec(config.teacher.spec, found), "prompts": prompts}
+        prompts = str(locate(Path(prompts), only_files=True))
+    teacher = {"spec": _located_spec(config.teacher.spec, locate), "prompts": prompts}
     return config.model_copy(
         update={
             "data": config.data.model_copy(update=data),
             "teacher": config.teacher.model_copy(update=teacher),
-            "student": config.student.model_copy(update={"spec": _located_spec(config.student.spec, found)}),
+            "student": config.student.model_copy(update={"spec": _located_spec(config.student.spec, locate)}),
         }
     )
 

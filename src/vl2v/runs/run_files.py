@@ -280,5 +280,5 @@ def check(model: type[BaseModel], content: Any, path: Path) -> dict[str, Any]:
         raise RunError(
             f"{path} cannot be used.", expected="what vl2v wrote", found=described(error), next_step=step
         ) from error
-    checked: dict[str, Any] = content
-    return checked
+    valid_content: dict[str, Any] = content
+    return valid_content

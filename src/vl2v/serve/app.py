@@ -151,12 +151,12 @@ def _add_classes(app: FastAPI, service: Service) -> None:
                 requested = NewClasses.model_validate_json(await body.read())
             except ValidationError as error:
                 raise schema(_fault_of(error), "body") from None
-        names, budget, added = requested.names, requested.budget, list[str]()
+        names, budget, new_names = requested.names, requested.budget, list[str]()
         with _worded():
             price = await service.edit(lambda editor: editor.price(names))
             if budget is not None:
-                added = await service.edit(lambda editor: editor.add(names, budget), "added")
-        return Added(price=price, added=added, classes=known())
+                new_names = await service.edit(lambda editor: editor.add(names, budget), "added")
+        return Added(price=price, added=new_names, classes=known())
 
     @app.delete("/v1/classes/{name:path}")
     async def remove(name: str) -> Classes:

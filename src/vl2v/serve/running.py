@@ -71,8 +71,8 @@ def open_service(settings: ServeSettings, storage: StoragePaths, progress: Progr
     if run is not None:
         _need_export(run, settings.int8, storage, progress)
     path = settings.run if run is None else run
-    opened = partial(vl2v_runtime.load, path, int8=settings.int8, spinning=False)
-    load = partial(opened, threads=settings.threads or _threads(lambda count: opened(threads=count)))
+    load_model = partial(vl2v_runtime.load, path, int8=settings.int8, spinning=False)
+    load = partial(load_model, threads=settings.threads or _threads(lambda count: load_model(threads=count)))
     model = load()
     check_provenance(model.metadata.provenance, str(model.path))
     if run is not None:
@@ -91,12 +91,12 @@ def open_service(settings: ServeSettings, storage: StoragePaths, progress: Progr
     return Service(model, about, gallery, editor, settings.limits, Source(model.path, load))
 
 
-def _threads(opened: Callable[[int], Model]) -> int:
+def _threads(load_model: Callable[[int], Model]) -> int:
     """Measure the best number of threads for a model with one image."""
     most = stated() or cores()
     if most == 1 or stated() is not None:
         return most
-    models = cache(opened)
+    models = cache(load_model)
     current = models(1)
     image = current.normalise(np.zeros((1, current.size, current.size, 3), np.uint8))
 
@@ -143,9 +143,9 @@ def _gallery(
         return None, "an exported file alone does not contain their paths; serve the run folder."
     path = run / EXPORT / NAME
     if path.is_file():
-        saved = Gallery.load(path)
-        if saved.origin == identity_of(model) and saved.embeddings.shape[1] == model.dimension:
-            return saved, None
+        file_gallery = Gallery.load(path)
+        if file_gallery.origin == identity_of(model) and file_gallery.embeddings.shape[1] == model.dimension:
+            return file_gallery, None
     from vl2v.serve.collect import build
 
     try:

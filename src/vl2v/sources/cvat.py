@@ -127,8 +127,8 @@ class _Reader:
 
 def is_export(file: Path) -> bool:
     """Return whether a file begins like an export."""
-    with file.open("rb") as opened:
-        return file.suffix.lower() == ".xml" and b"<annotations" in opened.read(4096)
+    with file.open("rb") as stream:
+        return file.suffix.lower() == ".xml" and b"<annotations" in stream.read(4096)
 
 
 def claims(data: str) -> bool:

@@ -63,9 +63,9 @@ def read_described(folder: Path) -> dict[str, Any]:
     raw = _read_raw(folder)
     with suppress(StudentError), _opened(folder / WEIGHTS) as (_, _, saved_names):
         raw |= _newer_names(raw, saved_names)
-    checked = _checked(raw, folder / CARD)
-    check_provenance(checked.provenance, str(folder))
-    return {"provenance": {}, "classifier": checked.classifier, **raw}
+    card = _checked(raw, folder / CARD)
+    check_provenance(card.provenance, str(folder))
+    return {"provenance": {}, "classifier": card.classifier, **raw}
 
 
 def save(student: Student, folder: Path) -> Path:
@@ -126,10 +126,10 @@ def load(folder: Path, backbone: nn.Module | None = None, *, trust: bool = True)
         except (OSError, SafetensorError, RuntimeError) as error:
             raise _broken(folder / WEIGHTS, "this student's weights", error) from error
     _try(student.eval(), folder / WEIGHTS)
-    student.trust = found = read_trust(folder, origin_of(student.provenance)) if trust else None
-    if found is not None:
+    student.trust = trust_data = read_trust(folder, origin_of(student.provenance)) if trust else None
+    if trust_data is not None:
         try:
-            found.check_dimension(None if student.head is None else student.dimension)
+            trust_data.check_dimension(None if student.head is None else student.dimension)
         except ValueError as error:
             raise _broken_trust(folder, error) from error
     return student

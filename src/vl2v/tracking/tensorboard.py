@@ -22,9 +22,9 @@ class TensorBoardTracker:
         """Open a new event file. Readers ignore later steps in earlier files."""
         from torch.utils.tensorboard import SummaryWriter
 
-        resumed = self.memory.last >= 0
-        self._writer = SummaryWriter(str(self._folder), purge_step=self.memory.last + 1 if resumed else None)
-        if not resumed:
+        is_resumed = self.memory.last >= 0
+        self._writer = SummaryWriter(str(self._folder), purge_step=self.memory.last + 1 if is_resumed else None)
+        if not is_resumed:
             text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
             self._writer.add_text("config", f"```yaml\n{text}```", 0)
 

@@ -111,11 +111,11 @@ class Rates:
         return cls(training + augmenting, passing)
 
 
-def seconds_of(settings: DistillConfig, work: Workload, rates: Rates, measured: int = 1) -> float:
+def seconds_of(settings: DistillConfig, work: Workload, rates: Rates, weight_sets: int = 1) -> float:
     """Return the estimated duration of a run in seconds, without the steps of Align on cached features."""
     steps = settings.steps
     validations = steps // settings.checkpoint_every + 2
-    passed = validations * work.validation + measured * work.evaluated() + work.train
+    passed = validations * work.validation + weight_sets * work.evaluated() + work.train
     return steps * work.batch * rates.training + passed * rates.passing
 
 
@@ -160,9 +160,9 @@ def settle_by_measuring(plan: RunPlan, folder: RunFolder, accelerator: Accelerat
     Both are written to `config.yaml`, together with settings that depend on the data. A run with a saved state uses the
     numbers in its settings. A run of an earlier version has none, and uses as many threads as torch.
     """
-    written, config = folder.config(), plan.config
+    file_config, config = folder.config(), plan.config
     if folder.state_file.exists():
-        config = config.model_copy(update={"threads": written.threads})
+        config = config.model_copy(update={"threads": file_config.threads})
     else:
         threads = training_threads(config, plan.student_backbone, sum(plan.shares), accelerator)
         config = config.model_copy(update={"threads": threads})
@@ -171,8 +171,8 @@ def settle_by_measuring(plan: RunPlan, folder: RunFolder, accelerator: Accelerat
                 distill, estimate = training_time(plan, accelerator)
             progress.note(str(estimate))
             config = config.model_copy(update={"distill": distill})
-    final = written.model_copy(update={key: getattr(config, key) for key in ("threads", *SETTLED)})
-    if accelerator.is_main_process and final != written:
+    final = file_config.model_copy(update={key: getattr(config, key) for key in ("threads", *SETTLED)})
+    if accelerator.is_main_process and final != file_config:
         folder.write_config(final)
     return replace(plan, config=config)
 

@@ -77,14 +77,14 @@ def provenance_of(plan: RunPlan, folder: RunFolder) -> dict[str, Any]:
 
 def data_of(plan: RunPlan) -> dict[str, Any]:
     """Return what a student, or an unfinished run, records of its images."""
-    dataset, trained = plan.dataset, plan.examples.digests[plan.examples.views == 0]
+    dataset, training_digests = plan.dataset, plan.examples.digests[plan.examples.views == 0]
     return {
         "digest": dataset.digest(),
         "images": len(dataset),
         "domains": list(dataset.domains),
         "held_out": list(match_domains(plan.config.data.held_out, dataset.domains)),
-        "training_images": len(trained),
-        "training_sample": sample_of(trained),
+        "training_images": len(training_digests),
+        "training_sample": sample_of(training_digests),
         **_unlabelled_of(plan),
         **({} if plan.labelled else {"labels": "none", "measure": TEACHER.measure}),
     }

@@ -49,7 +49,7 @@ def train(
     *,
     state: State | None = None,
     fresh: FreshViews | None = None,
-    saved: Callable[[], None] = lambda: None,
+    on_save: Callable[[], None] = lambda: None,
 ) -> TrainingResult:
     """Run Align and Distill, from the start or from a saved state.
 
@@ -58,7 +58,7 @@ def train(
         folder: run folder for state and metrics.
         state: state of an interrupted run, see `saved_state`.
         fresh: queries the teacher for every augmented image of Distill. Without it, training needs no teacher.
-        saved: called in the first process when metrics and state have been written.
+        on_save: called in the first process when metrics and state have been written.
 
     Raises:
         Interrupted: if the user stops the run; the state is saved.
@@ -68,7 +68,7 @@ def train(
     projection = initial_projection(config, backbone, data.head)
     with frozen(backbone.module, config.distill.freeze), stop_asked() as stop:
         trainer = Trainer(
-            config, folder, accelerator, backbone, projection, data, progress, stop, fresh, saved
+            config, folder, accelerator, backbone, projection, data, progress, stop, fresh, on_save
         )  # fmt: skip
         return TrainingResult(backbone, projection, trainer.run(state))
 

@@ -50,7 +50,7 @@ class Trainer:
     Args:
         stop: called after every step; returns whether the user wants to stop.
         fresh: queried for every augmented image of the second stage; None if the stored embeddings are used.
-        saved: called when metrics and state are on disk, in the first process.
+        on_save: called when metrics and state are on disk, in the first process.
     """
 
     config: RunConfig
@@ -62,7 +62,7 @@ class Trainer:
     progress: Progress
     stop: Callable[[], bool] = lambda: False
     fresh: FreshViews | None = None
-    saved: Callable[[], None] = lambda: None
+    on_save: Callable[[], None] = lambda: None
     _losses: list[float] = field(default_factory=list)
     _scores: dict[str, Score] = field(default_factory=dict)
     _metrics_length: int = 0
@@ -282,7 +282,7 @@ class Trainer:
         if self._penalty is not None:
             tensors |= under("penalty", trainable(self._penalty))
         self.folder.save_state(tensors | adam_tensors(optimizer), values)
-        self.saved()
+        self.on_save()
 
     def _features(self) -> NDArray[np.float32]:
         """f(x) by slot, [slots, F], of the training and the validation images."""

@@ -32,9 +32,9 @@ class WeightSelector:
 
     def __init__(self, settings: DistillConfig, measure: MeasureConfig) -> None:
         self._settings, self._measure = settings, measure
-        self._stored = {settings.weights, *measure.weights}
+        self._names = {settings.weights, *measure.weights}
         self._needs_start = settings.wise_ft < 1 or any(share < 1 for share in measure.wise_ft)
-        self.swad = LossValley(**settings.swad.model_dump()) if "swad" in self._stored else None
+        self.swad = LossValley(**settings.swad.model_dump()) if "swad" in self._names else None
         self._best: tuple[float, Weights] = (-1.0, {})
         self._start: Weights = {}
 
@@ -46,7 +46,7 @@ class WeightSelector:
     def validated(self, score: Score, weights: Mapping[str, nn.Parameter]) -> None:
         """Store the current weights if none before had a better score, by the metric of the settings."""
         value = score.accuracy if self._settings.metric == "accuracy" else score.macro
-        if "best" in self._stored and value >= self._best[0]:
+        if "best" in self._names and value >= self._best[0]:
             self._best = (value, to_cpu(weights))
 
     def trained(self, weights: Mapping[str, nn.Parameter]) -> TrainedWeights:

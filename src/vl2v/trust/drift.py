@@ -55,9 +55,9 @@ def fit_reference(
     for _ in range(ROUNDS):
         mixed = {name: rng.permutation(part) for name, part in parts.items()}
         reference = _reference(rows, {name: part[len(part) // 3 :] for name, part in mixed.items()}, answers)
-        measured = _lengths(rows, [p[: len(p) // 3] for p in mixed.values()], reference, sizes, rng)
+        part_lengths = _lengths(rows, [p[: len(p) // 3] for p in mixed.values()], reference, sizes, rng)
         for size in sizes:
-            lengths[size].append(measured[size])
+            lengths[size].append(part_lengths[size])
     joined = [np.concatenate(lengths[size], axis=1) for size in sizes]
     limits = (float(np.quantile(length, 1 - LEVEL, axis=1).max()) for length in joined)
     reference = _reference(rows, parts, answers)

@@ -78,10 +78,10 @@ def resembling(texts: ArrayLike, head: ArrayLike, images: ArrayLike, labels: Arr
     rows, right = np.asarray(images, np.float64), np.asarray(labels)
     class_similarity = (rows * classes[right]).sum(axis=1)
     nearer = rows @ negatives.T > class_similarity[:, None]
-    marked = np.zeros(len(negatives), dtype=bool)
+    mask = np.zeros(len(negatives), dtype=bool)
     for label in np.unique(right):
-        marked |= nearer[right == label].mean(axis=0) >= SHARE
-    return marked
+        mask |= nearer[right == label].mean(axis=0) >= SHARE
+    return mask
 
 
 def with_negatives(

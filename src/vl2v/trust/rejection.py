@@ -82,13 +82,13 @@ def apply_thresholds(trust: Trust, logits: ArrayLike, correct: ArrayLike) -> tup
         logits: [N, K], not divided by the temperature. N is at least 1.
         correct: [N] bool, whether the prediction is correct.
     """
-    scores, right, measured = trust.scores(logits), np.asarray(correct, dtype=bool), []
+    scores, right, results = trust.scores(logits), np.asarray(correct, dtype=bool), []
     for target in trust.coverages:
         threshold = trust.threshold(CONFIDENCE, target)
         passed = scores >= threshold
         risk = float(1 - right[passed].mean()) if passed.any() else float("nan")
-        measured.append(Threshold(target, threshold, float(passed.mean()), risk))
-    return tuple(measured)
+        results.append(Threshold(target, threshold, float(passed.mean()), risk))
+    return tuple(results)
 
 
 def thresholds(scores: ArrayLike, coverages: Sequence[float] = COVERAGES) -> dict[float, float]:

@@ -118,14 +118,14 @@ def open_database(address: str) -> Engine:
         raise _unusable("a NUL character")
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise _unusable(f"a database of another kind ({url.get_backend_name()[:40]})")
-    shown = url.render_as_string(hide_password=True)
+    public_address = url.render_as_string(hide_password=True)
     lite = url.get_backend_name() == "sqlite"
     if lite and (not url.database or url.database == ":memory:"):
         raise _unusable("SQLite without a file")
     if lite and url.query:
-        raise _unusable(f"{shown}, with options after ?")
+        raise _unusable(f"{public_address}, with options after ?")
     if lite and not Path(str(url.database)).resolve().parent.is_dir():
-        raise _unusable(f"{shown}, in a folder that does not exist")
+        raise _unusable(f"{public_address}, in a folder that does not exist")
     try:
         engine = create_engine(url, hide_parameters=True, pool_pre_ping=not lite)
         if lite:
@@ -134,9 +134,9 @@ def open_database(address: str) -> Engine:
     except ModuleNotFoundError as error:
         raise MissingExtraError("PostgreSQL", "vendor", "psycopg") from error
     except NoSuchModuleError:
-        raise _unusable(shown) from None
+        raise _unusable(public_address) from None
     except SQLAlchemyError as error:
-        raise _unusable(f"{shown}, which fails with {type(error).__name__}") from None
+        raise _unusable(f"{public_address}, which fails with {type(error).__name__}") from None
     return engine
 
 

@@ -88,9 +88,9 @@ class Meter:
             ApiError: 402 if the quota is too small; 422 if the idempotency key belongs to another body.
         """
         with self._engine.connect() as connection:
-            saved = self._find(connection, account, once)
-            if saved is not None:
-                return saved
+            response = self._find(connection, account, once)
+            if response is not None:
+                return response
             row = connection.execute(
                 select(accounts.c.spent_nano, accounts.c.quota_nano).where(accounts.c.id == account.id)
             ).one()
@@ -116,10 +116,10 @@ class Meter:
                 self._bill(connection, reservation)
         except IntegrityError:
             with self._engine.connect() as connection:
-                saved = self._find(connection, reservation.account, reservation.once)
-            if saved is None:
+                response = self._find(connection, reservation.account, reservation.once)
+            if response is None:
                 raise
-            return saved
+            return response
         finally:
             self.release(reservation)
         return body

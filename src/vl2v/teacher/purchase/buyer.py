@@ -15,13 +15,13 @@ from vl2v.teacher.base import Embeddings, Teacher, checked
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.origin import Consistency
+from vl2v.teacher.purchase.image_set import ImageSet, Source
 from vl2v.teacher.purchase.job_buyer import JobPurchase, refuse_if_in_jobs
 from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
 from vl2v.teacher.purchase.on_workers import Embedder, embedded
 from vl2v.teacher.purchase.pace import with_best_threads
 from vl2v.teacher.purchase.remote_buyer import Purchase
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
-from vl2v.teacher.purchase.wanted import Source, Wanted
 from vl2v.teacher.purchase.watch import TeacherWatch
 
 
@@ -64,25 +64,25 @@ class Buyer:
             TeacherError: if a response is unusable, or after all others were bought, if the vendor refused images;
                 embeddings saved before remain in the store.
         """
-        return self.buy(Wanted(digests, read, purpose, view))
+        return self.buy(ImageSet(digests, read, purpose, view))
 
-    def buy(self, wanted: Wanted) -> int:
+    def buy(self, image_set: ImageSet) -> int:
         """Buy images as `images` does. With `cluster_workers`, a free local teacher is queried by the workers."""
-        digests, read, purpose, view = wanted.digests, wanted.read, wanted.purpose, wanted.view
+        digests, read, purpose, view = image_set.digests, image_set.read, image_set.purpose, image_set.view
         if (jobs := self._jobs()) is not None:
-            return jobs.images(wanted)
+            return jobs.images(image_set)
         if isinstance(self.teacher, HttpTeacher):
-            refuse_if_in_jobs(self.store, self.teacher.describe(), wanted)
-            return Purchase(self, self.teacher, purpose).images(wanted)
+            refuse_if_in_jobs(self.store, self.teacher.describe(), image_set)
+            return Purchase(self, self.teacher, purpose).images(image_set)
         card = self.teacher.describe()
         todo = self.store.lacks(card, digests, view)
         bought = 0
         title = f"querying {card.identity} ({purpose})"
         stage = (self.progress or Silent()).stage(title, len(digests), len(digests) - len(todo))
         pool = current_pool() if self.distributable else None
-        if pool is not None and wanted.source is not None:
+        if pool is not None and image_set.source is not None:
             with stage as advance:
-                return self._on_workers(pool, wanted, wanted.source, todo, advance)
+                return self._on_workers(pool, image_set, image_set.source, todo, advance)
         best = with_best_threads(self.teacher, lambda i: read(int(todo[i])), len(todo), self.threads)
         with best, stage as advance, stopping_between() as stop_if_asked:
             for start in range(0, len(todo), card.batch_size):
@@ -95,12 +95,12 @@ class Buyer:
                         data = [read(i) for i in batch]
                         entry = self._entry(purpose, view, len(batch))
                         embeddings = checked(self.teacher.embed_images(data), len(batch), card, "image")
-                        self._save(wanted, batch, embeddings, entry)
+                        self._save(image_set, batch, embeddings, entry)
                 bought += len(batch)
                 advance(len(part))
         return bought
 
-    def all_images(self, parts: Sequence[Wanted]) -> None:
+    def all_images(self, parts: Sequence[ImageSet]) -> None:
         """Buy several parts. Batch jobs are submitted for all parts before any of them is awaited."""
         if self.progress is not None and current_pool() is not None and not self.distributable:
             name = self.teacher.describe().identity
@@ -109,7 +109,7 @@ class Buyer:
         for part in parts:
             self.buy(part)
 
-    def submit(self, parts: Sequence[Wanted]) -> None:
+    def submit(self, parts: Sequence[ImageSet]) -> None:
         """Submit batch jobs for several parts without waiting; without a batch API, nothing is sent."""
         if (jobs := self._jobs()) is not None:
             for part in parts:
@@ -148,7 +148,7 @@ class Buyer:
         return self.teacher.describe().price.free
 
     def _on_workers(
-        self, pool: WorkerPool, wanted: Wanted, source: Callable[[int], Source], todo: list[int], advance: Advance
+        self, pool: WorkerPool, image_set: ImageSet, source: Callable[[int], Source], todo: list[int], advance: Advance
     ) -> int:
         """Save what workers embed, batch by batch, except what another process has saved by then."""
         card, bought = self.teacher.describe(), 0
@@ -157,10 +157,15 @@ class Buyer:
             for part, answer in embedded(pool, embedder, todo, source):
                 embeddings = checked(answer, len(part), card, "image")
                 with self.store.alone(self.progress):
-                    fresh = ~self.store.knows_images(card, wanted.digests[part], wanted.view)
+                    fresh = ~self.store.knows_images(card, image_set.digests[part], image_set.view)
                     rows = [i for i, new in zip(part, fresh, strict=True) if new]
                     if rows:
-                        self._save(wanted, rows, embeddings[fresh], self._entry(wanted.purpose, wanted.view, len(rows)))
+                        self._save(
+                            image_set,
+                            rows,
+                            embeddings[fresh],
+                            self._entry(image_set.purpose, image_set.view, len(rows)),
+                        )
                 bought += len(rows)
                 advance(len(part))
                 stop_if_asked()
@@ -181,9 +186,9 @@ class Buyer:
         cost = self.teacher.describe().price.of(images=images)
         return self.context(purpose, view).open_entry("image", images, cost)
 
-    def _save(self, wanted: Wanted, rows: list[int], embeddings: Embeddings, entry: int) -> None:
+    def _save(self, image_set: ImageSet, rows: list[int], embeddings: Embeddings, entry: int) -> None:
         """Save the embeddings of some of the images, and check them."""
-        digests = wanted.digests[rows]
-        self.store.keep_images(self.teacher.describe(), digests, embeddings, wanted.view, entry)
+        digests = image_set.digests[rows]
+        self.store.keep_images(self.teacher.describe(), digests, embeddings, image_set.view, entry)
         if self.watch is not None:
-            self.watch.images(digests, embeddings, lambda i: wanted.read(rows[i]))
+            self.watch.images(digests, embeddings, lambda i: image_set.read(rows[i]))

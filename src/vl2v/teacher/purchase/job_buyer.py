@@ -24,9 +24,9 @@ from vl2v.teacher.http.jobs import FULL, Jobs, JobState, Refusal
 from vl2v.teacher.http.packing import image_size, pack
 from vl2v.teacher.http.remote import Answer
 from vl2v.teacher.http.retry import Failure
+from vl2v.teacher.purchase.image_set import ImageSet, not_embedded
 from vl2v.teacher.purchase.ledger_table import JOB, Pending
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.teacher.purchase.wanted import Wanted, not_embedded
 
 if TYPE_CHECKING:
     from vl2v.teacher.purchase.buyer import Buyer
@@ -36,23 +36,23 @@ ROUNDS = 3  # attempts at an image that the vendor did not process
 LABEL = "vl2v-"  # start of every label; the vendor's names start otherwise
 
 
-def open_jobs(store: EmbeddingStore, card: TeacherCard, wanted: Wanted | None = None) -> list[Pending]:
-    """Return the jobs that have not been collected; with `wanted`, only those with some of these images."""
+def open_jobs(store: EmbeddingStore, card: TeacherCard, image_set: ImageSet | None = None) -> list[Pending]:
+    """Return the jobs that have not been collected; with `image_set`, only those with some of these images."""
     jobs = [batch for batch in store.pending(card, "image") if batch.key.startswith(JOB)]
-    if wanted is None:
+    if image_set is None:
         return jobs
-    keys = {row.tobytes() for row in wanted.digests}
-    return [job for job in jobs if job.view == wanted.view and not keys.isdisjoint(_members(job))]
+    keys = {row.tobytes() for row in image_set.digests}
+    return [job for job in jobs if job.view == image_set.view and not keys.isdisjoint(_members(job))]
 
 
-def refuse_if_in_jobs(store: EmbeddingStore, card: TeacherCard, wanted: Wanted) -> None:
+def refuse_if_in_jobs(store: EmbeddingStore, card: TeacherCard, image_set: ImageSet) -> None:
     """Refuse to buy images by single requests that are in a job, and would be charged twice.
 
     Raises:
         TeacherError: if there are such images.
     """
-    if jobs := open_jobs(store, card, wanted):
-        keys = {row.tobytes() for row in wanted.digests}
+    if jobs := open_jobs(store, card, image_set):
+        keys = {row.tobytes() for row in image_set.digests}
         count = sum(key in keys for job in jobs for key in _members(job))
         raise TeacherError(
             f"{count} of these images are in batch jobs at {card.identity}.",
@@ -76,7 +76,7 @@ class JobPurchase:
         self._progress = buyer.progress or Silent()
         self._limits = replace(teacher.limits, images=jobs.api.images, request_bytes=jobs.api.request_bytes)
 
-    def images(self, wanted: Wanted) -> int:
+    def images(self, image_set: ImageSet) -> int:
         """Buy the images that the store lacks, and wait for them; see `vl2v.teacher.purchase.buyer.Buyer.images`.
 
         Other processes can use the store while this one waits.
@@ -84,19 +84,19 @@ class JobPurchase:
         Raises:
             KeyboardInterrupt: with a message about the jobs that go on, if the user stops the command.
         """
-        title = f"querying {self._card.identity} ({wanted.purpose}) by batch jobs"
-        lacking = len(self._store.lacks(self._card, wanted.digests, wanted.view))
-        total = len(wanted.digests)
+        title = f"querying {self._card.identity} ({image_set.purpose}) by batch jobs"
+        lacking = len(self._store.lacks(self._card, image_set.digests, image_set.view))
+        total = len(image_set.digests)
         with self._explained(), self._progress.stage(title, total, total - lacking) as advance:
             for _ in range(ROUNDS):
-                refusals = self._round(wanted, advance)
+                refusals = self._round(image_set, advance)
                 if not refusals or any(refusal.final for refusal in refusals.values()):
                     break
         if refusals:
-            raise self._refused(refusals, wanted)
+            raise self._refused(refusals, image_set)
         return lacking
 
-    def submit(self, wanted: Wanted, refused: Sequence[bytes] = ()) -> bool:
+    def submit(self, image_set: ImageSet, refused: Sequence[bytes] = ()) -> bool:
         """Create jobs for the images that the store lacks and that are in no job.
 
         Args:
@@ -111,17 +111,17 @@ class JobPurchase:
         """
         with self._explained(), self._store.alone(self._progress):
             open_ = [job for job in open_jobs(self._store, self._card) if self._named(job)]
-            out = set(refused).union(*(_members(job) for job in open_ if job.view == wanted.view))
-            lacks = self._store.lacks(self._card, wanted.digests, wanted.view)
-            todo = [i for i in lacks if wanted.digests[i].tobytes() not in out]
-            fitted = ((i, self._teacher.fit(wanted.read(i))) for i in todo)
-            batches = pack(fitted, lambda item: image_size(item[1]), self._limits.images, self._limits)
+            out = set(refused).union(*(_members(job) for job in open_ if job.view == image_set.view))
+            lacks = self._store.lacks(self._card, image_set.digests, image_set.view)
+            todo = [i for i in lacks if image_set.digests[i].tobytes() not in out]
+            contents = ((i, self._teacher.fit(image_set.read(i))) for i in todo)
+            batches = pack(contents, lambda item: image_size(item[1]), self._limits.images, self._limits)
             remaining = len(todo)
             for count in range(len(open_), self._jobs.api.jobs):
                 batch = next(batches, None)  # reads images
                 if batch is None:
                     break
-                if not self._create(batch, wanted, alone=not count):
+                if not self._create(batch, image_set, alone=not count):
                     return False
                 remaining -= len(batch)
         return not remaining
@@ -137,18 +137,18 @@ class JobPurchase:
                 raise KeyboardInterrupt(f"{text}; the repeated command collects the answers") from None
             raise
 
-    def _create(self, batch: list[tuple[int, bytes]], wanted: Wanted, alone: bool) -> bool:
+    def _create(self, batch: list[tuple[int, bytes]], image_set: ImageSet, alone: bool) -> bool:
         """Create a job; False if the vendor or the budget takes it only when another job is done."""
-        context = self._buyer.context(wanted.purpose, wanted.view)
+        context = self._buyer.context(image_set.purpose, image_set.view)
         label, cost = f"{LABEL}{uuid.uuid4().hex}", self._card.price.of(images=len(batch))
-        members = wanted.digests[[i for i, _ in batch]].tobytes()
+        members = image_set.digests[[i for i, _ in batch]].tobytes()
         try:
             entry = context.open_entry("image", len(batch), cost, JOB + label, members)
         except BudgetError:
             if alone:
                 raise
             return False
-        job = Pending(entry, JOB + label, members, self._buyer.run, cost, wanted.view)
+        job = Pending(entry, JOB + label, members, self._buyer.run, cost, image_set.view)
         try:
             name = self._jobs.submit(label, [image for _, image in batch], patient=alone)
         except Failure as failure:
@@ -173,23 +173,23 @@ class JobPurchase:
             self._store.set_key(job.entry, JOB + name)
         return name is not None
 
-    def _round(self, wanted: Wanted, advance: Advance) -> dict[bytes, Refusal]:
+    def _round(self, image_set: ImageSet, advance: Advance) -> dict[bytes, Refusal]:
         """Submit and collect until every image was answered once; return the refusals by SHA-256."""
         refusals: dict[bytes, Refusal] = {}
         wait = FIRST
         while True:
-            complete = self.submit(wanted, tuple(refusals))
-            jobs = open_jobs(self._store, self._card, wanted)
+            complete = self.submit(image_set, tuple(refusals))
+            jobs = open_jobs(self._store, self._card, image_set)
             if complete and not jobs:
                 return refusals
-            looked = jobs or open_jobs(self._store, self._card)
-            created = [job for job in looked if not _label(job)]  # others are being created by another process
-            ended = [self._look(job, wanted, advance, refusals) for job in created]
+            jobs_to_check = jobs or open_jobs(self._store, self._card)
+            created = [job for job in jobs_to_check if not _label(job)]  # others are being created by another process
+            ended = [self._look(job, image_set, advance, refusals) for job in created]
             wait = FIRST if any(ended) else min(LONGEST, wait * GROWTH)
             if not ended or not all(ended):
                 time.sleep(wait)
 
-    def _look(self, job: Pending, wanted: Wanted, advance: Advance, refusals: dict[bytes, Refusal]) -> bool:
+    def _look(self, job: Pending, image_set: ImageSet, advance: Advance, refusals: dict[bytes, Refusal]) -> bool:
         """Look at a job, and save its answers if it has ended; return whether it has."""
         name, count = job.key.removeprefix(JOB), len(_members(job))
         state = self._jobs.state(name, count)
@@ -202,14 +202,14 @@ class JobPurchase:
             self._buyer.shown[name] = state.state
             self._progress.note(f"batch job {name}: {state.state}, {state.done} of {count} images done")
         if state.ended:
-            self._save(job, state, wanted, advance, refusals)
+            self._save(job, state, image_set, advance, refusals)
         return state.ended
 
     def _save(
-        self, job: Pending, state: JobState, wanted: Wanted, advance: Advance, refusals: dict[bytes, Refusal]
+        self, job: Pending, state: JobState, image_set: ImageSet, advance: Advance, refusals: dict[bytes, Refusal]
     ) -> None:
         members, card = job.images, self._card
-        index = {key: i for i, key in enumerate(keys_of(wanted.digests))} if job.view == wanted.view else {}
+        index = {key: i for i, key in enumerate(keys_of(image_set.digests))} if job.view == image_set.view else {}
         if state.answers is None:
             self._release(job, f"job {state.state}", state.billed)
             if index.keys().isdisjoint(_members(job)):  # the command that submitted it submits its images again
@@ -238,7 +238,7 @@ class JobPurchase:
         advance(sum(not before[i] for i in indices))
         if self._buyer.watch is not None and indices:
             sent = digests[indices]
-            self._buyer.watch.images(sent, embeddings[indices], lambda i: wanted.read(index[sent[i].tobytes()]))
+            self._buyer.watch.images(sent, embeddings[indices], lambda i: image_set.read(index[sent[i].tobytes()]))
 
     def _release(self, job: Pending, why: str, charged: int = 0) -> None:
         """End a job without embeddings, at the cost of the images that the vendor charged."""
@@ -264,11 +264,11 @@ class JobPurchase:
             " add --set teacher.batch_api=false to buy them at once at the full price",
         )
 
-    def _refused(self, refusals: dict[bytes, Refusal], wanted: Wanted) -> TeacherError:
+    def _refused(self, refusals: dict[bytes, Refusal], image_set: ImageSet) -> TeacherError:
         final = {key: refusal for key, refusal in refusals.items() if refusal.final}
         selection = final or refusals
-        index = {key: i for i, key in enumerate(keys_of(wanted.digests))}
-        names = [wanted.named(index[key]) for key in selection]
+        index = {key: i for i, key in enumerate(keys_of(image_set.digests))}
+        names = [image_set.named(index[key]) for key in selection]
         return not_embedded(self._card.identity, names, next(iter(selection.values())).why, repeat=not final)
 
 

@@ -13,7 +13,7 @@ from vl2v.cluster.connection import Share
 from vl2v.cluster.pool import WorkerPool, other_files
 from vl2v.errors import DataError, TeacherError
 from vl2v.teacher.base import Embeddings, Teacher, TeacherCard
-from vl2v.teacher.purchase.wanted import Source
+from vl2v.teacher.purchase.image_set import Source
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.packing import image_size, pack, text_size
 from vl2v.teacher.http.remote import Answer, Kind, Order, RejectedInputError
 from vl2v.teacher.purchase.accounts import BatchAccount
+from vl2v.teacher.purchase.image_set import ImageSet, not_embedded
 from vl2v.teacher.purchase.ledger import PurchaseContext
 from vl2v.teacher.purchase.ledger_table import Pending
-from vl2v.teacher.purchase.wanted import Wanted, not_embedded
 
 if TYPE_CHECKING:
     from vl2v.teacher.purchase.buyer import Buyer
@@ -59,9 +59,9 @@ class Purchase:
         self._progress = buyer.progress or Silent()
         self._answered, self._rejected = 0, dict[int, RejectedInputError]()
 
-    def images(self, wanted: Wanted) -> int:
+    def images(self, image_set: ImageSet) -> int:
         """See `vl2v.teacher.purchase.buyer.Buyer.images`. Other processes wait until the purchase ends."""
-        digests, read, view = wanted.digests, wanted.read, wanted.view
+        digests, read, view = image_set.digests, image_set.read, image_set.view
         context = self._buyer.context(self._purpose, view)
         title = f"querying {self._card.identity} ({self._purpose})"
 
@@ -76,12 +76,12 @@ class Purchase:
             todo = self._store.lacks(self._card, digests, view)
             with self._progress.stage(title, len(digests), len(digests) - len(todo)) as advance:
                 try:
-                    self._run_all(self._image_requests(context, wanted, todo), save, advance)
+                    self._run_all(self._image_requests(context, image_set, todo), save, advance)
                 except RejectedInputError:
                     if not self._rejected:
                         raise
         if self._rejected:
-            names, first = [wanted.named(i) for i in self._rejected], next(iter(self._rejected.values()))
+            names, first = [image_set.named(i) for i in self._rejected], next(iter(self._rejected.values()))
             for name, error in zip(names, self._rejected.values(), strict=True):
                 warn(self._progress, f"{self._card.identity} rejected {name}: {error.found}")
             raise not_embedded(self._card.identity, names, first.found)
@@ -102,9 +102,11 @@ class Purchase:
             self._run_all(self._text_requests(context, todo), save, lambda _: None)
         return len(todo)
 
-    def _image_requests(self, context: PurchaseContext, wanted: Wanted, todo: list[int]) -> Iterator[PendingRequest]:
+    def _image_requests(
+        self, context: PurchaseContext, image_set: ImageSet, todo: list[int]
+    ) -> Iterator[PendingRequest]:
         """Yield the requests: first, unchanged, those that an earlier process sent without receiving a response."""
-        digests, read, limits = wanted.digests, wanted.read, self._teacher.limits
+        digests, read, limits = image_set.digests, image_set.read, self._teacher.limits
         missing = {digests[i].tobytes(): i for i in todo}
 
         def request(batch: Sequence[tuple[int, bytes]], earlier: Pending | None) -> PendingRequest:
@@ -119,8 +121,8 @@ class Purchase:
             keys = keys_of(pending.images)
             if all(key in missing for key in keys):
                 yield of_images([missing.pop(key) for key in keys], pending)
-        fitted = ((i, self._teacher.fit(read(i))) for i in missing.values())
-        for batch in pack(fitted, lambda item: image_size(item[1]), limits.images, limits):
+        contents = ((i, self._teacher.fit(read(i))) for i in missing.values())
+        for batch in pack(contents, lambda item: image_size(item[1]), limits.images, limits):
             yield request(batch, None)
 
     def _text_requests(self, context: PurchaseContext, todo: list[str]) -> Iterator[PendingRequest]:

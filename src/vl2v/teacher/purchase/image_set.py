@@ -30,7 +30,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ImageSet:
     """The images of a purchase.
 
     Attributes:
@@ -49,7 +49,7 @@ class Wanted:
     source: Callable[[int], Source] | None = None
 
     @classmethod
-    def of(cls, digests: Digests, source: Callable[[int], Source], purpose: str, view: int = 0) -> Wanted:
+    def of(cls, digests: Digests, source: Callable[[int], Source], purpose: str, view: int = 0) -> ImageSet:
         """Return images that `source` returns one by one."""
         return cls(digests, lambda i: source(i).read(), purpose, view, source)
 
