@@ -20,9 +20,8 @@ from pacs_dataset import DOMAINS, SimulatedVendor, link_images, student, vectors
 from pacs_jobs import restore_jobs, save_jobs
 from vl2v.allocator import keep_freed_memory
 from vl2v.benchmark.protocol import Grid, Variant, make_variants
-from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.render import render
-from vl2v.benchmark.results import once
+from vl2v.benchmark.results import ZERO_SHOT, once
 from vl2v.benchmark.side_by_side import run_here
 from vl2v.benchmark.sweep import Sweep, records_in
 from vl2v.benchmark.tabulate import tabulate

@@ -29,12 +29,11 @@ from vl2v.analysis.suspects import judge, rejects
 from vl2v.locations import StoragePaths
 from vl2v.planning.plan import plan_run
 from vl2v.progress import Silent
-from vl2v.purchase import text_heads
+from vl2v.purchase import text_heads, zero_shot_logits
 from vl2v.settings import make_config
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.teacher.zero_shot import zero_shot_logits
 from vl2v_runtime.trust import softmax
 
 SEEDS, FLIPPED, STRENGTH = (0, 1, 2), 0.05, 1.0

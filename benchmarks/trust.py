@@ -24,8 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import circumstances, keep
-from vl2v.benchmark.records import ZERO_SHOT, Record
-from vl2v.benchmark.results import JOBS, records_of
+from vl2v.benchmark.results import JOBS, ZERO_SHOT, Record, records_of
 from vl2v.benchmark.selection import select
 from vl2v.benchmark.statistics import Spread
 from vl2v.commands.trust import SIZES, read_answers

@@ -11,8 +11,8 @@ from PIL import Image
 
 from advised_options import foreign_options, options_by_command
 from command_line import run_cli
-from vl2v.cli import expect, label, predict, repair, teacher
-from vl2v.cli.advice import forms_of, options_of
+from vl2v.cli import label, predict, repair, teacher, trust
+from vl2v.cli.settings import forms_of, options_of
 from vl2v.errors import ConfigError
 from vl2v.hints import advising, fitting
 
@@ -20,7 +20,7 @@ SKIP = "replace the file, or skip it: --skip-bad"
 COMMANDS: dict[str, Callable[..., None]] = {
     "label": label.label,
     "repair": repair.repair,
-    "expect": expect.expect,
+    "expect": trust.expect,
     "predict": predict.predict,
     "evaluate": predict.evaluate,
     "teacher check": teacher.check,
@@ -37,14 +37,14 @@ def test_the_options_of_a_command_are_known(name: str) -> None:
     [
         (label.label, SKIP, SKIP),
         (repair.repair, SKIP, SKIP),
-        (expect.expect, SKIP, "replace the file"),
+        (trust.expect, SKIP, "replace the file"),
         (teacher.check, SKIP, "replace the file, or skip it: --set data.skip_bad=true"),
         (teacher.check, "--no-zero-shot saves queries", "--set teacher.zero_shot=false saves queries"),
         (teacher.check, "e.g. --prompts 'a {}'", "e.g. --set teacher.prompts='a {}'"),
         (teacher.check, "correct --prompts", "correct --set teacher.prompts=..."),
         (repair.repair, "allow it: --allow-missing-classes", "allow it: --allow-missing-classes of vl2v distill"),
-        (expect.expect, "run vl2v distill --skip-bad", "run vl2v distill --skip-bad"),
-        (expect.expect, "name it with --image; there are: a", "name it with --image; there are: a"),
+        (trust.expect, "run vl2v distill --skip-bad", "run vl2v distill --skip-bad"),
+        (trust.expect, "name it with --image; there are: a", "name it with --image; there are: a"),
     ],
 )
 def test_advice_fits_the_command(command: Callable[..., None], text: str, expected: str) -> None:

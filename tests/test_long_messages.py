@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from vl2v.data.class_names import class_names
+from vl2v.data.classes import class_names
 from vl2v.data.folder import DomainFolder
 from vl2v.data.listing import FaultyDataError
 from vl2v.data.scan import Fault

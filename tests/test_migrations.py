@@ -10,8 +10,8 @@ import pytest
 
 from vl2v.errors import AccessError
 from vl2v.sqlite import NamedConnection, migrate, open_file
+from vl2v.teacher.purchase.ledger_table import MIGRATIONS
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.teacher.purchase.store_file import MIGRATIONS
 from vl2v.vendor_server.database import open_database
 
 FIRST = ("CREATE TABLE IF NOT EXISTS things (name TEXT)", "ALTER TABLE things ADD COLUMN size INTEGER")

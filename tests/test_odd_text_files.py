@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vl2v.data.class_names import class_names
+from vl2v.data.classes import class_names
 from vl2v.data.folder import DomainFolder, read_yaml
 from vl2v.data.phrases import read_phrases
 from vl2v.errors import ConfigError, DataError, Vl2vError

@@ -208,13 +208,13 @@ def evaluate(
     loaded = student if isinstance(student, Student) else load(student)
     stated_columns = {role: column for role, column in (columns or {}).items() if column is not None}
     run_data = data_settings(loaded.provenance)
-    stated_columns = known_columns(run_data, data) | stated_columns
-    root = data_of(data, None, {"data": stated_columns}, storage, progress)["root"]
+    chosen_columns = known_columns(run_data, data) | stated_columns
+    root = data_of(data, None, {"data": chosen_columns}, storage, progress)["root"]
     as_trained = {"layout_as_found": run_data.get("layout_as_found", False), "allow_missing_classes": True}
     if class_first is None:
         class_first = known_order(run_data, str(root), loaded.classes)
     as_trained["class_first"] = class_first
-    settings = {"root": root, "skip_bad": skip_bad} | stated_columns | as_trained
+    settings = {"root": root, "skip_bad": skip_bad} | chosen_columns | as_trained
     config = parse(DataConfig, settings, "the settings")
     evaluation = measure.evaluate(loaded, config, domains=names_of(domains), storage=storage, progress=progress)
     return replace(evaluation, metric=metric)

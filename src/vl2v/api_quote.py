@@ -9,7 +9,7 @@ from typing import Any
 from vl2v.cluster.connection import cluster_of
 from vl2v.commands.quote import quote_run
 from vl2v.config import merge
-from vl2v.data.class_names import class_names
+from vl2v.data.classes import class_names
 from vl2v.data.folder import read_mapping
 from vl2v.data.tables.frame import Frame
 from vl2v.faults import explaining

@@ -18,6 +18,7 @@ from vl2v.data.splits import Indices
 from vl2v.planning.plan import RunPlan
 from vl2v.planning.requirements import EVALUATION, TRAINING, UNSEEN, VALIDATION, check_disk
 from vl2v.progress import Progress
+from vl2v.student.model import cosine_logits
 from vl2v.teacher.base import Embeddings
 from vl2v.teacher.prompts import text_head
 from vl2v.teacher.purchase.buyer import Buyer
@@ -26,7 +27,6 @@ from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.purchase.watch import SEEN, TeacherWatch
-from vl2v.teacher.zero_shot import zero_shot_logits
 from vl2v.writing import replacing, reserve
 
 TRAINING_FILE, EVALUATION_FILE, UNSEEN_FILE = "vectors.npy", "evaluation.npy", "unseen.npy"
@@ -156,6 +156,12 @@ def text_heads(embeddings: Embeddings, templates: int) -> Tensor:
     """Return the text head, [K, D] float32, of [K * T, D] embeddings of T prompts per class, class by class."""
     prompts = torch.from_numpy(embeddings)
     return text_head(prompts.reshape(-1, templates, prompts.shape[-1]))
+
+
+def zero_shot_logits(embeddings: Embeddings, head: Tensor, logit_scale: float) -> NDArray[np.float32]:
+    """Return the logits [N, K] of a teacher's image embeddings [N, D] and its text head [K, D]."""
+    logits: NDArray[np.float32] = cosine_logits(torch.from_numpy(np.array(embeddings)), head, logit_scale).numpy()
+    return logits
 
 
 @dataclass(frozen=True)

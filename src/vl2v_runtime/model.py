@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from vl2v_runtime.imaging import ImageLike, Pixels, UnreadableImageError, decode
 from vl2v_runtime.inputs import Input, ahead, each
 from vl2v_runtime.names import quoted, shown
 from vl2v_runtime.network import Floats, Network
-from vl2v_runtime.trust import CONFIDENCE, probabilities
+from vl2v_runtime.trust import CONFIDENCE, Trust, probabilities
 
 FLOAT, INT8 = "model.onnx", "model.int8.onnx"
 BATCH = 32
@@ -142,14 +142,7 @@ class Model(Network):
         self, logits: Floats, *, score: str = CONFIDENCE, coverage: float = 0.95, embeddings: Floats | None = None
     ) -> list[Answer]:
         """Return the predictions for [N, K] logits. ``negatives`` also needs [N, D] embeddings. See `predict`."""
-        chances, names = self.chances(logits), self.metadata.classes
-        accepted: list[bool | None] = [None] * len(logits)
-        if self.trust is not None:
-            accepted = self.trust.accepts(logits, score, coverage, embeddings).tolist()
-        return [
-            Answer(names[k], float(row[k]), dict(zip(names, map(float, row), strict=True)), sure)
-            for row, k, sure in zip(chances, chances.argmax(axis=1), accepted, strict=True)
-        ]
+        return answers_of(self.trust, self.metadata.classes, logits, embeddings, score, coverage)
 
     def attempts(
         self,
@@ -193,6 +186,31 @@ class Model(Network):
         prepared = ahead(self.prepare, each(images), AHEAD * batch_size)
         while batch := list(islice(prepared, batch_size)):
             yield self.run(self.normalise(np.stack(batch)))
+
+
+def answers_of(
+    trust: Trust | None,
+    names: Sequence[str],
+    logits: Floats,
+    embeddings: Floats | None = None,
+    score: str = CONFIDENCE,
+    coverage: float | None = None,
+) -> list[Answer]:
+    """Return the predictions for [N, K] logits of the classes `names`.
+
+    Args:
+        trust: temperature and thresholds; None if the student has none.
+        embeddings: [N, D] float32, for the score ``negatives``.
+        coverage: see `Trust.accepts`; None accepts or rejects nothing.
+    """
+    chances = probabilities(logits, trust.temperature if trust else 1.0)
+    accepted: list[bool | None] = [None] * len(logits)
+    if trust is not None and coverage is not None:
+        accepted = trust.accepts(logits, score, coverage, embeddings).tolist()
+    return [
+        Answer(names[k], float(row[k]), dict(zip(names, map(float, row), strict=True)), sure)
+        for row, k, sure in zip(chances, chances.argmax(axis=1), accepted, strict=True)
+    ]
 
 
 def load(path: str | Path, *, threads: int | None = None, int8: bool | None = None, spinning: bool = True) -> Model:

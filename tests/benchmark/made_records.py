@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from vl2v.benchmark.records import ZERO_SHOT, DomainResult, Record
+from vl2v.benchmark.results import ZERO_SHOT, DomainResult, Record
 
 DOMAINS = ("art", "cartoon", "photo", "sketch")
 SEEDS = (0, 1, 2)

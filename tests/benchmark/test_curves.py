@@ -14,7 +14,7 @@ from matplotlib.text import Annotation
 from PIL import Image
 
 from vl2v.benchmark.curves import COLOURS, Curve, line_names
-from vl2v.benchmark.records import ZERO_SHOT, Record
+from vl2v.benchmark.results import ZERO_SHOT, Record
 from vl2v.benchmark.selection import ORACLE
 from vl2v.benchmark.tables import Table
 from vl2v.benchmark.tabulate import tabulate

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from made_records import DOMAINS, grid
 from rich.console import Console
 
-from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.render import FORMATS, latex, markdown, render
 from vl2v.benchmark.render.layout import BEST, NEAR, lay_out
 from vl2v.benchmark.render.text import renderable
+from vl2v.benchmark.results import ZERO_SHOT
 from vl2v.benchmark.selection import LAST, ORACLE
 from vl2v.benchmark.tables import Table
 from vl2v.benchmark.tabulate import tabulate

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_records import DOMAINS, record
 
-from vl2v.benchmark.records import ZERO_SHOT, Record
+from vl2v.benchmark.results import ZERO_SHOT, Record
 from vl2v.benchmark.selection import LAST, LODO, ORACLE, RULES, VALIDATION, Selection, select
 from vl2v.errors import ConfigError, RunError
 

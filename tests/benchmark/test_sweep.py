@@ -10,7 +10,7 @@ from tiny_dataset import Bench, vl2v
 
 from fork_server import fork_vl2v
 from once import Once
-from vl2v.benchmark.records import ZERO_SHOT
+from vl2v.benchmark.results import ZERO_SHOT
 from vl2v.benchmark.sweep import records_in
 from vl2v.errors import RunError
 

@@ -10,8 +10,7 @@ from PIL import Image
 
 from vl2v.api import make_config
 from vl2v.config import DataConfig, RunConfig, parse
-from vl2v.data.class_names import class_names
-from vl2v.data.classes import held_out_folders
+from vl2v.data.classes import class_names, held_out_folders
 from vl2v.data.contents import Contents
 from vl2v.data.folder import FaultyDataError
 from vl2v.data.heap import ImageHeap

@@ -8,10 +8,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from vl2v.data.augment import Augmentation, AugmentSettings
+from vl2v.data.augment import Augmentation, AugmentSettings, OneChange
 from vl2v.data.batches import AugmentedPixels, Streams, augmented_batches
 from vl2v.data.image_changes import CHANGES
-from vl2v.data.one_change import OneChange
 
 SIDE = 24
 SEEDS = range(7, 10**12, 10**12 // 100)

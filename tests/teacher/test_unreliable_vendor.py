@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
@@ -7,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from misbehaving_vendor import FAULTS, PER_IMAGE, PER_TEXT, UnreliableVendor, answer_to, digests_of, picture
 
+from vl2v.data.images import ImageFile
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.progress import Silent
 from vl2v.teacher.base import Price
@@ -39,17 +40,6 @@ def buy(
 ) -> int:
     budget = Budget(limit, Ledger(store).spent(run))
     return Buyer(teacher, store, budget, run).images(digests_of(contents), contents.__getitem__, "training")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image with a path."""
-
-    name: str
-    data: bytes
-
-    def read(self) -> bytes:
-        return self.data
 
 
 class Notes(Silent):
@@ -121,18 +111,21 @@ def test_texts_are_bought_the_same_way(store: EmbeddingStore) -> None:
 @pytest.mark.parametrize("idempotent", [True, False])
 @pytest.mark.parametrize("rejected", [[3], [0, 17, 18, 63]])
 def test_rejected_images_are_named_and_do_not_stop_the_others(
-    store: EmbeddingStore, idempotent: bool, rejected: list[int]
+    tmp_path: Path, store: EmbeddingStore, idempotent: bool, rejected: list[int]
 ) -> None:
     contents = [picture(i) for i in range(64)]
     good, bad = [c for i, c in enumerate(contents) if i not in rejected], {contents[i] for i in rejected}
     names, progress = [f"a/{i}.png" for i in range(64)], Notes()
+    files = [ImageFile(tmp_path / f"{i}", hashlib.sha256(c).digest(), names[i]) for i, c in enumerate(contents)]
+    for file, content in zip(files, contents, strict=True):
+        file.path.write_bytes(content)
     exact = PER_IMAGE * len(good)
     with UnreliableVendor({"429": 0.1}, rejects=bad, idempotent=idempotent) as vendor:
         options = "timeout=0.3" if idempotent else "timeout=0.3&dimension=4"
         teacher = teacher_of(vendor, options, None if idempotent else Price(PER_IMAGE * 1000, PER_TEXT * 1000))
         buyer = Buyer(teacher, store, Budget(PER_IMAGE * len(contents)), "r", progress)
         with pytest.raises(TeacherError, match=f"did not embed {len(bad)} image") as caught:
-            buyer.buy(ImageSet.of(digests_of(contents), lambda i: Picture(names[i], contents[i]), "training"))
+            buyer.buy(ImageSet.of(digests_of(contents), files.__getitem__, "training"))
         assert buyer.images(digests_of(good), good.__getitem__, "training") == 0
         meter = vendor.meter
     for i in rejected:

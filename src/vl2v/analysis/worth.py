@@ -26,9 +26,8 @@ from vl2v.json_files import read_json, write_json
 from vl2v.planning.plan import RunPlan
 from vl2v.planning.requirements import TRAINING
 from vl2v.progress import Progress, warn
-from vl2v.purchase import text_heads
+from vl2v.purchase import text_heads, zero_shot_logits
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.teacher.zero_shot import zero_shot_logits
 
 SAMPLE = 500  # maximum number of images for the probe
 PILOT = 100  # number of images that are bought first

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from statistics import fmean
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
 
 from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.purchase import survey, unknown
@@ -35,6 +39,24 @@ class Plan:
     currency: str
     hours: float
     basis: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain values for JSON; amounts of money are exact strings."""
+        values = asdict(self) | {"cost": f"{self.cost:f}"}
+        return values | {"hours_from": values.pop("basis")}
+
+    def table(self) -> RenderableType:
+        """Return a table for a terminal."""
+        table = Table(title="plan of the benchmark; nothing is spent", show_header=False)
+        table.add_column()
+        table.add_column(justify="right")
+        table.add_row("jobs", f"{self.jobs:,}")
+        table.add_row("of them finished", f"{self.finished:,}")
+        table.add_row("image queries to buy", f"{self.image_queries:,}")
+        table.add_row("text queries to buy", f"{self.text_queries:,}")
+        table.add_row(f"cost, {self.currency}", f"{self.cost:f}")
+        table.add_row("hours, one job at a time", f"{self.hours:.1f}")
+        return Group(table, f"hours: from {self.basis}")
 
 
 def make_plan(sweep: Sweep, progress: Progress) -> Plan:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from vl2v.benchmark.records import ZERO_SHOT, Record, candidate_key
+from vl2v.benchmark.results import ZERO_SHOT, Record, candidate_key
 from vl2v.errors import ConfigError, RunError
 
 VALIDATION, LAST, LODO, ORACLE = "validation", "last", "lodo", "oracle"

@@ -5,15 +5,12 @@ Several jobs with one thread each are faster than one job with several threads, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from vl2v.benchmark.protocol import Grid, Job, Origin
+from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.purchase import teacher_of
 from vl2v.benchmark.schedule import Schedule
 from vl2v.benchmark.sweep import Progressed, Sweep
-from vl2v.locations import StoragePaths
 from vl2v.planning.models import open_student
 from vl2v.progress import Progress
 from vl2v.stopping import stop_asked
@@ -28,21 +25,10 @@ WORTH = 60.0  # seconds of training in total that make it worthwhile to start mo
 SPARE = 1.25  # memory of a job relative to that of its training step: pixels, embeddings, validation
 
 
-@dataclass(frozen=True)
-class _Shared:
-    """The inputs that all jobs of a grid share."""
-
-    grid: Grid
-    origin: Origin
-    out: Path
-    storage: StoragePaths
-    card: TeacherCard
-
-    def do(self, job: Job, progress: Progress) -> bool:
-        """Run one job in a separate process; return False if another command is working on it."""
-        teacher = teacher_of(self.card, job)
-        sweep = Sweep(self.grid, self.out, self.storage, teacher=teacher, origin=self.origin)
-        return sweep.do(job.with_settings(budget=None), progress)
+def _do(sweep: Sweep, card: TeacherCard, job: Job, progress: Progress) -> bool:
+    """Run one job in a separate process; return False if another command is working on it."""
+    sweep.teacher = teacher_of(card, job)
+    return sweep.do(job.with_settings(budget=None), progress)
 
 
 def run_here(sweep: Sweep, count: int, progress: Progress) -> Progressed:
@@ -58,9 +44,9 @@ def run_here(sweep: Sweep, count: int, progress: Progress) -> Progressed:
     schedule = Schedule(sweep, progress)
     if count == 1:
         return schedule.run(lambda following: ((j, partial(sweep.do, j, progress)) for j in iter(following, None)))
-    shared = _Shared(sweep.grid, sweep.origin, sweep.out, sweep.storage, schedule.bought.card)
+    do = partial(_do, Sweep(sweep.grid, sweep.out, sweep.storage, origin=sweep.origin), schedule.bought.card)
     with stop_asked() as stop, Workers(count, stop) as workers:
-        return schedule.run(lambda following: workers.map(shared.do, following, progress, Job.describe))
+        return schedule.run(lambda following: workers.map(do, following, progress, Job.describe))
 
 
 def jobs_at_once(sweep: Sweep) -> int:

@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from vl2v.benchmark.protocol import Grid, Job, Origin, jobs, load_grid, make_job, save_grid, student_name
-from vl2v.benchmark.records import Record, candidate_key
-from vl2v.benchmark.results import JOBS, is_finished, job_file, once, records_of
+from vl2v.benchmark.results import JOBS, Record, candidate_key, is_finished, job_file, once, records_of
 from vl2v.commands.distill import run
-from vl2v.config import DataConfig, RunConfig, merge, parse
+from vl2v.config import RunConfig, merge, parse
 from vl2v.data.caches import open_index
 from vl2v.errors import ConfigError, RunError
 from vl2v.faults import reading
@@ -44,6 +44,16 @@ class Progressed:
 
     finished: tuple[Job, ...]
     failed: dict[str, str]
+
+    def to_dict(self, out: Path) -> dict[str, Any]:
+        """Convert to plain values for JSON; `out` is the folder of the benchmark."""
+        return {"benchmark": str(out), "finished": [job.name for job in self.finished], "failed": self.failed}
+
+    def text(self, out: Path) -> str:
+        """Return lines for a terminal; `out` is the folder of the benchmark."""
+        failed = [f"failed: {name}\n    {reason}" for name, reason in self.failed.items()]
+        done = f"{len(self.finished)} jobs finished in {out}"
+        return "\n".join([done, *failed, f"its table:  vl2v benchmark table {out}"])
 
 
 class Sweep:
@@ -100,7 +110,8 @@ class Sweep:
         self.origin = identify(self.grid, self.teacher, self.storage, progress)
         list(jobs(self.grid, self.origin))  # raises for errors in the settings
         if write:
-            threads = config.threads or threads_of(self.out)
+            before = load_grid(self.out)[0].settings if (self.out / "benchmark.yaml").is_file() else {}
+            threads = config.threads or before.get("threads")
             save_grid(self.out, self.grid, self.origin)
             if threads is not None:
                 self.use_threads(threads)
@@ -247,24 +258,15 @@ def identify(grid: Grid, teacher: Teacher, storage: StoragePaths, progress: Prog
         Vl2vError: if data, teacher or student is unusable.
     """
     config = parse(RunConfig, grid.settings, "the grid's settings")
-    data = parse(DataConfig, grid.settings["data"], "the grid's settings")
-    folder = list_folder(data)
+    folder = list_folder(config.data)
     if unknown := [target for target in grid.targets if target not in folder.domains]:
         expected = f"all, or among {', '.join(folder.domains)}"
         step = "correct --targets" + did_you_mean(unknown[0], ("all", *folder.domains))
         raise ConfigError("Unknown domain.", expected=expected, found=", ".join(unknown), next_step=step)
     with open_index(storage.cache) as index:
-        dataset, *_ = read_datasets(folder, data, index, None, progress)
+        dataset, *_ = read_datasets(folder, config.data, index, None, progress)
     card = teacher.describe()
     return Origin(dataset.digest(), f"{card.identity}@{card.revision}", student_name(config.student.spec))
-
-
-def threads_of(out: Path) -> int | None:
-    """Return the number of threads of a benchmark; None if it is new, or of an earlier version."""
-    if not (out / "benchmark.yaml").is_file():
-        return None
-    threads: int | None = load_grid(out)[0].settings.get("threads")
-    return threads
 
 
 def records_in(out: Path) -> list[Record]:

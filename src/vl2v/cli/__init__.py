@@ -13,24 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from vl2v import __version__
-from vl2v.cli import (
-    benchmark,
-    classes,
-    data,
-    distill,
-    expect,
-    export,
-    final,
-    hub,
-    label,
-    predict,
-    repair,
-    report,
-    serve,
-    teacher,
-    trust,
-    vendor,
-)
+from vl2v.cli import benchmark, classes, data, distill, finished, label, predict, repair, serve, teacher, trust, vendor
 from vl2v.cli.common import guarded
 from vl2v.threads import sleep_while_waiting
 from vl2v_runtime.terminal import flush_streams, prepare_streams
@@ -81,12 +64,12 @@ def _setup(
 
 
 SECTIONS: dict[str, tuple[typer.Typer | Callable[..., None], ...]] = {
-    "Train a student": (distill.quote, distill.distill, distill.demo, final.final),
+    "Train a student": (distill.quote, distill.distill, distill.demo, repair.final),
     "Use a student": (
-        *(predict.evaluate, predict.predict, report.report, export.export, serve.serve, classes.COMMANDS),
-        hub.push,
+        *(predict.evaluate, predict.predict, finished.report, finished.export, serve.serve, classes.COMMANDS),
+        finished.push,
     ),
-    "Check and repair a student": (trust.trust, expect.expect, repair.repair),
+    "Check and repair a student": (trust.trust, trust.expect, repair.repair),
     "Teachers and data": (teacher.COMMANDS, teacher.ledger, label.label, data.COMMANDS),
     "Compare methods, offer a model": (benchmark.COMMANDS, vendor.COMMANDS),
 }

@@ -62,9 +62,8 @@ def run(
 ) -> None:
     """Train and evaluate all methods on all targets with all seeds. Finished jobs are not repeated."""
     keep_freed_memory()
-    from vl2v.benchmark.printing import plan_json, plan_text, sweep_json, sweep_text
     from vl2v.benchmark.sweep import Sweep
-    from vl2v.cli.show import show
+    from vl2v.cli.console import show
     from vl2v.sources.named import with_sources
 
     progress = Recorder(make_progress(quiet, as_json))  # the jobs have the same warnings
@@ -78,7 +77,7 @@ def run(
         from vl2v.benchmark.plan import make_plan
 
         grid_plan = make_plan(sweep, progress)
-        show(plan_json(grid_plan) if as_json else plan_text(grid_plan))
+        show(grid_plan.to_dict() if as_json else grid_plan.table())
         return
     if ray is None:
         from vl2v.benchmark.side_by_side import jobs_at_once, run_here, settle_threads
@@ -89,7 +88,7 @@ def run(
         from vl2v.benchmark.on_ray import run_on_ray
 
         done = run_on_ray(sweep, ray, progress, cpus_per_job=cpus_per_job, gpus_per_job=gpus_per_job)
-    show(sweep_json(done, out) if as_json else sweep_text(done, out))
+    show(done.to_dict(out) if as_json else done.text(out))
     if done.failed:
         raise typer.Exit(1)
 
@@ -111,7 +110,7 @@ def table(
     """Show the results with standard errors over seeds."""
     from vl2v.benchmark.render import render
     from vl2v.benchmark.render.text import renderable
-    from vl2v.cli.show import show
+    from vl2v.cli.console import show
 
     results = _tabulated(
         out, name, select, split_list(weights), partial, against=against, unit=pairs, published=published

@@ -8,20 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import (
-    BudgetOpt,
-    DropOpt,
-    Json,
-    MovedOpt,
-    Quiet,
-    StoreOpt,
-    TeacherOpt,
-    UnlabelledOpt,
-    group,
-    make_progress,
-    money,
-    storage_paths,
-)
+from vl2v.cli import common
 
 if TYPE_CHECKING:
     from vl2v.student.model import Student
@@ -31,14 +18,14 @@ RunArg = Annotated[Path, typer.Argument(help="Folder of a run or a student.")]
 NamesArg = Annotated[list[str], typer.Argument(help="Names of classes.")]
 
 
-def list_(run: RunArg, as_json: Json = False) -> None:
+def list_(run: RunArg, as_json: common.Json = False) -> None:
     """List the classes, their prompts, and when they were added."""
     from dataclasses import asdict
 
     from rich.table import Table
 
     from vl2v.api import list_classes
-    from vl2v.cli.show import show
+    from vl2v.cli.console import show
 
     classes = list_classes(run)
     table = Table()
@@ -53,7 +40,7 @@ def list_(run: RunArg, as_json: Json = False) -> None:
 def add(
     run: RunArg,
     names: NamesArg,
-    budget: BudgetOpt = None,
+    budget: common.BudgetOpt = None,
     quote: Annotated[bool, typer.Option("--quote", help="Only show the cost.")] = False,
     phrase: Annotated[
         list[str] | None,
@@ -69,31 +56,31 @@ def add(
         float,
         typer.Option(help="Fraction of the validation images that the offset assigns to new classes; 0: no offset."),
     ] = 0.05,
-    teacher: TeacherOpt = None,
+    teacher: common.TeacherOpt = None,
     price_per_1000_texts: Annotated[str | None, typer.Option(help="Price of 1000 texts, if unpublished.")] = None,
     free: Annotated[bool, typer.Option("--free", help="Confirm that the unpublished price is 0.")] = False,
-    data: MovedOpt = None,
-    unlabelled: UnlabelledOpt = None,
-    drop: DropOpt = None,
-    store: StoreOpt = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    data: common.MovedOpt = None,
+    unlabelled: common.UnlabelledOpt = None,
+    drop: common.DropOpt = None,
+    store: common.StoreOpt = None,
+    quiet: common.Quiet = False,
+    as_json: common.Json = False,
 ) -> None:
     """Add classes by their text embeddings, without training. Exported files are updated, too."""
     from vl2v.api import add_classes, quote_classes
-    from vl2v.cli.show import show
+    from vl2v.cli.console import show
     from vl2v.commands.classes import home_of
     from vl2v.commands.moved import NewPlaces
 
     wording: dict[str, Any] = {"phrases": phrase or (), "templates": template or (), "teacher": teacher}
     if free or price_per_1000_texts is not None:
         wording["teacher"] = _priced(run, teacher, free, price_per_1000_texts)
-    storage = storage_paths(None, store, home_of(run))
+    storage = common.storage_paths(None, store, home_of(run))
     if quote:
         cost = quote_classes(run, names, storage=storage, **wording)
         show(cost.to_dict() if as_json else cost.table())
         return
-    progress, limit = make_progress(quiet, as_json), money(budget)
+    progress, limit = common.make_progress(quiet, as_json), common.money(budget)
     wording |= {"accept_teacher": accept_teacher, "share": share, "data": NewPlaces(data, unlabelled, drop)}
     _tell(run, add_classes(run, names, budget=limit, storage=storage, progress=progress, **wording), as_json)
 
@@ -109,14 +96,14 @@ def _priced(run: Path, spec: str | None, free: bool, texts: str | None) -> Teach
     terms = {
         "spec": spec or config.teacher.spec,
         "free": free,
-        "price_per_1000_texts": money(texts, "The price", "--price-per-1000-texts") or Decimal(0),
+        "price_per_1000_texts": common.money(texts, "The price", "--price-per-1000-texts") or Decimal(0),
     }
     terms["price_per_1000_images"] = Decimal(0)
     config = config.model_copy(update={"teacher": config.teacher.model_copy(update=terms)})
     return open_configured_teacher(config)
 
 
-def remove(run: RunArg, names: NamesArg, as_json: Json = False) -> None:
+def remove(run: RunArg, names: NamesArg, as_json: common.Json = False) -> None:
     """Remove classes. Exported files are updated, too."""
     from vl2v.api import remove_classes
 
@@ -124,7 +111,7 @@ def remove(run: RunArg, names: NamesArg, as_json: Json = False) -> None:
 
 
 def _tell(run: Path, student: Student, as_json: bool) -> None:
-    from vl2v.cli.show import show
+    from vl2v.cli.console import show
     from vl2v.student.files import CHANGES
 
     change = student.provenance[CHANGES][-1]
@@ -143,4 +130,4 @@ def _tell(run: Path, student: Student, as_json: bool) -> None:
     show(f"{len(student.classes)} classes: {', '.join(student.classes)}")
 
 
-COMMANDS = group("classes", "List, add and remove the classes of a student.", list=list_, add=add, remove=remove)
+COMMANDS = common.group("classes", "List, add and remove the classes of a student.", list=list_, add=add, remove=remove)

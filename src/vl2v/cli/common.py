@@ -105,7 +105,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(command)
     def inner(*args: P.args, **kwargs: P.kwargs) -> None:
-        from vl2v.cli.advice import forms_of
+        from vl2v.cli.settings import forms_of
 
         as_json = bool(kwargs.get("as_json"))
         try:
@@ -177,21 +177,11 @@ def make_progress(quiet: bool, as_json: bool) -> Progress:
     return console.JsonLines() if as_json else console.for_people()
 
 
-def storage_paths(
-    cache: Path | None,
-    store: Path | None,
-    run: Path | None = None,
-    *,
-    present: bool = True,
-    uses_store: bool = True,
-) -> StoragePaths:
-    """Return the paths of cache and store: the options, else those of the run, else the defaults.
-
-    See `vl2v.runs.storage.storage_of`.
-    """
+def storage_paths(cache: Path | None, store: Path | None, run: Path | None = None, **which: bool) -> StoragePaths:
+    """Return the paths of cache and store; see `vl2v.runs.storage.storage_of`."""
     from vl2v.runs.storage import storage_of
 
-    return storage_of(run, cache, store, present=present, uses_store=uses_store)
+    return storage_of(run, cache, store, **which)
 
 
 def make_limits(inputs: int, body_mb: int, image_mb: int, megapixels: int) -> Limits:

@@ -1,4 +1,4 @@
-"""Progress for people and scripts: progress bars, log lines, JSON lines."""
+"""Output for people and scripts: results, progress bars, log lines, JSON lines."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from pathlib import Path
+from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from vl2v.faults import naming
 from vl2v.progress import Advance, Progress, Silent
-from vl2v.terminal import clean, console, say
+from vl2v.terminal import clean, console, dump_json, say
 from vl2v.words import duration
 
 
@@ -146,3 +148,15 @@ def for_people() -> Progress:
     """Create progress bars on a terminal, and lines elsewhere."""
     to = console(stderr=True)
     return RichBars(to) if to.is_terminal else LogLines()
+
+
+OUTPUT = Path("standard output")
+
+
+def show(result: RenderableType | dict[str, Any] | list[Any]) -> None:
+    """Print a table, or JSON if it is plain values, on standard output."""
+    with naming(OUTPUT):
+        if isinstance(result, dict | list):
+            print(dump_json(result))
+        else:
+            console(soft_wrap=True).print(result)

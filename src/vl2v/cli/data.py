@@ -41,7 +41,7 @@ def get(
     as_json: Json = False,
 ) -> None:
     """Download a benchmark as OUT/<domain>/<class>/<image>. Run the command again to resume."""
-    from vl2v.cli.show import show
+    from vl2v.cli.console import show
     from vl2v.datasets.get import get as work
     from vl2v.datasets.registry import default_folder, find
     from vl2v.datasets.sources import choose
@@ -64,7 +64,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Verify a downloaded benchmark: counts, names, readable files. The exit code is 3 if something is wrong."""
-    from vl2v.cli.show import show
+    from vl2v.cli.console import show
     from vl2v.datasets.get import check as work
     from vl2v.datasets.registry import find
 
@@ -77,7 +77,7 @@ def check(
 
 def list_(as_json: Json = False) -> None:
     """List the benchmarks: counts, size, source, licence."""
-    from vl2v.cli.show import show
+    from vl2v.cli.console import show
     from vl2v.datasets.facts import BENCHMARKS
 
     show([_entry(benchmark) for benchmark in BENCHMARKS] if as_json else _list_text(BENCHMARKS))
@@ -88,7 +88,7 @@ def draw(
     size: Annotated[int, typer.Option(**within("Width and height of every image in pixels.", 16, 1024))] = 160,
 ) -> None:
     """Draw the demo's images into OUT/<style>/<class>/: twelve classes in four styles, offline (extra: demo)."""
-    from vl2v.cli.show import show
+    from vl2v.cli.console import show
     from vl2v.data.folder import DomainFolder
     from vl2v.demo.drawings import draw as work
 
@@ -113,9 +113,8 @@ def suspects(
 ) -> None:
     """List labels that are probably wrong and images unlike any class, as CSV and HTML. Buys nothing."""
     from vl2v.api_quote import data_of
-    from vl2v.cli.show import show
+    from vl2v.cli.console import show
     from vl2v.commands.suspects import find_suspects
-    from vl2v.data.tables.columns import ROLES
     from vl2v.nested import merge
     from vl2v.planning.prepare import known_columns, known_order
     from vl2v.runs.folder import RunFolder
@@ -131,7 +130,7 @@ def suspects(
     base = None if run is None else RunFolder(run).config()
     storage, progress = storage_paths(cache, store, run), make_progress(quiet, as_json)
     if base is not None:  # another table may have other columns, and a folder has none
-        columns = dict.fromkeys(ROLES) | known_columns(base.data.model_dump(mode="json"), str(data))
+        columns = known_columns(base.data.model_dump(mode="json"), str(data))
         base = base.model_copy(update={"data": base.data.model_copy(update=columns)})
     run_settings = {} if base is None else base.model_dump(mode="json")
     values["data"] |= data_of(str(data), None, merge(run_settings, values), storage, progress)

@@ -9,19 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import (
-    CacheOpt,
-    CpusOpt,
-    DataArg,
-    GpusOpt,
-    Json,
-    Quiet,
-    RayOpt,
-    ReportOpt,
-    StoreOpt,
-    make_progress,
-    storage_paths,
-)  # fmt: skip
+from vl2v.cli import common
 from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError
 from vl2v.nested import merge
@@ -37,30 +25,30 @@ EXAMPLES = {
 
 @with_settings(*SETTINGS)
 def quote(
-    data: DataArg,
+    data: common.DataArg,
     budget: Annotated[
         str | None,
         typer.Option(help="Spending limit, for --when-short choose.", rich_help_panel="Money"),
     ] = None,
-    ray: RayOpt = None,
+    ray: common.RayOpt = None,
     config: ConfigOpt = None,
-    cache: CacheOpt = None,
-    store: StoreOpt = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    cache: common.CacheOpt = None,
+    store: common.StoreOpt = None,
+    quiet: common.Quiet = False,
+    as_json: common.Json = False,
     *,
     settings: dict[str, Any],
 ) -> None:
     """Show what distilling would cost in queries, money and disk space. Nothing is spent."""
     from vl2v.api_quote import quote as ask
-    from vl2v.cli.show import show
+    from vl2v.cli.console import show
 
     _check_given(settings, config, "teacher.spec")
     result = ask(
         data,
         budget=budget,
-        storage=storage_paths(cache, store),
-        progress=make_progress(quiet, as_json),
+        storage=common.storage_paths(cache, store),
+        progress=common.make_progress(quiet, as_json),
         config=config,
         settings=settings,
         ray=ray,
@@ -84,15 +72,15 @@ def distill(
         typer.Option(help="Spending limit; required if the teacher charges.", rich_help_panel="Money"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    report: ReportOpt = True,
-    ray: RayOpt = None,
-    cpus_per_worker: CpusOpt = 1.0,
-    gpus_per_worker: GpusOpt = 0.0,
+    report: common.ReportOpt = True,
+    ray: common.RayOpt = None,
+    cpus_per_worker: common.CpusOpt = 1.0,
+    gpus_per_worker: common.GpusOpt = 0.0,
     config: ConfigOpt = None,
-    cache: CacheOpt = None,
-    store: StoreOpt = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    cache: common.CacheOpt = None,
+    store: common.StoreOpt = None,
+    quiet: common.Quiet = False,
+    as_json: common.Json = False,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -108,8 +96,8 @@ def distill(
         out=out,
         budget=budget,
         resume=resume,
-        storage=storage_paths(cache, store, out if resume else None, present=False),
-        progress=make_progress(quiet, as_json),
+        storage=common.storage_paths(cache, store, out if resume else None, present=False),
+        progress=common.make_progress(quiet, as_json),
         config=config,
         settings=settings,
         report=report,
@@ -124,8 +112,8 @@ def distill(
 @with_settings()
 def demo(
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("runs/demo"),
-    quiet: Quiet = False,
-    as_json: Json = False,
+    quiet: common.Quiet = False,
+    as_json: common.Json = False,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -134,7 +122,7 @@ def demo(
     from vl2v.cli.printing import demo_json, demo_text, show
     from vl2v.demo.job import demo as work
 
-    done = work(out, make_progress(quiet, as_json), settings=settings)
+    done = work(out, common.make_progress(quiet, as_json), settings=settings)
     show(demo_json(done) if as_json else demo_text(done))
 
 

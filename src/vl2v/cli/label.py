@@ -7,19 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import (
-    BudgetOpt,
-    CacheOpt,
-    CpusOpt,
-    GpusOpt,
-    Json,
-    Quiet,
-    RayOpt,
-    StoreOpt,
-    make_progress,
-    money,
-    storage_paths,
-)  # fmt: skip
+from vl2v.cli import common
 from vl2v.cli.settings import with_settings
 
 if TYPE_CHECKING:
@@ -45,19 +33,19 @@ def label(
         ),
     ] = None,
     trusted_only: Annotated[bool, typer.Option("--trusted-only", help="Write only trusted labels.")] = False,
-    budget: BudgetOpt = None,
-    ray: RayOpt = None,
-    cpus_per_worker: CpusOpt = 1.0,
-    gpus_per_worker: GpusOpt = 0.0,
-    cache: CacheOpt = None,
-    store: StoreOpt = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    budget: common.BudgetOpt = None,
+    ray: common.RayOpt = None,
+    cpus_per_worker: common.CpusOpt = 1.0,
+    gpus_per_worker: common.GpusOpt = 0.0,
+    cache: common.CacheOpt = None,
+    store: common.StoreOpt = None,
+    quiet: common.Quiet = False,
+    as_json: common.Json = False,
     *,
     settings: dict[str, Any],
 ) -> None:
     """Label images with a teacher, and write a table that vl2v distill accepts."""
-    from vl2v.cli.show import show
+    from vl2v.cli.console import show
     from vl2v.cluster.connection import cluster_of
     from vl2v.commands.label import label as work
 
@@ -69,9 +57,9 @@ def label(
         check=check,
         error=error,
         trusted_only=trusted_only,
-        budget=money(budget),
-        storage=storage_paths(cache, store),
-        progress=make_progress(quiet, as_json),
+        budget=common.money(budget),
+        storage=common.storage_paths(cache, store),
+        progress=common.make_progress(quiet, as_json),
         settings=settings,
         cluster=cluster_of(ray, cpus_per_worker, gpus_per_worker),
     )

@@ -45,7 +45,7 @@ def evaluate(
     """Evaluate a student on a folder or a table of labelled images."""
     keep_freed_memory()
     from vl2v.api import evaluate as measure
-    from vl2v.cli.show import show
+    from vl2v.cli.console import show
 
     columns = settings["data"]  # the given ones
     result = measure(

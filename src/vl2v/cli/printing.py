@@ -14,8 +14,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from vl2v.cli.show import OUTPUT
-from vl2v.cli.show import show as show
+from vl2v.cli.console import OUTPUT
+from vl2v.cli.console import show as show
 from vl2v.evaluation.evaluation import ROLES, Evaluation
 from vl2v.evaluation.reference import LABELS
 from vl2v.faults import naming

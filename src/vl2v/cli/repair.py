@@ -1,29 +1,15 @@
-"""`vl2v repair`: adapt a deployed student to a new site. Heavy imports happen when the command runs."""
+"""`vl2v repair` and `vl2v final`: a new student from a finished run. Heavy imports happen when a command runs."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import (
-    CacheOpt,
-    DropOpt,
-    ImageOpt,
-    Json,
-    MovedOpt,
-    Quiet,
-    ReportOpt,
-    StoreOpt,
-    TeacherOpt,
-    UnlabelledOpt,
-    make_progress,
-    money,
-    storage_paths,
-    within,
-)
+from vl2v.cli import common
 from vl2v.cli.settings import with_settings
 from vl2v.nested import merge, nested
 
@@ -45,21 +31,21 @@ def repair(
         str | None, typer.Option(help="The most to spend; required if the teacher charges. It may limit the queries.")
     ] = None,
     quote: Annotated[bool, typer.Option("--quote", help="Show the cost and stop; nothing is spent.")] = False,
-    image: ImageOpt = None,
+    image: common.ImageOpt = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable files among the new images.")] = False,
     tolerance: Annotated[
         float,
-        typer.Option(**within("Warn if validation accuracy falls by more than this fraction.", 0, 1)),
+        typer.Option(**common.within("Warn if validation accuracy falls by more than this fraction.", 0, 1)),
     ] = 0.005,
-    teacher: TeacherOpt = None,
-    data: MovedOpt = None,
-    unlabelled: UnlabelledOpt = None,
-    drop: DropOpt = None,
-    report: ReportOpt = True,
-    cache: CacheOpt = None,
-    store: StoreOpt = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    teacher: common.TeacherOpt = None,
+    data: common.MovedOpt = None,
+    unlabelled: common.UnlabelledOpt = None,
+    drop: common.DropOpt = None,
+    report: common.ReportOpt = True,
+    cache: common.CacheOpt = None,
+    store: common.StoreOpt = None,
+    quiet: common.Quiet = False,
+    as_json: common.Json = False,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -68,16 +54,16 @@ def repair(
     Repeat the command to continue an interrupted repair.
     """
     keep_freed_memory()
-    from vl2v.cli.show import show
+    from vl2v.cli.console import show
     from vl2v.commands.moved import NewPlaces
     from vl2v.commands.repair import repair as work
     from vl2v.commands.repair_plan import plan_repair
 
     places = NewPlaces(data, unlabelled, drop)
-    storage, progress = storage_paths(cache, store, run), make_progress(quiet, as_json)
+    storage, progress = common.storage_paths(cache, store, run), common.make_progress(quiet, as_json)
     settings = merge(settings, nested({"teacher.spec": teacher}))
     plan = plan_repair(
-        run, images, out, queries=queries, budget=money(budget), column=image, skip_bad=skip_bad, data=places,
+        run, images, out, queries=queries, budget=common.money(budget), column=image, skip_bad=skip_bad, data=places,
         storage=storage, progress=progress, settings=settings,
     )  # fmt: skip
     if quote:
@@ -110,3 +96,36 @@ def _text(result: Repair, first: Path) -> str:
         )
     lines.append(f"next      vl2v predict {quoted(result.folder)} <image or folder>")
     return "\n".join(lines)
+
+
+def final(
+    first: Annotated[Path, typer.Argument(help="Folder of the finished run.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new run, new or empty.")] = Path("runs/final"),
+    budget: Annotated[
+        str | None, typer.Option(help="The most to spend on embeddings that the first run did not buy (default 0).")
+    ] = None,
+    teacher: common.TeacherOpt = None,
+    data: common.MovedOpt = None,
+    unlabelled: common.UnlabelledOpt = None,
+    drop: common.DropOpt = None,
+    report: common.ReportOpt = True,
+    cache: common.CacheOpt = None,
+    store: common.StoreOpt = None,
+    quiet: common.Quiet = False,
+    as_json: common.Json = False,
+) -> None:
+    """Retrain for deployment: the settings of a finished run on all domains, including the held-out ones."""
+    keep_freed_memory()
+    from vl2v.cli.printing import run_json, run_text, show
+    from vl2v.commands.final import final as work
+    from vl2v.commands.moved import NewPlaces
+
+    places = NewPlaces(data, unlabelled, drop)
+    storage, progress = common.storage_paths(cache, store, first), common.make_progress(quiet, as_json)
+    done, expected = work(
+        first, out, budget=budget, teacher=teacher, data=places, storage=storage, progress=progress, report=report
+    )
+    if done is not None:
+        show(run_json(done) | {"expected": asdict(expected)} if as_json else run_text(done))
+        if not as_json:
+            show(str(expected))

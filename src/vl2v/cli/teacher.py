@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl2v.cli.common import (
-    BudgetOpt,
-    CacheOpt,
-    Json,
-    Quiet,
-    StoreOpt,
-    group,
-    make_progress,
-    money,
-    storage_paths,
-    within,
-)
+from vl2v.cli import common
 from vl2v.cli.settings import COLUMNS, with_settings
 from vl2v.terminal import say
 
@@ -33,26 +22,26 @@ def check(
     data: Annotated[
         str | None, typer.Option(help="Labelled images, as for vl2v distill (default: images of plain colours).")
     ] = None,
-    budget: BudgetOpt = None,
-    images: Annotated[int | None, typer.Option(**within("Number of images to query (default: 24).", 2))] = None,
-    cache: CacheOpt = None,
-    store: StoreOpt = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    budget: common.BudgetOpt = None,
+    images: Annotated[int | None, typer.Option(**common.within("Number of images to query (default: 24).", 2))] = None,
+    cache: common.CacheOpt = None,
+    store: common.StoreOpt = None,
+    quiet: common.Quiet = False,
+    as_json: common.Json = False,
     *,
     settings: dict[str, Any],
 ) -> None:
     """Check a teacher on a few images: shared space, determinism, accuracy, and the cost of the whole job."""
-    from vl2v.cli.show import show
+    from vl2v.cli.console import show
     from vl2v.commands.check import check_teacher
 
     result = check_teacher(
         teacher,
         data,
-        budget=money(budget),
+        budget=common.money(budget),
         images=images,
-        storage=storage_paths(cache, store),
-        progress=make_progress(quiet, as_json),
+        storage=common.storage_paths(cache, store),
+        progress=common.make_progress(quiet, as_json),
         settings=settings,
     )
     show(check_json(result) if as_json else check_text(result))
@@ -113,8 +102,8 @@ def check_text(result: Check) -> str:
 
 def ledger(
     run: Annotated[Path | None, typer.Argument(help="Only purchases of this run.")] = None,
-    store: StoreOpt = None,
-    as_json: Json = False,
+    store: common.StoreOpt = None,
+    as_json: common.Json = False,
 ) -> None:
     """List all purchases."""
     from vl2v.cli.printing import ledger_json, ledger_table, show
@@ -124,7 +113,7 @@ def ledger(
     from vl2v.teacher.purchase.ledger import Ledger, LedgerEntry
     from vl2v.teacher.purchase.store import EmbeddingStore
 
-    storage, note = storage_paths(None, store, run), ""
+    storage, note = common.storage_paths(None, store, run), ""
     if store is None and not storage.store.exists():  # nothing was bought yet
         entries: list[LedgerEntry] = []
         if run is not None:
@@ -147,4 +136,4 @@ def ledger(
     show(ledger_json(entries) if as_json else ledger_table(entries))
 
 
-COMMANDS = group("teacher", "Check a teacher before buying from it.", check=check)
+COMMANDS = common.group("teacher", "Check a teacher before buying from it.", check=check)

@@ -39,13 +39,7 @@ def serve(
     queue: Annotated[int, _env("QUEUE", "Maximum number of queued inputs of all clients.", 1)] = 4096,
     wait_ms: Annotated[float, _env("WAIT_MS", "Milliseconds that a batch waits for other clients.", 0, 60_000)] = 2.0,
     idempotency_hours: Annotated[
-        float,
-        _env(
-            "IDEMPOTENCY_HOURS",
-            "Hours that responses are stored for retries.",
-            0,
-            8760,
-        ),
+        float, _env("IDEMPOTENCY_HOURS", "Hours that responses are stored for retries.", 0, 8760)
     ] = 24.0,
 ) -> None:
     """Serve a model as a vendor that bills per query."""

@@ -117,12 +117,8 @@ class WorkerPool:
                 elif task is None and (item := following()) is not None:
                     task = _Task(item, title(item))
                 if task is not None and self._idle:
-                    worker = self._idle.pop()
-                    busy[worker.actor.call.remote(function, task.item)] = worker, task
-                    if task.title:
-                        runs = "runs again" if task.losses else "runs"
-                        self._progress.note(f"{task.title}: {runs} on {worker.host}, process {worker.pid}")
-                    task = None
+                    ref, worker = self._call(function, task)
+                    busy[ref], task = (worker, task), None
                     continue
                 if task is not None:  # one more than there is room for, so that a cluster that can grow does
                     self._hire(min(room(self._ray, share) + 1, max(1, count)) - len(busy))
@@ -151,6 +147,15 @@ class WorkerPool:
             self._dismiss(actor)
         self._idle.clear()
         self._starting.clear()
+
+    def _call(self, function: Callable[[T], R], task: _Task[T]) -> tuple[Any, _Hired]:
+        """Give an idle worker a task; return the reference of its result, and the worker."""
+        worker = self._idle.pop()
+        ref = worker.actor.call.remote(function, task.item)
+        if task.title:
+            runs = "runs again" if task.losses else "runs"
+            self._progress.note(f"{task.title}: {runs} on {worker.host}, process {worker.pid}")
+        return ref, worker
 
     def _hire(self, most: int) -> None:
         """Start workers until there are `most` that are not in a call."""

@@ -25,7 +25,7 @@ from vl2v.locations import StoragePaths
 from vl2v.planning.models import stated_price
 from vl2v.planning.plan import plan_run, quote_again
 from vl2v.progress import Progress, Silent
-from vl2v.purchase import text_heads
+from vl2v.purchase import text_heads, zero_shot_logits
 from vl2v.settings import make_config
 from vl2v.sources.named import with_sources
 from vl2v.teacher.base import Embeddings, Teacher, TeacherCard, checked, unit_rows
@@ -35,7 +35,6 @@ from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Ledger, PurchaseContext, Quote
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.registry import open_teacher
-from vl2v.teacher.zero_shot import zero_shot_logits
 
 IMAGES = 24  # that are queried by default
 PRICES = {"teacher.price_per_1000_images", "teacher.price_per_1000_texts", "teacher.free"}  # these need no data
@@ -166,7 +165,8 @@ class _Checker:
 
     def run(self, contents: list[bytes], labels: np.ndarray, prompts: tuple[str, ...], classes: int) -> Check:
         digests = np.array([list(hashlib.sha256(content).digest()) for content in contents], np.uint8)
-        self._ensure_affordable(digests, prompts)
+        images, texts = len(self.store.lacks(self.card, digests)) + 1, len(self.store.lacks_texts(self.card, prompts))
+        self.budget.check(self.card.price.of(images, texts), f"a check by {images} image and {texts} text queries")
         buyer = Buyer(self.teacher, self.store, self.budget, self.run_name, self.progress)
         buyer.texts(prompts, "check")
         buyer.images(digests, contents.__getitem__, "check")
@@ -188,11 +188,6 @@ class _Checker:
             job=None,
             note=getattr(self.teacher, "price_note", ""),
         )
-
-    def _ensure_affordable(self, digests: np.ndarray, prompts: tuple[str, ...]) -> None:
-        images = len(self.store.lacks(self.card, digests)) + 1
-        texts = len(self.store.lacks_texts(self.card, prompts))
-        self.budget.check(self.card.price.of(images, texts), f"a check by {images} image and {texts} text queries")
 
     def _query_again(self, content: bytes) -> Embeddings:
         """Query the same image again, without getting a response that the vendor stores for repeated requests."""

@@ -18,20 +18,12 @@ from vl2v.commands.choosing import with_choice, with_recorded_choice
 from vl2v.commands.reporting import write_report
 from vl2v.config import RunConfig
 from vl2v.data.listing import Listing
+from vl2v.evaluation import split
 from vl2v.evaluation.copies import warn_of_copies
 from vl2v.evaluation.embeddings import save_frozen_features
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.evaluation.final_size import at_final_size
 from vl2v.evaluation.metrics import results_of, summary_of
-from vl2v.evaluation.split import (
-    DomainPredictions,
-    EvaluationDomain,
-    evaluation_domains,
-    evaluation_of,
-    predict_domains,
-    save_predictions,
-    trust_of,
-)
 from vl2v.evaluation.styles import styled_temperature
 from vl2v.evaluation.unseen import UnseenClasses, evaluate_unseen
 from vl2v.evaluation.zero_shot import warn_of_teacher
@@ -241,7 +233,7 @@ def _train_and_evaluate(
     """Everything after the purchase, in all processes; the first one evaluates."""
     first = accelerator.is_main_process
     bought = BoughtEmbeddings.load(plan, folder.work)
-    domains = evaluation_domains(plan, bought)
+    domains = split.evaluation_domains(plan, bought)
     if first:
         warn_of_teacher(plan, bought, progress)
         warn_of_copies(plan, bought, progress)
@@ -260,7 +252,7 @@ def _train_and_evaluate(
             return None
         build = partial(build_student, data=data, result=result, weights=result.weights.selected, provenance={})
         if (larger := at_final_size(plan, bought, build, progress)) is not plan:
-            plan, domains = larger, evaluation_domains(larger, bought)
+            plan, domains = larger, split.evaluation_domains(larger, bought)
         student, evaluation, parts = _save_and_evaluate(plan, bought, domains, data, result, folder)
         unseen = evaluate_unseen(plan, bought, domains, student)
         warnings = progress.warnings if isinstance(progress, Recorder) else []
@@ -280,18 +272,18 @@ def _train_and_evaluate(
 def _save_and_evaluate(
     plan: RunPlan,
     bought: BoughtEmbeddings,
-    domains: Sequence[EvaluationDomain],
+    domains: Sequence[split.EvaluationDomain],
     data: TrainingData,
     result: TrainingResult,
     folder: RunFolder,
-) -> tuple[Student, Evaluation, Sequence[DomainPredictions]]:
+) -> tuple[Student, Evaluation, Sequence[split.DomainPredictions]]:
     """Save the student, load the saved file, and evaluate what was loaded; fit how far it can be trusted."""
-    predict = partial(predict_domains, plan, bought, domains)
+    predict = partial(split.predict_domains, plan, bought, domains)
     build = partial(build_student, plan, data, result, provenance=provenance_of(plan, folder))
     alternatives, metric = {}, plan.config.distill.metric
     for name, weights in result.weights.alternatives.items():
         parts = predict(build(weights))
-        alternatives[name] = evaluation_of(parts, trust_of(parts, drift=False), metric)
+        alternatives[name] = split.evaluation_of(parts, split.trust_of(parts, drift=False), metric)
     built = build(result.weights.selected)
     built.provenance[ORIGIN] = new_origin(built)
     built.save(folder.student)
@@ -299,7 +291,7 @@ def _save_and_evaluate(
     student = Student.load(folder.student, backbone=backbone.module if backbone.recipe.kind == "module" else None)
     parts = predict(student)
     styled = styled_temperature(student, plan.pixels.map(), domains, parts)
-    save_predictions(parts, folder.predictions_file, built.provenance[ORIGIN], styled)
-    student.trust = trust_of(parts, styled_temperature=styled)
+    split.save_predictions(parts, folder.predictions_file, built.provenance[ORIGIN], styled)
+    student.trust = split.trust_of(parts, styled_temperature=styled)
     trust_file.save(student.trust, folder.student, built.provenance[ORIGIN])
-    return student, replace(evaluation_of(parts, student.trust, metric), alternatives=alternatives), parts
+    return student, replace(split.evaluation_of(parts, student.trust, metric), alternatives=alternatives), parts

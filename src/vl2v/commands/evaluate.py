@@ -23,7 +23,7 @@ from vl2v.data.splits import TEST as TEST_PART
 from vl2v.data.splits import Indices
 from vl2v.errors import ConfigError, StudentError
 from vl2v.evaluation.class_numbers import class_numbers
-from vl2v.evaluation.evaluation import TEST, UNSPLIT, Evaluation, Logits, domain_score, split_domains, student_answers
+from vl2v.evaluation.evaluation import TEST, UNSPLIT, Evaluation, domain_score, split_domains, student_answers
 from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import list_folder, read_datasets
 from vl2v.planning.split import check_domains, split_of_student
@@ -35,7 +35,8 @@ from vl2v.threads import computing
 from vl2v.training.pace import student_threads
 from vl2v_runtime.drift import Drift
 from vl2v_runtime.imaging import UnreadableImageError
-from vl2v_runtime.trust import ALL_SCORES, CONFIDENCE, NEGATIVES, Trust, probabilities, refusal
+from vl2v_runtime.model import answers_of
+from vl2v_runtime.trust import ALL_SCORES, CONFIDENCE, NEGATIVES, refusal
 
 Part = tuple[str, str, Indices]
 """Role, domain, and indices of the images."""
@@ -109,9 +110,10 @@ def _own_parts(student: Student, dataset: ImageDataset) -> list[Part] | None:
 
 def _other_parts(dataset: ImageDataset) -> list[Part]:
     """Return the test images that the data state, or else all images, by domain."""
+    every = [(domain, dataset.rows_of(domain)) for domain in dataset.domains]
     if dataset.parts is None or not (dataset.parts == TEST_PART).any():
-        return [(UNSPLIT, domain, rows) for domain, rows in _by_domain(dataset)]
-    test_parts = [(TEST, domain, rows[dataset.parts[rows] == TEST_PART]) for domain, rows in _by_domain(dataset)]
+        return [(UNSPLIT, domain, rows) for domain, rows in every]
+    test_parts = [(TEST, domain, rows[dataset.parts[rows] == TEST_PART]) for domain, rows in every]
     return [part for part in test_parts if len(part[-1])]
 
 
@@ -132,10 +134,6 @@ def _held_out_classes(student: Student, dataset: ImageDataset) -> set[str]:
     names = data_settings(student.provenance).get("held_out_classes") or []
     spellings = {spelling(str(name)) for name in names}
     return {name for name in dataset.names if spelling(name) in spellings}
-
-
-def _by_domain(dataset: ImageDataset) -> list[tuple[str, Indices]]:
-    return [(domain, dataset.rows_of(domain)) for domain in dataset.domains]
 
 
 @dataclass(frozen=True)
@@ -197,18 +195,19 @@ def classify(
     if score not in ALL_SCORES:
         step = "correct --score"
         raise ConfigError("Unknown score.", expected=" or ".join(ALL_SCORES), found=score, next_step=step)
-    threshold = None if coverage is None else _threshold(student, score, coverage)
+    if coverage is not None:
+        _check_threshold(student, score, coverage)
     inputs = [image if isinstance(image, GivenImage) else GivenImage(str(image), image) for image in images]
     with computing(student_threads(student, len(inputs))):
-        return _classify(student, inputs, threshold, score, every_class)
+        return _classify(student, inputs, coverage, score, every_class)
 
 
 def _classify(
-    student: Student, inputs: Sequence[GivenImage], threshold: float | None, score: str, every_class: bool
+    student: Student, inputs: Sequence[GivenImage], coverage: float | None, score: str, every_class: bool
 ) -> tuple[list[Answer], Drift | None]:
     answers: list[Answer] = []
     sampled_embeddings: list[NDArray[np.float32]] = []
-    every = -(-len(inputs) // MAX_COMPARED)
+    stride = -(-len(inputs) // MAX_COMPARED)
     for start in range(0, len(inputs), BATCH):
         batch = inputs[start : start + BATCH]
         images = [_read(student.preprocess, one) for one in batch]
@@ -217,39 +216,26 @@ def _classify(
         logits = student.logits(projected).cpu().numpy()
         needed = student.trust is not None and (student.trust.reference is not None or score == NEGATIVES)
         embeddings = student.embeddings(projected).cpu().numpy() if needed else None
-        rows = iter(_answers(student.trust, logits, embeddings, score, threshold))
+        predictions = iter(answers_of(student.trust, student.classes, logits, embeddings, score, coverage))
         for one, image in zip(batch, images, strict=True):
             if isinstance(image, str):
                 answers.append(Answer(one.name, "", 0.0, image, row=one.row, table=one.table))
             else:
-                chances, accepted = next(rows)
-                best = int(chances.argmax())
-                each = dict(zip(student.classes, map(float, chances), strict=True)) if every_class else {}
-                label, confidence = student.classes[best], float(chances[best])
-                answers.append(Answer(one.name, label, confidence, "", accepted, each, one.row, one.table))
+                a = next(predictions)
+                every = a.probabilities if every_class else {}
+                answers.append(Answer(one.name, a.label, a.confidence, "", a.accepted, every, one.row, one.table))
         if student.trust and student.trust.reference and embeddings is not None:
-            sampled_embeddings.append(embeddings[::every])
+            sampled_embeddings.append(embeddings[::stride])
     drift = student.trust.drift(np.concatenate(sampled_embeddings)) if student.trust and sampled_embeddings else None
     return answers, drift
 
 
-def _answers(
-    trust: Trust | None, logits: Logits, embeddings: NDArray[np.float32] | None, score: str, threshold: float | None
-) -> list[tuple[NDArray[np.float32], bool | None]]:
-    """Return the probabilities [K] and whether the prediction is accepted, for each row of logits [N, K]."""
-    rows = probabilities(logits, trust.temperature if trust else 1.0)
-    sure: list[bool | None] = [None] * len(rows)
-    if trust is not None and threshold is not None:
-        sure = [bool(s >= threshold) for s in trust.scores(logits, score, embeddings)]
-    return list(zip(rows, sure, strict=True))
-
-
-def _threshold(student: Student, score: str, coverage: float) -> float:
+def _check_threshold(student: Student, score: str, coverage: float) -> None:
     if parts := refusal(student.trust, score, linear=student.head is None):
         raise StudentError(**parts)
     assert student.trust is not None
     try:
-        return student.trust.threshold(score, coverage)
+        student.trust.threshold(score, coverage)
     except ValueError as error:
         coverages = ", ".join(f"{share:g}" for share in (1.0, *student.trust.coverages))
         raise ConfigError(

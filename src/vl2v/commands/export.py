@@ -16,7 +16,6 @@ from vl2v.config import DataConfig, parse
 from vl2v.data.folder import search
 from vl2v.data.heap import class_folders
 from vl2v.data.tables.base import is_table
-from vl2v.data.tables.columns import ROLES
 from vl2v.errors import ConfigError, RunError, StudentError
 from vl2v.evaluation.evaluation import student_answers
 from vl2v.evaluation.reference import LABELS, Reference
@@ -210,8 +209,7 @@ def _sample(
         return random_sample(student.preprocess.size)
     settings = run_data | ({"root": str(data)} if data else {})
     if data:
-        settings |= dict.fromkeys(ROLES) | known_columns(run_data, data)
-        settings |= {"class_first": known_order(run_data, data, student.classes)}
+        settings |= known_columns(run_data, data) | {"class_first": known_order(run_data, data, student.classes)}
     if data and is_table(data):
         settings |= {"domain_folders": False}
     elif data and class_folders(search(data), settings.get("classes") or ()):  # labelled images, not those of the run

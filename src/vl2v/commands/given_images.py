@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vl2v.data.tables.base import Broken, empty, is_table, open_table
-from vl2v.data.tables.cells import rows_of_texts
+from vl2v.data.tables.cells import above_of, relative_path, rows_of_texts
 from vl2v.data.tables.columns import IMAGE_ONLY, find_columns
 from vl2v.data.tables.imported import columns_asked
-from vl2v.data.tables.paths import above_of, relative_path
 from vl2v.errors import ConfigError, DataError
 from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import known_columns
@@ -106,12 +105,11 @@ def _rows(
     data: Path, image: str | None, run_data: Mapping[str, Any], storage: StoragePaths | None, progress: Progress | None
 ) -> Iterator[GivenImage]:
     """Iterate over the rows of a table, or of a dataset of another tool."""
-    column = image if image is not None else known_columns(run_data, str(data)).get("image")
+    column = image if image is not None else known_columns(run_data, str(data))["image"]
     table = imported(data, {**IMAGE_ONLY, "image": column}, storage, progress) or data
     rows, above = open_table(table), above_of(table.parent)
-    columns = find_columns(
-        rows.columns, columns_asked(table, {**IMAGE_ONLY, "image": column}), source=data, labelled=False
-    ).named()
+    wanted = columns_asked(table, {**IMAGE_ONLY, "image": column})
+    columns = find_columns(rows.columns, wanted, source=data, labelled=False)
     addresses: dict[int, str] = {}  # which an imported table replaces by paths
     if table != data and is_table(data) and find_source(str(data)) is None:
         path_rows = open_table(data).rows([column for _, column in columns])

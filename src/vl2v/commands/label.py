@@ -27,7 +27,7 @@ from vl2v.planning.models import open_configured_teacher
 from vl2v.planning.prepare import list_folder, read_datasets
 from vl2v.planning.requirements import Requirements, make_quote
 from vl2v.progress import Progress, Silent
-from vl2v.purchase import text_heads
+from vl2v.purchase import text_heads, zero_shot_logits
 from vl2v.settings import make_config
 from vl2v.sources.named import with_sources
 from vl2v.teacher.base import Teacher
@@ -37,7 +37,6 @@ from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.image_set import ImageSet
 from vl2v.teacher.purchase.ledger import Budget, Ledger, parse_budget
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.teacher.zero_shot import zero_shot_logits
 from vl2v.trust.calibration import fit_temperature
 from vl2v.writing import ensure_writable
 from vl2v_runtime.trust import probabilities

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.data.images import ImageDataset, spaced
+from vl2v.data.layout import doubtful
 from vl2v.data.phrases import read_phrases
 from vl2v.data.table import TableListing
-from vl2v.data.unnamed import doubtful
 from vl2v.errors import ConfigError, DataError
 from vl2v.progress import Progress, warn
 from vl2v.writing import replacing

@@ -14,7 +14,6 @@ from vl2v.data.caches import open_index
 from vl2v.data.digest_sample import share_among
 from vl2v.data.images import ImageDataset
 from vl2v.data.tables.base import is_table
-from vl2v.data.tables.columns import ROLES
 from vl2v.data.tables.frame import Frame
 from vl2v.errors import RunError
 from vl2v.json_files import read_json
@@ -139,7 +138,7 @@ def _in_new_places(data: DataConfig, places: NewPlaces, storage: StoragePaths, p
     if places.drop is not None:
         values["drop"] = str(Path(places.drop).absolute())
     if places.root is not None:
-        values |= dict.fromkeys(ROLES) | known_columns(values, places.root)  # another table may have other columns
+        values |= known_columns(values, places.root)  # another table may have other columns
         root = imported(places.root, values, storage, progress) or Path(str(places.root))
         values["root"] = str(root.absolute())
     return parse(DataConfig, values, "the settings of the run")
@@ -162,14 +161,8 @@ def _check_content(folder: RunFolder, data: DataConfig, storage: StoragePaths, p
     if share == 1 and len(dataset) == record.get("images"):
         warn(progress, "the images are those of the run under other names")
         return
-    raise _others(folder, data, record, dataset, share)
-
-
-def _others(
-    folder: RunFolder, data: DataConfig, record: Mapping[str, Any], dataset: ImageDataset, share: float
-) -> RunError:
     part = f"{share:.0%} of its training images" if share < 1 else "its training images with other labels or domains"
-    return RunError(
+    raise RunError(
         f"{shown(data.root)} does not contain the images of {shown(folder.path)}.",
         expected=f"the same {record.get('images', 0):,} images",
         found=f"{len(dataset):,} images, with {part}",

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from vl2v.config import RunConfig, parse
-from vl2v.data.class_names import checked_name
+from vl2v.data.classes import checked_name
 from vl2v.data.images import spelling
 from vl2v.errors import ConfigError, StudentError, TeacherError
 from vl2v.nested import names_of

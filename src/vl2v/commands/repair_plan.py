@@ -12,15 +12,9 @@ from typing import Any
 import numpy as np
 
 from vl2v.analysis.selection import k_centre
+from vl2v.commands import repair_checks
 from vl2v.commands.choosing import with_recorded_choice
 from vl2v.commands.moved import NamedPlaces, locate_images
-from vl2v.commands.repair_checks import (
-    compared_evaluation,
-    ensure_comparable,
-    ensure_repairable,
-    ensure_same_classes,
-    is_begun,
-)
 from vl2v.config import RunConfig
 from vl2v.data.caches import open_caches
 from vl2v.data.images import ImageDataset
@@ -112,9 +106,9 @@ class _FirstRun:
         folder.config()
         ensure_finished(folder)
         config = locate_images(folder, data, storage, progress)
-        ensure_repairable(config, path)
-        evaluation, student = compared_evaluation(folder), Student.load(path)
-        ensure_same_classes(student, path)
+        repair_checks.ensure_repairable(config, path)
+        evaluation, student = repair_checks.compared_evaluation(folder), Student.load(path)
+        repair_checks.ensure_same_classes(student, path)
         return cls(path, config, storage or storage_of(path), student, evaluation)
 
 
@@ -172,13 +166,13 @@ def plan_repair(
         "queries": min(queries, MOST),
         "settings": json.loads(json.dumps(settings or {}, default=str)),
     }
-    begun = is_begun(target, record)
+    begun = repair_checks.is_begun(target, record)
     if begun and RunFolder(target).config_file.is_file():
         locate_images(RunFolder(target), data, first.storage, progress)
     for source in () if begun else (first.config.data.root, place):
         ensure_new(RunFolder(target), source)
     config = _settings(first, target, limit, settings or {})
-    ensure_comparable(config, first.config)
+    repair_checks.ensure_comparable(config, first.config)
     if teacher is None:
         ensure_teacher_allowed(RunFolder(first.path), (settings or {}).get("teacher", {}).get("spec"))
     teacher_instance = teacher or open_configured_teacher(config)
@@ -204,7 +198,7 @@ def plan_repair(
 def _listed(first: _FirstRun, images: Path, column: str | None, progress: Progress) -> tuple[Path, str | None]:
     """Return the folder or the table of the new images, and the column of their paths."""
     if column is None:
-        column = known_columns(first.config.data.model_dump(mode="json"), str(images)).get("image")
+        column = known_columns(first.config.data.model_dump(mode="json"), str(images))["image"]
     return imported(images, {**IMAGE_ONLY, "image": column}, first.storage, progress) or images, column
 
 

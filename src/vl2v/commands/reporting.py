@@ -32,7 +32,4 @@ def write_report(
         write_run_report(folder.path, plan.paths.store)
     except Exception as error:  # the run is finished and saved, whatever the error is
         fault = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        warn(
-            progress,
-            f"the report failed ({fault}); try again with vl2v report {shlex.quote(str(folder.path))}",
-        )
+        warn(progress, f"the report failed ({fault}); try again with vl2v report {shlex.quote(str(folder.path))}")

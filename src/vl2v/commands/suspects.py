@@ -23,12 +23,11 @@ from vl2v.errors import ConfigError, DataError
 from vl2v.locations import StoragePaths
 from vl2v.planning.plan import RunPlan, plan_run
 from vl2v.progress import Progress, Silent
-from vl2v.purchase import text_heads
+from vl2v.purchase import text_heads, zero_shot_logits
 from vl2v.reports.suspects import LABEL, UNLIKE, Suspect, review_page
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.teacher.zero_shot import zero_shot_logits
 from vl2v.training.process import make_accelerator
 from vl2v.writing import ensure_writable, replacing, write_text
 from vl2v_runtime.names import cell, printable, shown

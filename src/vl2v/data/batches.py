@@ -19,10 +19,60 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vl2v.data.augment import Augmentation
-from vl2v.data.balance import shuffled_pass
 from vl2v.data.splits import Indices
 from vl2v.errors import ConfigError, TrainingError
 from vl2v.faults import GUARD
+
+
+def class_shares(counts: NDArray[np.int64], balance: float) -> NDArray[np.float64]:
+    """Return the probability of each class, [K] with sum 1, in proportion to count ** (1 - balance).
+
+    Args:
+        counts: [K] number of images of each class, at least 1.
+        balance: from 0, where all images are equally probable, to 1, where all classes are.
+    """
+    powers: NDArray[np.float64] = counts.astype(np.float64) ** (1 - balance)
+    shares: NDArray[np.float64] = powers / powers.sum()
+    return shares
+
+
+def expected_draws(labels: NDArray[np.int64], balance: float) -> NDArray[np.float64]:
+    """Return how often each image is drawn in one pass, on average: [N] with mean 1.
+
+    Args:
+        labels: [N] class of each image of a group. A group with unlabelled images (-1) is not balanced.
+        balance: see `class_shares`.
+    """
+    if not len(labels) or balance == 0 or labels.min() < 0:
+        return np.ones(len(labels))
+    _, where, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    draws: NDArray[np.float64] = (class_shares(counts, balance) * len(labels) / counts)[where]
+    return draws
+
+
+def shuffled_pass(
+    labels: NDArray[np.int64] | None, size: int, balance: float, generator: np.random.Generator
+) -> Indices:
+    """Return the order of images in one pass through a group, [N] int64 indices.
+
+    A balanced pass has as many draws as the group has images. The number of draws of a class is in proportion to its
+    probability, and its fraction is rounded at random. Images of the same class differ by at most one draw.
+
+    Args:
+        labels: [N] class of each image. None, and a group with unlabelled images (-1), is not balanced.
+        size: number of images, N.
+        balance: see `class_shares`; with 0, each image is drawn once.
+    """
+    if labels is None or balance == 0 or labels.min() < 0:
+        return generator.permutation(size)
+    _, where, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    edges = np.floor(np.cumsum(class_shares(counts, balance)) * size + generator.random()).astype(np.int64)
+    edges[-1] = size
+    members = np.split(np.argsort(where, kind="stable"), np.cumsum(counts)[:-1])
+    rows = []
+    for draws, images in zip(np.diff(edges, prepend=0).tolist(), members, strict=True):
+        rows += [np.tile(images, draws // len(images)), generator.permutation(images)[: draws % len(images)]]
+    return generator.permutation(np.concatenate(rows))
 
 
 @dataclass(frozen=True)
@@ -51,7 +101,7 @@ class Streams:
         shares: number of examples of each group in a batch.
         seed: seed of all orders and augmentations.
         labels: class of every example, -1 without a label; None disables class-balanced sampling.
-        balance: exponent of class-balanced sampling in [0, 1], see `vl2v.data.balance`.
+        balance: exponent of class-balanced sampling in [0, 1], see `vl2v.data.batches`.
     """
 
     groups: tuple[Indices, ...]
@@ -170,7 +220,7 @@ def augmented_batches(
     keys = ([(int(r), int(s)) for r, s in zip(d.rows, d.seeds, strict=True)] for d in draws)
     loader = DataLoader(
         dataset,
-        batch_sampler=_Once(keys),
+        batch_sampler=keys,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
         pin_memory=torch.cuda.is_available(),
@@ -183,16 +233,6 @@ def augmented_batches(
             yield pixels, rows.numpy()
     except RuntimeError as error:
         raise _worker_gone(error) or error from error
-
-
-class _Once:
-    """A batch sampler that iterates over given draws once."""
-
-    def __init__(self, keys: Iterator[list[tuple[int, int]]]) -> None:
-        self._keys = keys
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self._keys
 
 
 def _begin_worker(_: int) -> None:

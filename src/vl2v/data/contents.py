@@ -118,7 +118,9 @@ class Contents:
         lines += [f"  {_count(self.groups, 'group')} that no split divides"] if self.groups else []
         for domain in self.domains[:SHOWN_DOMAINS]:
             lines.append(f"  {shown(domain.name)}: {_count(domain.images, 'image')}")
-            lines[-1] += f", {_of_each(domain)}" if self.labelled else ""
+            if self.labelled:
+                fewest = f"{domain.fewest:,} to " if domain.fewest < domain.most else ""
+                lines[-1] += f", {fewest}{domain.most:,} of each class"
             if self.labelled and domain.classes < len(self.classes):
                 lines[-1] += f", {domain.classes} of {len(self.classes)} classes"
             lines[-1] += ", held out" if domain.held_out else ""
@@ -166,12 +168,6 @@ def columns_line(columns: Sequence[tuple[str, str]]) -> str:
 
 def _count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
-
-
-def _of_each(domain: DomainContents) -> str:
-    if domain.fewest == domain.most:
-        return f"{domain.most:,} of each class"
-    return f"{domain.fewest:,} to {domain.most:,} of each class"
 
 
 def _listed(names: Sequence[str]) -> str:

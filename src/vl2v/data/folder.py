@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from vl2v.data.images import ImageDataset, spaced
-from vl2v.data.layout import CLASS_FIRST, are_parts, doubts, labels_elsewhere, part_of_folder
+from vl2v.data.layout import CLASS_FIRST, are_parts, doubtful, doubts, labels_elsewhere, part_of_folder
 from vl2v.data.listing import Cells, Listing
 from vl2v.data.listing import FaultyDataError as FaultyDataError
 from vl2v.data.pixels import PixelCache
@@ -17,7 +17,6 @@ from vl2v.data.scan import Fault, FileIndex, read_all
 from vl2v.data.splits import TRAIN
 from vl2v.data.table import unlabelled_paths
 from vl2v.data.tables.base import SUFFIXES, is_table
-from vl2v.data.unnamed import doubtful
 from vl2v.errors import ConfigError, DataError
 from vl2v.faults import UNREADABLE
 from vl2v.progress import Progress
@@ -41,10 +40,6 @@ class DomainFolder(Listing):
         as_found: accept folders that look like splits, dates or swapped levels, an extra level, and empty folders.
         splits: whether first-level folders called train, val and test are the split. Otherwise they are domains.
         class_first: whether the classes are above the domains: `root/<class>/<domain>/<image>`.
-
-    Attributes:
-        faults: problems with files, names and layout.
-        warnings: conditions that may be intended.
 
     Raises:
         DataError: if `root` is not a folder, or has no images.
@@ -282,15 +277,5 @@ def unlabelled_images(
     count = int(good.sum())
     readable = [path for path, ok in zip(paths, good, strict=True) if ok]
     none, zero = np.full(count, -1, np.int64), np.zeros(count, np.int64)
-    return ImageDataset(
-        root,
-        readable,
-        digests[good],
-        none,
-        zero,
-        ("unlabelled",),
-        (),
-        (),
-        tuple(bad),
-        tuple(f"{fault.where}: {fault.problem}" for fault in packed),
-    )
+    warnings = tuple(f"{fault.where}: {fault.problem}" for fault in packed)
+    return ImageDataset(root, readable, digests[good], none, zero, ("unlabelled",), (), (), tuple(bad), warnings)

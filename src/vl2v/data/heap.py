@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,11 +80,6 @@ class ImageHeap(DomainFolder):
 def class_folders(tree: Folder, classes: Sequence[str]) -> list[str]:
     """Return folders of the first two levels with names of classes; none unless they name at least two classes."""
     spellings = {spelling(name) for name in classes}
-    folders = [folder for folder in _upper(tree) if spelling(folder.name) in spellings and folder.has_images()]
+    upper = [folder for top in tree.subs.values() for folder in (top, *top.subs.values())]
+    folders = [folder for folder in upper if spelling(folder.name) in spellings and folder.has_images()]
     return [folder.path for folder in folders] if len({spelling(folder.name) for folder in folders}) > 1 else []
-
-
-def _upper(tree: Folder) -> Iterator[Folder]:
-    for top in tree.subs.values():
-        yield top
-        yield from top.subs.values()

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.data.images import ImageDataset, spaced, spelling
+from vl2v.data.layout import equal_numbers
 from vl2v.data.phrases import read_phrases
 from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.scan import Fault, FileIndex, read_all
 from vl2v.data.splits import TRAIN
-from vl2v.data.unnamed import equal_numbers
 from vl2v.digests import first_rows
 from vl2v.errors import DataError
 from vl2v.hints import fitting

@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.data.images import spaced
+from vl2v.data.layout import ACCEPT, doubtful
 from vl2v.data.listing import Cells, FaultyDataError, Listing
 from vl2v.data.scan import Fault
 from vl2v.data.splits import part_of
 from vl2v.data.tables.base import Broken, Table, empty, open_table
-from vl2v.data.tables.cells import rows_of_texts
-from vl2v.data.tables.columns import NONE, SPLIT, Columns, find_columns
+from vl2v.data.tables.cells import above_of, relative_path, rows_of_texts
+from vl2v.data.tables.columns import NONE, SPLIT, find_columns
 from vl2v.data.tables.imported import columns_asked, origin_of, source_of
-from vl2v.data.tables.paths import above_of, relative_path
-from vl2v.data.unnamed import ACCEPT, doubtful
 from vl2v_runtime.names import shown
 
 LISTED = 20  # rows named in a fault; the rest are counted
@@ -108,17 +107,12 @@ class TableListing(Listing):
         self._name = origin.name if origin else self.root.resolve().name or "images"
         table = open_table(self._table)
         self._unit = table.unit
-        columns = find_columns(
-            table.columns,
-            columns_asked(self._table, self._columns_by_role),
-            source=self.source,
-            labelled=not self._class_names,
-        )
-        self.columns = columns.named()
+        wanted, labelled = columns_asked(self._table, self._columns_by_role), not self._class_names
+        self.columns = find_columns(table.columns, wanted, source=self.source, labelled=labelled)
         split = [name for name in table.columns if name.strip().casefold() == SPLIT]
         if split and split[0] not in dict(self.columns).values():
             self.warnings.append(f"the column {shown(split[0])} is not used: name it with --split to use its split")
-        cells = self._sorted(self._read(table, columns))
+        cells = self._sorted(self._read(table))
         for fault, rows in self._problems.items():
             more = f" and {rows.count - len(rows.first):,} more" if rows.count > len(rows.first) else ""
             unit = self._unit if rows.count == 1 else f"{self._unit}s"
@@ -128,15 +122,14 @@ class TableListing(Listing):
             raise FaultyDataError(self.source, self.faults) if self.faults else empty(self.source)
         return cells
 
-    def _read(self, table: Table, columns: Columns) -> _Read:
+    def _read(self, table: Table) -> _Read:
         """Read the usable rows, and record the faults of the others."""
         content = _Read()
         above = above_of(self.root)
-        column_roles = columns.named()
-        roles = [role for role, _ in column_roles]
+        roles = [role for role, _ in self.columns]
         value_lists = [(roles.index(r), getattr(content, r), content.names[r]) for r in content.names if r in roles]
-        split = roles.index("split") if columns.split else 0
-        for number, values in rows_of_texts(table, column_roles):
+        split = roles.index(SPLIT) if SPLIT in roles else 0
+        for number, values in rows_of_texts(table, self.columns):
             if isinstance(values, Broken):
                 self._note(number, values)
                 continue
@@ -278,9 +271,7 @@ def unlabelled_paths(table: str | Path, image: str | None) -> tuple[list[str], l
     rows = open_table(Path(table))
     origin = columns_asked(Path(table), {})
     image_column = image if image in rows.columns else origin.get("image")
-    columns = find_columns(
-        rows.columns, {"image": image_column, "domain": NONE}, source=Path(table), labelled=False
-    ).named()
+    columns = find_columns(rows.columns, {"image": image_column, "domain": NONE}, source=Path(table), labelled=False)
     above = above_of(Path(table).parent)
     paths: set[str] = set()
     faults = []

@@ -90,8 +90,7 @@ def with_columns(config: DataConfig) -> DataConfig:
     names = open_table(config.root).columns
     settings = columns_asked(config.root, columns_of(config))
     columns = find_columns(names, settings, source=config.root, labelled=not config.classes)
-    changes = {"image": columns.image, "label": None if config.classes else columns.label, "domain": columns.domain}
-    return config.model_copy(update=changes | {"split": columns.split or None, "group": columns.group or None})
+    return config.model_copy(update=dict.fromkeys(ROLES) | {"domain": ""} | dict(columns))  # "": a single domain
 
 
 def columns_of(config: DataConfig) -> dict[str, str | None]:
@@ -99,8 +98,8 @@ def columns_of(config: DataConfig) -> dict[str, str | None]:
     return {role: getattr(config, role) for role in ROLES}
 
 
-def known_columns(run_data: Mapping[str, Any], data: object) -> dict[str, str]:
-    """Return those columns of a run that another table or frame has as well; none for a folder.
+def known_columns(run_data: Mapping[str, Any], data: object) -> dict[str, str | None]:
+    """Return by role the columns of a run that another table or frame has as well; None for the others and a folder.
 
     Args:
         data: path of a folder or a table, a dataset of another tool, or a frame.
@@ -112,7 +111,7 @@ def known_columns(run_data: Mapping[str, Any], data: object) -> dict[str, str]:
         columns = source.open(str(data)).columns
     elif is_table(Path(data)) and Path(data).is_file():
         columns = open_table(Path(data)).columns
-    return {role: run_data[role] for role in ROLES if run_data.get(role) and run_data[role] in columns}
+    return {role: run_data[role] if run_data.get(role) and run_data[role] in columns else None for role in ROLES}
 
 
 def known_order(run_data: Mapping[str, Any], data: str | Path, classes: Collection[str]) -> bool:

@@ -10,20 +10,20 @@ from vl2v.evaluation.evaluation import ROLES, TEST
 from vl2v.evaluation.predictions import Predictions
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.method.registry import METHODS
-from vl2v.reports.calibration import (
-    Calibration,
-    Rejection,
-    calibrations,
-    rejections,
-    reliability_sheet,
-    risk_sheet,
-    threshold_sheet,
-)
-from vl2v.reports.confusion import MANY, Confusion, confusion_sheet, confusions
+from vl2v.reports import calibration
 from vl2v.reports.figures import confusion_panel, rejection_panel, reliability_panel
 from vl2v.reports.map_figure import Marks, map_panel
 from vl2v.reports.maps import STAGES, embedding_maps, map_sheet
-from vl2v.reports.mistakes import Mistake, mistake_sheet, mistakes, picture
+from vl2v.reports.mistakes import (
+    MANY,
+    Confusion,
+    Mistake,
+    confusion_sheet,
+    confusions,
+    mistake_sheet,
+    mistakes,
+    picture,
+)
 from vl2v.reports.page import Figure, Picture, Pictures, Section, TableBlock
 from vl2v.reports.source import HEADS, ROLE_NAMES, Source
 from vl2v.words import count, listed, percent
@@ -81,9 +81,9 @@ def trust_section(source: Source, trust: Trust | None) -> Section:
             f"{source.missing.get('trust', '')} The temperature and thresholds here were fitted for this page, from "
             "validation images of the source domains, as in a new run. `vl2v predict` does not use them."
         )
-    reference, results = source.reference, rejections(source.predictions, trust)
+    reference, results = source.reference, calibration.rejections(source.predictions, trust)
     figures = [
-        _reliability_figure(calibrations(source.predictions, trust), trust, reference),
+        _reliability_figure(calibration.calibrations(source.predictions, trust), trust, reference),
         _rejection_figure(results, reference),
     ]
     table = _threshold_table(results, reference)
@@ -101,24 +101,24 @@ def _trust_text(trust: Trust, reference: Reference) -> str:
     return text
 
 
-def _reliability_figure(calibrated: Sequence[Calibration], trust: Trust, reference: Reference) -> Figure:
+def _reliability_figure(calibrated: Sequence[calibration.Calibration], trust: Trust, reference: Reference) -> Figure:
     caption = (
         f"On the dotted line, confidence equals {reference.key}; below it, the student is overconfident. "
         "The size of a mark is the share of images in its bin."
     )
     panels = [reliability_panel(c, trust.temperature, reference) for c in calibrated]
-    return Figure(panels, caption, [reliability_sheet(calibrated, trust.temperature, reference)])
+    return Figure(panels, caption, [calibration.reliability_sheet(calibrated, trust.temperature, reference)])
 
 
-def _rejection_figure(results: Sequence[Rejection], reference: Reference) -> Figure:
+def _rejection_figure(results: Sequence[calibration.Rejection], reference: Reference) -> Figure:
     caption = (
         "Marks: thresholds of the student, with the coverage for which they were fitted on validation images. "
         "In-domain, these are the same images."
     )
-    return Figure([rejection_panel(results, SHOWN, reference)], caption, [risk_sheet(results)])
+    return Figure([rejection_panel(results, SHOWN, reference)], caption, [calibration.risk_sheet(results)])
 
 
-def _threshold_table(results: Sequence[Rejection], reference: Reference) -> TableBlock:
+def _threshold_table(results: Sequence[calibration.Rejection], reference: Reference) -> TableBlock:
     heads = ["target coverage", "threshold"]
     for f in results:
         heads += [f"{ROLE_NAMES[f.role]}: accepted", f"{reference.other} among accepted"]
@@ -131,7 +131,7 @@ def _threshold_table(results: Sequence[Rejection], reference: Reference) -> Tabl
         for marks in zip(*(f.thresholds for f in results), strict=True)
         if marks[0].target in SHOWN
     ]
-    return TableBlock("Effect of each threshold on the confidence", heads, rows, [threshold_sheet(results)])
+    return TableBlock("Effect of each threshold on the confidence", heads, rows, [calibration.threshold_sheet(results)])
 
 
 def mistake_section(source: Source, trust: Trust | None) -> Section:

@@ -13,9 +13,9 @@ from vl2v.analysis.intervals import share_of
 from vl2v.evaluation.evaluation import OUT_OF_DOMAIN, TEST, DomainScore
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.reports.calibration import Calibration, Rejection
-from vl2v.reports.confusion import MANY, Confusion
 from vl2v.reports.drawing import CLASS_COLOURS, INK, PAPER, SHADE, SOFT, STRONG, STUDENT, TEACHER, Panel, panel
 from vl2v.reports.learning import StageCurve, smoothed
+from vl2v.reports.mistakes import MANY, Confusion
 from vl2v.reports.parts import LONGEST, PERCENT, mark, name_rows, share_axes
 from vl2v.reports.source import ROLE_NAMES
 from vl2v.trust.calibration import Reliability

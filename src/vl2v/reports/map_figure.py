@@ -88,7 +88,9 @@ def map_panel(
         for domain, shape in marks.shapes.items():
             for label in [None, *marks.colours]:
                 colour = SOFT if label is None else marks.colours[label]
-                mask = (arrays["domain"] == domain) & _of_class(arrays["label"], label, marks)
+                labels = arrays["label"]
+                of_class = ~np.isin(labels, list(marks.colours)) if label is None else labels == label
+                mask = (arrays["domain"] == domain) & of_class
                 if mask.any():
                     x, y = embedding_map.points[mask].T
                     axes.plot(x, y, shape, color=colour, markersize=3.4, alpha=0.55, markeredgewidth=0)
@@ -126,8 +128,3 @@ def _draw_names(axes: Axes, points: NDArray[np.float64], names: Sequence[str], m
             path_effects=halo,
             zorder=6,
         )
-
-
-def _of_class(labels: NDArray[np.int64], label: int | None, marks: Marks) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = ~np.isin(labels, list(marks.colours)) if label is None else labels == label
-    return mask

@@ -176,29 +176,16 @@ def _windows_text(curves: Sequence[StageCurve], titles: Sequence[str]) -> str:
 
 def comparison_section(source: Source, comparison: Comparison) -> Section:
     """Compare student and teacher: accuracy, size, speed and cost."""
+    pairs = {role: [source.evaluation.mean(role, who) for who in ("student", "zero_shot")] for role in ROLES}
     rows = [
-        (
-            f"{source.reference.key}, {ROLE_NAMES[role]}",
-            percent(source.evaluation.mean(role, "student")),
-            percent(teacher),
-        )
-        for role in ROLES
-        if (teacher := source.evaluation.mean(role, "zero_shot")) is not None
-        or source.evaluation.mean(role, "student") is not None
+        (f"{source.reference.key}, {ROLE_NAMES[role]}", percent(student), percent(teacher))
+        for role, (student, teacher) in pairs.items()
+        if student is not None or teacher is not None
     ]
-    teacher_size = comparison.teacher_parameters
-    teacher_text = "unknown" if teacher_size is None else f"{teacher_size / 1e6:,.1f} million (image encoder)"
-    rows.append(("parameters", f"{comparison.parameters / 1e6:,.1f} million", teacher_text))
-    rows.append(("weights on disk", size(comparison.bytes), "unknown" if teacher_size is None else NONE))
+    rows += _size_rows(comparison)
     text, missing = [], [comparison.unmeasured] if comparison.unmeasured else []
     if comparison.speed:
-        for batch in BATCHES:
-            speed = comparison.speed[batch]
-            name = f"images per second, {'one at a time' if batch == 1 else f'batches of {batch}'}"
-            rows.append((name, f"{speed:,.1f}" if speed < 100 else count(speed), "not measured"))
-        seconds = comparison.seconds_per_million
-        assert seconds is not None
-        rows.append(("time for a million images", duration(seconds), "not measured"))
+        rows += _speed_rows(comparison)
         text.append(
             f"Speed was measured for this page on {machine()}. It is the median of several runs, from "
             "pixels in memory to logits."
@@ -217,6 +204,24 @@ def comparison_section(source: Source, comparison: Comparison) -> Section:
     rows.append(("cost of a million images", student_cost, teacher_cost))
     table = TableBlock("Student and teacher", ("measure", "student", "teacher"), rows, [comparison_sheet(comparison)])
     return Section("comparison", "Student and teacher", text, [table], missing)
+
+
+def _size_rows(compared: Comparison) -> list[tuple[str, str, str]]:
+    teacher = compared.teacher_parameters
+    known = "unknown" if teacher is None else f"{teacher / 1e6:,.1f} million (image encoder)"
+    return [
+        ("parameters", f"{compared.parameters / 1e6:,.1f} million", known),
+        ("weights on disk", size(compared.bytes), "unknown" if teacher is None else NONE),
+    ]
+
+
+def _speed_rows(compared: Comparison) -> list[tuple[str, str, str]]:
+    rows = []
+    for batch in BATCHES:
+        speed = compared.speed[batch]
+        name = f"images per second, {'one at a time' if batch == 1 else f'batches of {batch}'}"
+        rows.append((name, f"{speed:,.1f}" if speed < 100 else count(speed), "not measured"))
+    return [*rows, ("time for a million images", duration(compared.seconds_per_million or 0), "not measured")]
 
 
 def export_section(source: Source) -> Section | None:

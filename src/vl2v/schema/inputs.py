@@ -46,7 +46,7 @@ class DataConfig(Strict):
     classes: Annotated[tuple[str, ...], Option("Data", joined=True)] = ()
     """Class names for images without labels: cat,dog,... or a file with one name per line.
 
-    Empty if the images have labels. See `vl2v.data.class_names.class_names`; the names themselves are stored."""
+    Empty if the images have labels. See `vl2v.data.classes.class_names`; the names themselves are stored."""
     class_first: Annotated[bool, Panel.data] = False
     """Read folders as class/domain/image (default: domain/class/image)."""
     domain_folders: Annotated[bool, Panel.data] = False
@@ -90,7 +90,7 @@ class DataConfig(Strict):
     @classmethod
     def _named(cls, value: Any) -> Any:
         """Parse a string or a list of strings; an empty list means that the images have labels."""
-        from vl2v.data.class_names import class_names  # imports numpy
+        from vl2v.data.classes import class_names  # imports numpy
 
         texts = isinstance(value, list | tuple) and value and all(isinstance(name, str) for name in value)
         return class_names(value) if isinstance(value, str | Path) or texts else value

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vl2v.data.tables.base import Table
-from vl2v.data.tables.paths import existing_path
+from vl2v.data.tables.cells import existing_path
 from vl2v.errors import DataError
 from vl2v_runtime.names import shown
 
@@ -39,10 +39,7 @@ class Records(Table, Protocol):
         """See above."""
         ...
 
-    @property
-    def version(self) -> str:
-        """See above."""
-        ...
+    version: str
 
 
 @dataclass(frozen=True)

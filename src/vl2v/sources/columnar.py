@@ -10,7 +10,7 @@ from typing import Any
 from vl2v.data.parquet_images import class_names
 from vl2v.data.splits import part_of
 from vl2v.data.tables.base import PARQUET, Broken, Row
-from vl2v.data.tables.paths import plain_path
+from vl2v.data.tables.cells import plain_path
 from vl2v.errors import DataError, MissingExtraError
 from vl2v.parquet_files import batches_of, open_parquet
 from vl2v.sources.base import Embedded, Source, unreadable, version_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from vl2v.data.tables.base import Broken, Row, empty
-from vl2v.data.tables.paths import plain_path
+from vl2v.data.tables.cells import plain_path
 from vl2v.sources.base import Source, exports_in, first_file, unreadable, version_of
 
 CHUNK = 2**16

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from vl2v.data.tables.base import Broken, Row, empty, open_table
-from vl2v.data.tables.columns import ROLES, Columns, find_columns
+from vl2v.data.tables.cells import plain_path
+from vl2v.data.tables.columns import ROLES, Used, find_columns
 from vl2v.data.tables.frame import absolute, plain
 from vl2v.data.tables.imported import BROKEN, SUFFIX, Origin, write_origin
-from vl2v.data.tables.paths import plain_path
 from vl2v.errors import DataError
 from vl2v.progress import Progress, Silent
 from vl2v.sources.base import Embedded, Records, version_of
@@ -49,7 +49,7 @@ def import_records(
         Vl2vError: if the dataset cannot be read, has no rows, or columns are missing.
     """
     columns = _columns(table, data, settings)
-    origin = Origin(data, _folder_of(data), dict(columns.named()))
+    origin = Origin(data, _folder_of(data), dict(columns))
     key = hashlib.sha256(json.dumps([LAYOUT, asdict(origin), table.version]).encode()).hexdigest()
     marker = folder / f"{key[:16]}.import"
     if table.version and (ready := _ready(marker, folder)):
@@ -78,7 +78,7 @@ def import_table(
         return None
     table = PathTable(path)
     columns = _columns(table, data, settings)
-    if not holds_addresses(table.rows([columns.image])):
+    if not holds_addresses(table.rows([dict(columns)["image"]])):
         return None
     return import_records(table, data, folder, settings, progress)
 
@@ -101,7 +101,7 @@ class PathTable:
                 yield number, (path if is_address(path) else str(self._folder / path), *cells[1:])
 
 
-def _columns(table: Records, data: str, settings: Mapping[str, Any]) -> Columns:
+def _columns(table: Records, data: str, settings: Mapping[str, Any]) -> Used:
     column_of, labelled = {role: settings.get(role) for role in ROLES}, not settings.get("classes")
     source_columns = {role: column for role, column in table.roles.items() if labelled or role != "label"}
     column_of = {role: source_columns.get(role) if column is None else column for role, column in column_of.items()}
@@ -120,7 +120,7 @@ def _ready(marker: Path, folder: Path) -> Path | None:
     return table if all(path.is_file() for path in paths) else None
 
 
-def _write(table: Records, columns: Columns, origin: Origin, fetcher: Fetcher, progress: Progress) -> Path:
+def _write(table: Records, columns: Used, origin: Origin, fetcher: Fetcher, progress: Progress) -> Path:
     digest, good = hashlib.sha256(json.dumps(asdict(origin)).encode()), 0  # a table has one origin
     broken: tuple[int, Broken] | None = None
     folder = fetcher.folder
@@ -150,13 +150,13 @@ def _no_rows(data: str, unit: str, broken: tuple[int, Broken] | None) -> DataErr
     return DataError(problem, expected="images and classes", found=found, next_step=first.remedy)
 
 
-def _lines(table: Records, columns: Columns, fetcher: Fetcher) -> Iterator[tuple[tuple[int, Broken] | None, bytes]]:
+def _lines(table: Records, columns: Used, fetcher: Fetcher) -> Iterator[tuple[tuple[int, Broken] | None, bytes]]:
     """Iterate over the lines of the imported table, each with the number and the problem of a row that is not usable.
 
     Line numbers are row numbers: rows that the source skips become empty lines. Embedded images are written before the
     next row is read, and addresses are fetched for `TOGETHER` rows at a time.
     """
-    names = [column for _, column in columns.named()]
+    names = [column for _, column in columns]
     following = 1
     rows = ((number, _record(cells, names, fetcher.folder)) for number, cells in table.rows(names))
     while chunk := list(islice(rows, TOGETHER)):

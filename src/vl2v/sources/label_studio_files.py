@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, urlsplit
 
-from vl2v.data.tables.paths import plain_path
+from vl2v.data.tables.cells import plain_path
 from vl2v.sources.base import first_file
 
 UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio adds such a prefix to the names of uploaded files

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vl2v.data.tables.base import Broken
-from vl2v.data.tables.paths import plain_path
+from vl2v.data.tables.cells import plain_path
 from vl2v.errors import MissingExtraError
 from vl2v_runtime.names import shown
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vl2v.config import RunConfig
-from vl2v.data.balance import expected_draws
+from vl2v.data.batches import expected_draws
 from vl2v.method.ema import Ema
 from vl2v.method.ridge import Block, Floats, dual_targets, ridge, term_weights
 from vl2v.method.swad import LossValley

@@ -176,14 +176,6 @@ class Trainer:
         selector.begin(weights)
         batches, score = self._batches(start, backbone)
 
-        def validate(step: int) -> float | None:
-            if not self._due(step, steps):
-                return None
-            self._scores = score()
-            mean = mean_over_domains(self._scores.values())
-            selector.validated(mean, weights)
-            return mean.loss
-
         def after(step: int, loss: float) -> bool:
             done = self._after("distill", step, loss, steps, optimizer, advance)
             set_rates(optimizer, rates, warmed_up(step + 1, settings.warmup_steps))
@@ -200,7 +192,7 @@ class Trainer:
                     train_projection=method.trains_layer or method.extra_parameters,
                     penalty=self._penalty,
                     swad=selector.swad,
-                    validate=validate,
+                    validate=partial(self._validate, weights, score),
                     optimizer=optimizer,
                     accelerator=self.accelerator,
                     shards=shards,
@@ -211,6 +203,17 @@ class Trainer:
             if distilled.valley_ended:
                 self.progress.note(f"the loss valley ended at step {distilled.last_step}; training stopped")
         return selector.trained(weights)
+
+    def _validate(
+        self, weights: Mapping[str, nn.Parameter], score: Callable[[], dict[str, Score]], step: int
+    ) -> float | None:
+        """Validate Distill if it is due after a step, and return the mean loss."""
+        if not self._due(step, self.config.distill.steps):
+            return None
+        self._scores = score()
+        mean = mean_over_domains(self._scores.values())
+        self._selector.validated(mean, weights)
+        return mean.loss
 
     def _batches(self, start: int, backbone: nn.Module) -> tuple[Iterator[Batch], Callable[[], dict[str, Score]]]:
         """Return the batches of Distill, and a function that scores the validation images.

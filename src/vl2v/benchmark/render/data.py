@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from dataclasses import asdict
-from decimal import Decimal
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from vl2v.benchmark.tables import Measures, Row, Table
 
@@ -77,14 +77,4 @@ def _number(value: float) -> str:
 
 def to_json(table: Table) -> str:
     """Return the fields of the table as JSON; unknown values are null, and amounts of money are strings."""
-    return json.dumps(_plain(asdict(table)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Decimal):
-        return str(value)
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return TypeAdapter(Table).dump_json(table, indent=2).decode() + "\n"

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.report.grid import GridResults, differences
+from vl2v.benchmark.results import ZERO_SHOT
 from vl2v.benchmark.statistics import Spread
 from vl2v.benchmark.tables import Expense, Row
 from vl2v.reports.drawing import CLASS_COLOURS, INK, SOFT, Panel, panel

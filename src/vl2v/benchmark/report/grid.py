@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.benchmark.protocol import Job
-from vl2v.benchmark.records import ZERO_SHOT, Record, candidate_key
-from vl2v.benchmark.results import JOBS
+from vl2v.benchmark.results import JOBS, ZERO_SHOT, Record, candidate_key
 from vl2v.benchmark.selection import select
 from vl2v.benchmark.sweep import Sweep
 from vl2v.benchmark.tables import Row, Table

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-from vl2v.benchmark.records import ZERO_SHOT
 from vl2v.benchmark.render.html import to_tables
 from vl2v.benchmark.report.figures import difference_panel, expense_panel, reliability_panel, target_panels, trade_panel
 from vl2v.benchmark.report.grid import GridResults, pair_sheet, read_grid, reliability_sheet, table_sheet
+from vl2v.benchmark.results import ZERO_SHOT
 from vl2v.benchmark.statistics import Spread
 from vl2v.benchmark.tables import Row
 from vl2v.config import DEFAULT_METHOD

@@ -38,15 +38,8 @@ class Table(Protocol):
         unit: unit of the row numbers, ``row`` or ``line``.
     """
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """See above."""
-        ...
-
-    @property
-    def unit(self) -> str:
-        """See above."""
-        ...
+    columns: tuple[str, ...]
+    unit: str
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """Iterate over the rows that are not empty: the number, from 1, and the values of `columns`, None if missing.

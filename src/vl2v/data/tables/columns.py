@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,32 +30,12 @@ MOST_LISTED = 50
 MOST_SHOWN = 60  # characters of a name in a message
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns of a table that are used; empty for those that are not.
-
-    Attributes:
-        label: column of classes; empty if images have no labels.
-        domain: column of domains; empty for a single domain.
-        split: column of train, validation and test; empty if the split is drawn.
-        group: column of groups that the split does not divide; empty if there are none.
-    """
-
-    image: str
-    label: str = ""
-    domain: str = ""
-    split: str = ""
-    group: str = ""
-
-    def named(self) -> tuple[tuple[str, str], ...]:
-        """Return the roles and names of the columns that are used."""
-        return tuple((role, column) for role in ROLES if (column := getattr(self, role)))
+Used = tuple[tuple[str, str], ...]
+"""Roles and names of the columns of a table that are used, in the order of `ROLES`."""
 
 
-def find_columns(
-    columns: Sequence[str], settings: Mapping[str, str | None], *, source: Path, labelled: bool
-) -> Columns:
-    """Return the columns that are used, one for each role.
+def find_columns(columns: Sequence[str], settings: Mapping[str, str | None], *, source: Path, labelled: bool) -> Used:
+    """Return the columns that are used, at most one for each role.
 
     Args:
         settings: column names by role, as set by the user. Missing columns of images, labels and domains are recognised
@@ -88,7 +67,7 @@ def find_columns(
         faults.append("--label is of no use with --classes, with which no image has a label; drop one of them")
     if faults:
         raise _do_not_fit(source, columns, faults, repeated, alone=not labelled and settings.get("domain") == NONE)
-    return Columns(**by_role)
+    return tuple((role, by_role[role]) for role in ROLES if by_role[role])
 
 
 def _names_by_role(columns: Sequence[str], settings: Mapping[str, str | None], labelled: bool) -> dict[str, str | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
@@ -59,7 +59,7 @@ class Delimited:
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """See `Table.rows`."""
         indices, width = [self.columns.index(column) for column in columns], len(self.columns)
-        pick = _picker(indices)
+        pick = itemgetter(*indices) if len(indices) > 1 else lambda cells: (cells[indices[0]],)
         for number, cells in self._cells():
             if isinstance(cells, Broken):
                 yield number, cells
@@ -107,8 +107,3 @@ class Delimited:
                 found, step = "bytes that are not UTF-16, as the file begins", "save it as CSV in UTF-8"
                 problem = f"{shown(self._path)} cannot be read."
                 raise DataError(problem, expected="text in UTF-8", found=found, next_step=step) from error
-
-
-def _picker(indices: Sequence[int]) -> Callable[[list[str]], tuple[str, ...]]:
-    """Return a function that selects some cells of a row."""
-    return itemgetter(*indices) if len(indices) > 1 else lambda cells: tuple(cells[i] for i in indices)

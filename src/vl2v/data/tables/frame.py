@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from vl2v.data.tables.cells import is_missing
+from vl2v.data.tables.cells import is_missing, plain_path
 from vl2v.data.tables.columns import ROLES, find_columns
-from vl2v.data.tables.paths import plain_path
 from vl2v.errors import ConfigError
 from vl2v.writing import written_at_once
 
@@ -68,7 +67,7 @@ def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
     names = [str(key) for key in keys]
     roles = {role: settings.get(role) for role in ROLES}
     selection = find_columns(names, roles, source=Path("the frame"), labelled=not settings.get("classes"))
-    columns = [column for _, column in selection.named()]
+    columns = [column for _, column in selection]
     values = [_values(frame[keys[names.index(column)]]) for column in columns]
     digest = hashlib.sha256()
     for row in _rows(columns, values):

@@ -52,15 +52,11 @@ def origin_of(table: Path) -> Origin | None:
         return None
 
 
-def is_frame(table: Path) -> bool:
-    """Return whether a table was written from a frame, see `vl2v.data.tables.frame.write_frame`."""
-    return table.parent.name == FOLDER and FRAME.fullmatch(table.name) is not None
-
-
 def source_of(table: Path) -> Path:
     """Return the dataset that a table was imported from, as the user named it; the table itself if it was not."""
-    origin = origin_of(table)
-    return Path(origin.data) if origin else Path("the frame") if is_frame(table) else table
+    if origin := origin_of(table):
+        return Path(origin.data)
+    return Path("the frame") if table.parent.name == FOLDER and FRAME.fullmatch(table.name) else table
 
 
 def name_of(root: Path) -> str:

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from vl2v.data.images import ImageFile
+from vl2v.data.views import View
 from vl2v.errors import TeacherError
 from vl2v.teacher.purchase.store import Digests
 
 LISTED = 5  # maximum number of images in an error message
 
 
-class Source(Protocol):
-    """An image that another process can read, as only its path and its content hash are sent."""
-
-    @property
-    def name(self) -> str:
-        """Path of the image, for messages."""
-        ...
-
-    def read(self) -> bytes:
-        """Return the bytes to embed.
-
-        Raises:
-            DataError: if the file has another content.
-        """
-        ...
+Source = ImageFile | View
+"""An image that another process can read, as only its path and its content hash are sent."""
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,9 @@ class Gemini(Wire):
     def content(self, kind: Kind, items: Sequence[Any]) -> Any:
         """See `Wire.content`."""
         (item,) = items
-        part = {"text": self._prefix() + item} if kind == "text" else {"inline_data": _inline(item)}
+        part: dict[str, Any] = {"text": self._prefix() + item} if kind == "text" else {}
+        if kind == "image":
+            part["inline_data"] = {"mime_type": mime(item), "data": b64(item)}
         return {"content": {"parts": [part]}, "output_dimensionality": self.dimension}
 
     def _prefix(self) -> str:
@@ -105,10 +107,6 @@ class Gemini(Wire):
     def most(self, kind: Kind, items: Sequence[Any]) -> Decimal:
         """See `Wire.most`; a text has the prefix of its purpose."""
         return super().most(kind, [self._prefix() + text for text in items] if kind == "text" else items)
-
-
-def _inline(image: bytes) -> dict[str, str]:
-    return {"mime_type": mime(image), "data": b64(image)}
 
 
 def _reasons(answer: Any) -> list[str]:
