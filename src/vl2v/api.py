@@ -16,7 +16,7 @@ from vl2v.commands.classes import add_classes, list_classes, quote_classes, remo
 from vl2v.commands.distill import Run, run
 from vl2v.commands.export import Export
 from vl2v.commands.export import export as export_student
-from vl2v.commands.moved import NewPlaces, locate_images
+from vl2v.commands.moved import TRAINING, NewPlaces, locate_images
 from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.data.tables.frame import Frame
 from vl2v.errors import StudentError
@@ -98,7 +98,7 @@ def distill(
         resume: continue the run in `out` with its settings. You may raise `budget`, change `tracking`, accept the
             teacher, and, until all images are bought, change `when_short`. The teacher of a run from elsewhere must be
             stated again if it is a file or an address. If its images have moved, state their new path as `data`, and
-            those of `data.unlabelled` and `data.drop` in `settings`.
+            those of `data.unlabelled`, `data.drop` and, after a repair, `repair.images` in `settings`.
         accept_teacher: continue if responses look useless: one embedding for different images or texts, a wrong order,
             zero-shot accuracy at chance.
         recipe: set of default settings: ``ood`` (default) or ``paper``; see docs/method.md.
@@ -133,8 +133,10 @@ def distill(
         folder = RunFolder(Path(out))
         folder.config(resuming=True)  # its message is for a new run; that of `locate_images` is for any command
         stated = (settings or {}).get("data", {})
-        places = NewPlaces(data, stated.get("unlabelled"), stated.get("drop"))
-        base = locate_images(folder, places, storage, progress, RESUMED.format(resume_command(folder.path)))
+        new_site = ((settings or {}).get("repair") or {}).get("images")
+        places = NewPlaces(data, stated.get("unlabelled"), stated.get("drop"), new_site)
+        step = RESUMED.format(resume_command(folder.path))
+        base = locate_images(folder, places, storage, progress, step, needed=TRAINING)
         final = _resumed(base, arguments, settings or {})
     else:
         arguments["data"] |= data_of(data, config, merge(settings or {}, arguments), storage, progress)

@@ -1,7 +1,8 @@
-"""The origin of files that were computed with a student: an identifier of its training that they contain as well.
+"""The origin of files: an identifier of the student with which they were computed, or of the run that trained it.
 
 A file from the folder of another run is recognised by another origin. Files of earlier versions have none, and are
-read without this check.
+read without this check. Metrics and training state, which are written before the student exists, have the origin of the
+run, which is in its settings. All other files have that of the student.
 """
 
 from __future__ import annotations
@@ -27,21 +28,22 @@ def is_of(found: object, origin: str) -> bool:
     return not found or not origin or str(found) == origin
 
 
-def check_origin(found: object, origin: str, path: Path, step: str = AGAIN) -> None:
-    """Check that a file was computed with a student.
+def check_origin(found: object, origin: str, path: Path, step: str = AGAIN, owner: str = "student") -> None:
+    """Check that a file was computed with a student, or by a run.
 
     Args:
         found: origin in the file; empty or None if it has none.
-        origin: origin of the student; empty if it is not known.
+        origin: origin of the student or the run; empty if it is not known.
         step: what the user can do, for the message.
+        owner: ``student`` or ``run``, for the message.
 
     Raises:
         RunError: if both are known and differ.
     """
     if not is_of(found, origin):
         raise RunError(
-            f"{shown(path)} belongs to another student.",
-            expected=f"a file with the origin of this student, {origin[:40]}",
-            found=f"the origin {shown(str(found)[:40])}, of a student from another training",
+            f"{shown(path)} belongs to another {owner}.",
+            expected=f"a file with the origin of this {owner}, {origin[:40]}",
+            found=f"the origin {shown(str(found)[:40])}, of a {owner} from another training",
             next_step=step,
         )

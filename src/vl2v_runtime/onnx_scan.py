@@ -33,6 +33,7 @@ DIMS, EXTERNAL_DATA, DATA_LOCATION = 1, 13, 14  # of a tensor
 VALUES = (4, 5, 6, 7, 9, 10, 11)  # fields of a tensor that contain its values
 PACKED = 8  # maximum number of values per byte
 OPERATOR, DOMAIN = 4, 7  # of a node
+METADATA_PROPS, NAME, VALUE = 14, 1, 2  # of a model, and of each of its properties
 REPEATING = ("Loop", "Scan")
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
@@ -65,6 +66,24 @@ def objection(path: Path) -> str:
                 (below[f], first, last, depth + 1) for f, first, last in _fields(data, start, end) if f in below
             ]
     return ""
+
+
+def property_of(path: Path, name: str) -> str | None:
+    """Return a metadata property of an ONNX file by its name, without opening the model; None without it.
+
+    Raises:
+        ValueError: if the file is not a protocol buffer.
+        OSError: if it cannot be read.
+    """
+    if not path.stat().st_size:
+        raise ValueError("an empty file")
+    found = {}
+    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for field, first, last in _fields(data, 0, len(data)):
+            if field == METADATA_PROPS:
+                parts = {part: data[start:end].decode() for part, start, end in _fields(data, first, last)}
+                found[parts.get(NAME)] = parts.get(VALUE, "")
+    return found.get(name)
 
 
 def _node(data: Buffer, start: int, end: int) -> str:

@@ -11,7 +11,7 @@ from vl2v.config import RunConfig
 from vl2v.options import fields_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
-WRITTEN_BY_RUNS = {"made_with"}
+WRITTEN_BY_RUNS = {"made_with", "origin"}
 
 
 def keys_of(line: str) -> list[str]:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from vl2v.errors import HubError
 from vl2v.hub.package import make_package
 from vl2v.hub.push import push
 from vl2v.locations import StoragePaths
+from vl2v.onnx_export.onnx import get_metadata, set_metadata
 from vl2v.redaction import private_strings, public_config, public_teacher
 
 for needed in ("fastapi", "onnx", "onnxscript", "onnxruntime", "tensorboard"):
@@ -194,6 +196,63 @@ def test_a_dry_run_sends_nothing_and_writes_what_would_be_sent(
     assert command(hub, "push", str(run), "me/stripes", "--dry-run").exit_code == 0, "it may be repeated"
     dry_run = command(hub, "push", str(run), "me/stripes", "--dry-run", "--out", str(run))
     assert "is not empty" in dry_run.stderr
+
+
+def written_in(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_refused_dry_run_deletes_nothing(run: Path, command: Command, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(run, tmp_path / "run"))
+    assert command(None, "push", str(run), "me/stripes", "--dry-run").exit_code == 0
+    before = written_in(run / "hub")
+    for words in (["stripes"], ["me/stripes", "--licence", "a b"], ["me/stripes", "--revision", "-"]):
+        assert command(None, "push", str(run), *words, "--dry-run").exit_code == HubError.exit_code
+        assert written_in(run / "hub") == before
+    card = run / "student" / "student.json"
+    card.rename(tmp_path / "student.json")
+    assert "unfinished" in command(None, "push", str(run), "me/stripes", "--dry-run").stderr
+    assert written_in(run / "hub") == before
+    (tmp_path / "student.json").rename(card)
+    (run / "hub" / "export" / "notes.txt").write_text("mine")
+    assert "found: export/notes.txt" in command(None, "push", str(run), "me/stripes", "--dry-run").stderr
+    assert written_in(run / "hub") == before | {"export/notes.txt": b"mine"}
+    for name in before:
+        (run / "hub" / name).unlink()
+    assert "found: export/notes.txt" in command(None, "push", str(run), "me/stripes", "--dry-run").stderr
+    (run / "hub" / "export" / "notes.txt").unlink()
+    assert command(None, "push", str(run), "me/stripes", "--dry-run").exit_code == 0, "empty folders are replaced"
+    assert written_in(run / "hub").keys() == before.keys()
+    refused = command(None, "push", str(run), "me/stripes", "--out", str(tmp_path / "out"))
+    assert "add --dry-run" in refused.stderr, "nothing was sent, as the user may have expected"
+
+
+def test_only_exported_files_of_the_run_are_published(run: Path, command: Command, tmp_path: Path) -> None:
+    import onnx
+
+    run = Path(shutil.copytree(run, tmp_path / "run"))
+    own, folder = run / "export" / "model.onnx", run / "export"
+    (folder / "a-broken.onnx").write_bytes(b"text")
+    model = onnx.load(str(own))
+    metadata = get_metadata(model, "")
+    onnx.save(model, str(folder / "mine.onnx"))  # the run's own under another name
+    set_metadata(model, replace(metadata, provenance={**metadata.provenance, "origin": "0" * 32}))
+    onnx.save(model, str(folder / "of-another-run.onnx"))
+    set_metadata(model, replace(metadata, provenance={}))
+    onnx.save(model, str(folder / "old.onnx"))
+    del model.metadata_props[:]
+    onnx.save(model, str(folder / "foreign.onnx"))
+    done = command(None, "push", str(run), "me/stripes", "--dry-run")
+    assert done.exit_code == 0, done.stderr
+    assert {name for name in written_in(run / "hub") if "onnx" in name} == {"export/model.onnx", "export/mine.onnx"}
+    warned = "".join(done.stderr.split())  # lines are broken
+    for name in ("a-broken", "of-another-run", "old", "foreign"):
+        assert f"{name}.onnxisleftout" in warned
+    for name, says in (("foreign", "was not exported by vl2v"), ("of-another-run", "belongs to another student")):
+        shutil.copy(folder / f"{name}.onnx", own)
+        refused = command(None, "push", str(run), "me/stripes", "--dry-run")
+        assert refused.exit_code != 0
+        assert says in " ".join(refused.stderr.split())
 
 
 def test_nothing_of_the_machine_is_published(bench: Bench, run: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tiny_dataset import Bench, Runs, vl2v
 
 from vl2v.errors import RunError, StudentError
 from vl2v.evaluation.predictions import read_predictions
-from vl2v.onnx_export.exported import change_exports, exported
+from vl2v.onnx_export.exported import change_exports, changeable_exports
 from vl2v.onnx_export.onnx import get_metadata, set_metadata
 from vl2v.origin import ORIGIN
 from vl2v.reports.source import evaluation_of_run, read_run
@@ -134,12 +135,40 @@ def test_a_report_omits_the_parts_of_another_run(run: Path) -> None:
     assert all("student from another training" in source.missing[name] for name in ("predictions", "embeddings"))
 
 
+def test_metrics_and_training_state_of_another_run_are_refused(run: Path, tmp_path: Path) -> None:
+    folder, other = RunFolder(run), RunFolder(tmp_path / "other")
+    config, state = folder.config(), folder.load_state()
+    lines = [json.loads(line) for line in folder.metrics_file.read_text().splitlines()]
+    assert state is not None
+    assert {len(config.origin)} == {32}
+    assert {state.values[ORIGIN], *(line[ORIGIN] for line in lines)} == {config.origin}
+    other.create(config.model_copy(update={"seed": 1}))
+    assert other.config().origin != config.origin
+    other.add_metrics(lines[0])
+    other.save_state(state.tensors, state.values)
+    assert other.load_state() is not None
+    shutil.copy(folder.state_file, tmp_path)
+    shutil.copy(other.state_file, run)
+    with pytest.raises(RunError, match=r"state.safetensors belongs to another run(.|\n)*delete it to train"):
+        folder.load_state()
+    shutil.copy(tmp_path / folder.state_file.name, run)
+    assert not read_run(run).missing.keys() & {"metrics"}
+    shutil.copy(other.metrics_file, run)
+    with pytest.raises(RunError, match=r"metrics.jsonl belongs to another run(.|\n)*delete it to go on"):
+        folder.load_state()
+    assert read_run(run).metrics == ()
+    assert "of a run from another training" in read_run(run).missing["metrics"]
+    folder.write_config(config.model_copy(update={ORIGIN: ""}))  # of an earlier version
+    assert RunFolder(run).load_state() is not None
+    assert len(read_run(run).metrics) == 1
+
+
 def test_exported_files_of_another_student_are_not_changed(tmp_path: Path) -> None:
     student = student_of(origin="1" * 32)
     student.provenance[CHANGES] = [{"at": "2026-01-01", "before": student.classes}]
     (tmp_path / "export").mkdir()
     file = make_exported(tmp_path / "export" / "model.onnx")
-    assert exported(tmp_path, "1" * 32) == [file]  # of an earlier version
+    assert changeable_exports(tmp_path, "1" * 32) == [file]  # of an earlier version
 
     def give_origin(model: Any) -> None:
         metadata = get_metadata(model, str(file))
@@ -147,7 +176,7 @@ def test_exported_files_of_another_student_are_not_changed(tmp_path: Path) -> No
 
     changed(file, file, give_origin)
     before = file.read_bytes()
-    assert exported(tmp_path, OTHER) == [file]
+    assert changeable_exports(tmp_path, OTHER) == [file]
     with pytest.raises(RunError, match=r"model.onnx belongs to another student(.|\n)*vl2v export RUN"):
         change_exports(tmp_path, student)
     assert file.read_bytes() == before

@@ -249,7 +249,7 @@ def test_a_link_out_of_the_run_is_not_published(tmp_path: Path) -> None:
         make_package(path, "me/pets")
     (path / "export" / "model.onnx").unlink()
     (path / "export" / "model.onnx").write_text("private key, copied")
-    with pytest.raises(HubError, match=r"model.onnx cannot be published"):
+    with pytest.raises(StudentError, match=r"model.onnx cannot be read"):
         make_package(path, "me/pets")
     (path / "export" / "model.onnx").unlink()
     weights = path / "student" / "model.safetensors"

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pytest
 from made_run import DOMAINS, EACH, Made, make_run
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from vl2v.analysis.intervals import wilson
 from vl2v.evaluation.evaluation import IN_DOMAIN
+from vl2v.reports import figures
+from vl2v.reports.answers import SHOWN
 from vl2v.reports.calibration import Rejection
+from vl2v.reports.drawing import WIDTH
 from vl2v.reports.figures import learning_panels, rejection_panel
 from vl2v.reports.learning import DISTILL, StageCurve, learning_curves, smoothed
 from vl2v.reports.maps import principal_axes
 from vl2v.reports.run import write_run_report
-from vl2v.trust.rejection import RiskCoverage
+from vl2v.trust.rejection import RiskCoverage, Threshold
 from vl2v.words import duration, money, percent, shortened, size
 
 
@@ -150,3 +158,35 @@ def test_an_estimated_duration_is_rounded() -> None:
 def test_sizes_have_units() -> None:
     texts = [size(n) for n in (0, 999, 1000, 174_167_459, 2.5e9, 3e13)]
     assert texts == ["0 B", "999 B", "1.0 kB", "174.2 MB", "2.5 GB", "30.0 TB"]
+
+
+def labels_of(monkeypatch: pytest.MonkeyPatch, coverages: Sequence[float], risks: Sequence[float]) -> list[Text]:
+    """The labels of thresholds in the figure of rejection, drawn as in a report."""
+    thresholds = tuple(Threshold(t, 0.5, *at) for t, at in zip(SHOWN, zip(coverages, risks, strict=True), strict=True))
+    curve = RiskCoverage(np.array([0.1, 1.0]), np.array([0.0, 0.4]), np.array([1.0, 0.0]))
+    figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    monkeypatch.setattr(figures, "panel", lambda name, title, alt, draw, height: draw(axes))
+    figures.rejection_panel([Rejection("in-domain", curve, thresholds)], SHOWN)
+    figure.draw_without_rendering()
+    return [text for text in axes.texts if text.get_text()]
+
+
+@pytest.mark.parametrize(
+    ("coverages", "risks", "labels"),
+    [
+        ((0.98, 0.95, 0.9, 0.8), (0.15, 0.145, 0.14, 0.13), {"80, 90, 95, 99%"}),
+        ((1.0, 1.0, 0.95, 0.84), (0.12, 0.12, 0.12, 0.08), {"90, 95, 99%", "80%"}),
+        ((0.9, 0.7, 0.5, 0.3), (0.3, 0.2, 0.1, 0.05), {"99%", "95%", "90%", "80%"}),
+        ((0.9, 0.9, 0.9, 0.9), (0.3, 0.2, 0.1, 0.05), {"99%", "95%", "90%", "80%"}),
+        ((0.5, 0.5, 0.5, 0.5), (0.1, 0.1, 0.1, 0.1), {"80, 90, 95, 99%"}),
+    ],
+)
+def test_labels_of_thresholds_do_not_overlap(
+    monkeypatch: pytest.MonkeyPatch, coverages: Sequence[float], risks: Sequence[float], labels: set[str]
+) -> None:
+    found = labels_of(monkeypatch, coverages, risks)
+    assert {text.get_text() for text in found} == labels
+    boxes = [text.get_window_extent() for text in found]
+    assert not any(one.overlaps(two) for one, two in combinations(boxes, 2))

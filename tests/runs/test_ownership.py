@@ -126,7 +126,9 @@ def test_a_folder_that_is_not_a_run_is_not_locked(tmp_path: Path) -> None:
     ],
 )
 def test_every_command_that_writes_respects_the_owner(tmp_path: Path, command: list[str]) -> None:
-    settings = f"data: {{root: '{tmp_path}'}}\nteacher: {{spec: 'offline:'}}\nstudent: {{spec: 'offline:'}}\n"
+    settings = (
+        f"data: {{root: '{tmp_path}'}}\nteacher: {{spec: 'offline:'}}\nstudent: {{spec: 'offline:'}}\nmade_with: {{}}\n"
+    )
     (tmp_path / "config.yaml").write_text(settings)
     (tmp_path / "student").mkdir()
     (tmp_path / "student" / "student.json").write_text("{}")

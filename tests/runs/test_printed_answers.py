@@ -46,6 +46,11 @@ def test_a_table_of_odd_names_is_printed_on_a_line_each(capsys: pytest.CaptureFi
     assert r"gr\xfcn.png" in shown
     assert r"a\nb.png" in shown
     assert r"[bold]x\x1b[2J.png" in shown
+    assert shown.count("accepted") == shown.count("unsure") == 1
+    show_answers([Answer("x.png", "dog", 0.5, accepted=True)], "table")
+    assert capsys.readouterr().out.count("yes") == 1
+    show_answers([Answer("x.png", "dog", 0.5)], "table")
+    assert "accepted" not in capsys.readouterr().out
 
 
 def test_json_with_a_path_that_is_not_utf_8_is_still_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

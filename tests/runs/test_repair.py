@@ -18,11 +18,16 @@ import vl2v
 from once import Once
 from vl2v.cli import app
 from vl2v.cli.repair import _text
+from vl2v.commands.moved import TRAINING, NewPlaces, locate_images
+from vl2v.commands.new_site import ensure_new_images, in_new_place, new_digests
 from vl2v.commands.repair import Repair, repair
 from vl2v.commands.repair_plan import RepairPlan, plan_repair
+from vl2v.config import RunConfig, parse
 from vl2v.errors import BudgetError, ConfigError, DataError, RunError, Vl2vError
 from vl2v.evaluation.evaluation import DomainScore, Evaluation
 from vl2v.locations import StoragePaths
+from vl2v.progress import Silent
+from vl2v.runs.folder import CHECKED, TRAINED, RunFolder
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
 
@@ -30,6 +35,7 @@ SMALL = TINY | {
     "distill": {"steps": 4, "checkpoint_every": 2, "learning_rate": 1e-3, "minutes": 0},
     "teacher": {"price_per_1000_images": "1", "zero_shot": False},
 }
+REPAIRED = {"data": {"root": "x"}, "teacher": {"spec": "file:x.npz"}, "student": {"spec": "timm:x"}}
 BRIEF = {"distill": {"steps": 3, "warmup_steps": 1, "checkpoint_every": 2}}
 
 
@@ -117,10 +123,7 @@ def test_an_interrupted_repair_continues_with_the_images_that_were_selected(
 
     first = planned()
     assert (len(first.trained), len(first.checked), first.quote.image_queries) == (3, 2, 5), "the budget covers five"
-    with monkeypatch.context() as patched:
-        patched.setattr("vl2v.commands.repair.train_run", lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            repair(first)
+    interrupted(first, monkeypatch)
     second = planned()
     assert second.quote.image_queries == 0, "the images are bought"
     assert sorted(map(bytes, second.trained.digests)) == sorted(map(bytes, first.trained.digests))
@@ -128,6 +131,85 @@ def test_an_interrupted_repair_continues_with_the_images_that_were_selected(
     assert (result.queries, str(result.spent), result.worse) == (5, "0.005", False)
     with pytest.raises(RunError, match="another repair"):
         plan_repair(project / "first", bench.data / "ink", project / "first-repaired", budget="1")
+
+
+def interrupted(plan: RepairPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Query the images of a repair, and stop before the training."""
+    with monkeypatch.context() as patched:
+        patched.setattr("vl2v.commands.repair.train_run", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            repair(plan)
+
+
+@pytest.mark.slow
+def test_the_new_images_may_move(
+    bench: Bench, project: Path, deployed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned(site: Path) -> RepairPlan:
+        return plan_repair(project / "first", site, budget="0.005", storage=paths, settings=BRIEF)
+
+    paths, site, out = storage(project, deployed), tmp_path / "site", RunFolder(project / "first-repaired")
+    shutil.copytree(bench.data / "rose", site / "rose")
+    first = planned(site)
+    interrupted(first, monkeypatch)
+    with pytest.raises(RunError, match="another repair"):
+        planned(bench.data / "rose")  # the images have not moved
+    gone, site = site, flat(site, tmp_path / "moved")
+    with pytest.raises(RunError, match=r"have moved(.|\n)*as for 4 others(.|\n)*new location: vl2v repair"):
+        planned(gone)
+    with pytest.raises(RunError, match="another repair"):
+        planned(bench.data / "ink")
+    second = planned(site)
+    assert sorted(map(bytes, second.trained.digests)) == sorted(map(bytes, first.trained.digests))
+    assert [Path(row).parent for row in rows(out.path / TRAINED) + rows(out.path / CHECKED)] == [site] * 5
+    assert planned(site).begun
+
+    out.create(second.config, paths)  # as the training does
+    site = flat(site, tmp_path / "again")
+    locate_images(out, None, paths)
+    with pytest.raises(RunError, match=r"repaired, have moved(.|\n)*as for 4 others(.|\n)*--new-site PATH"):
+        locate_images(out, None, paths, needed=TRAINING)
+    with pytest.raises(RunError, match=r"does not contain the images of the new site(.|\n)*found: 0 of them"):
+        locate_images(out, NewPlaces(new_site=bench.data / "ink"), paths)
+    done = CliRunner().invoke(
+        app, ["final", str(project / "first"), "--new-site", str(site), "--out", str(tmp_path / "f")]
+    )
+    assert "has no images of a new site" in done.stderr
+    final = RunFolder(project / "final")  # with the table of the other run
+    final.create(second.config, paths)
+    for folder in (final, out):
+        config = locate_images(folder, NewPlaces(new_site=site), paths, needed=TRAINING)
+        assert config.repair is not None
+        assert config.repair.images == folder.path / TRAINED
+        assert locate_images(folder, None, paths, needed=TRAINING) == config
+    shutil.move(out.path, project / "elsewhere")
+    moved = RunFolder(project / "elsewhere").config().repair
+    assert moved is not None
+    assert moved.images == project / "elsewhere" / TRAINED
+
+
+def flat(site: Path, to: Path) -> Path:
+    """Move images to a folder, and give them other names."""
+    to.mkdir()
+    for i, path in enumerate(sorted(site.rglob("*.png"))):
+        path.rename(to / f"{to.name}-{i}.png")
+    return to
+
+
+def test_the_new_images_of_an_earlier_version_stay_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / TRAINED).write_text("image\n/gone/1.png\n")
+    config = parse(RunConfig, REPAIRED | {"repair": {"run": "first", "images": str(tmp_path / TRAINED)}}, "made")
+    assert new_digests(config).shape == (0, 32)
+    with pytest.raises(RunError, match=r"expected: the file /gone/1.png"):
+        ensure_new_images(config, tmp_path)
+    with pytest.raises(RunError, match="does not record the content of its images"):
+        in_new_place(RunFolder(tmp_path), config, tmp_path, StoragePaths(), Silent())
+    done = CliRunner().invoke(app, ["distill", "photos", "--new-site", str(tmp_path)])
+    assert "--new-site is for a run that vl2v repair made" in done.stderr
+    for damaged in ("path\nx\n", "image,sha256\nx,0\n", "\0"):
+        (tmp_path / TRAINED).write_text(damaged)
+        with pytest.raises(RunError, match="cannot be used"):
+            ensure_new_images(config, tmp_path)
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ NOT_OF_THE_RESULT: Any = {  # paths and prices do not change the result
     "threads": True,
     "tracking": True,
     "made_with": True,
+    "origin": True,
 }
 
 

@@ -29,7 +29,7 @@ from vl2v.writing import replacing
 
 NOT_OF_THE_PURCHASE = {  # settings that do not change the queries of a job
     *("recipe", "student", "method", "align", "distill", "measure", "image_weight", "image_weight_end"),
-    *("batch", "batch_per_domain", "unlabelled_per_batch", "budget", "when_short", "made_with"),
+    *("batch", "batch_per_domain", "unlabelled_per_batch", "budget", "when_short", "made_with", "origin"),
     *("device", "precision", "compile", "micro_batch", "workers", "threads"),
 }
 

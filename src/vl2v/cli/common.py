@@ -55,6 +55,10 @@ UnlabelledOpt = Annotated[
     Path | None, typer.Option("--unlabelled", help="The run's images without labels, if they have moved.")
 ]
 DropOpt = Annotated[Path | None, typer.Option("--drop", help="The run's list of dropped images, if it has moved.")]
+NewSiteOpt = Annotated[
+    Path | None,
+    typer.Option("--new-site", help="Images of the new site that vl2v repair used for the run, if they have moved."),
+]
 ReportOpt = Annotated[bool, typer.Option(help="Write report.html at the end.")]
 
 

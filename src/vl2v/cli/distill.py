@@ -72,6 +72,7 @@ def distill(
         typer.Option(help="Spending limit; required if the teacher charges.", rich_help_panel="Money"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    new_site: common.NewSiteOpt = None,
     report: common.ReportOpt = True,
     ray: common.RayOpt = None,
     cpus_per_worker: common.CpusOpt = 1.0,
@@ -89,6 +90,15 @@ def distill(
     from vl2v.api import distill as work
     from vl2v.cli.printing import run_json, run_text, show
 
+    if new_site is not None:
+        if not resume:
+            raise ConfigError(
+                "--new-site is for a run that vl2v repair made.",
+                expected="--resume",
+                found="a new run",
+                next_step="omit --new-site; vl2v repair adapts a finished run to a new site",
+            )
+        settings = merge(settings, {"repair": {"images": new_site}})
     if not resume:
         _check_given(merge({"data": {"root": data}}, settings), config, *EXAMPLES)
     done = work(

@@ -93,11 +93,17 @@ def push(
 ) -> None:
     """Upload a student with a model card to the Hugging Face Hub; no images, keys or paths are uploaded."""
     from vl2v.cli.console import show
-    from vl2v.hub.push import clear
+    from vl2v.hub.push import dry_run_folder
     from vl2v.hub.push import push as send
 
-    folder = (out or clear(run)) if dry_run else None
-    done = send(run, name, private=private, licence=licence, revision=revision, dry_run=folder)
+    if out is not None and not dry_run:
+        raise ConfigError(
+            "--out is the folder of a dry run.", expected="--dry-run", found="--out alone, and nothing was uploaded",
+            next_step="add --dry-run, or omit --out to upload",
+        )  # fmt: skip
+    folder = (out or dry_run_folder(run)) if dry_run else None
+    progress = make_progress(False, as_json)
+    done = send(run, name, private=private, licence=licence, revision=revision, dry_run=folder, progress=progress)
     if as_json:
         where: dict[str, Any] = {"folder": done.folder and str(done.folder), "url": done.url or None}
         show({"files": dict(done.sizes), **where})

@@ -138,12 +138,13 @@ def show_answers(answers: Sequence[Answer], output: str, mark: str = UNSURE) -> 
     else:
         table = Table()
         has_marks = any(a.accepted is not None for a in answers)
-        for name in (*extra_columns[::-1], "image", "class", "confidence", *([""] if has_marks else [])):
+        for name in (*extra_columns[::-1], "image", "class", "confidence", *(["accepted"] if has_marks else [])):
             table.add_column(name, justify="right" if name in ("row", "confidence") else "left", overflow="fold")
+        texts = {None: "", True: "yes", False: mark}
         for a in answers:
             result = a.label or f"not read: {a.fault}"
             cells: list[RenderableType] = [Text(shown(a.path)), Text(result), f"{a.confidence:.3f}" if a.label else ""]
             where: list[RenderableType] = ["" if a.row is None else f"{a.row:,}", Text(shown(a.table))]
-            table.add_row(*where[: len(extra_columns)][::-1], *cells, *([mark] if a.accepted is False else []))
+            table.add_row(*where[: len(extra_columns)][::-1], *cells, *([texts[a.accepted]] if has_marks else []))
         show(table)
     return sum(bool(answer.fault) for answer in answers)

@@ -108,6 +108,7 @@ def final(
     data: common.MovedOpt = None,
     unlabelled: common.UnlabelledOpt = None,
     drop: common.DropOpt = None,
+    new_site: common.NewSiteOpt = None,
     report: common.ReportOpt = True,
     cache: common.CacheOpt = None,
     store: common.StoreOpt = None,
@@ -120,7 +121,7 @@ def final(
     from vl2v.commands.final import final as work
     from vl2v.commands.moved import NewPlaces
 
-    places = NewPlaces(data, unlabelled, drop)
+    places = NewPlaces(data, unlabelled, drop, new_site)
     storage, progress = common.storage_paths(cache, store, first), common.make_progress(quiet, as_json)
     done, expected = work(
         first, out, budget=budget, teacher=teacher, data=places, storage=storage, progress=progress, report=report

@@ -25,7 +25,7 @@ from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
 from vl2v.locking import file_lock
 from vl2v.nested import names_of
-from vl2v.onnx_export.exported import change_exports, exported, mark_trust
+from vl2v.onnx_export.exported import change_exports, changeable_exports, mark_trust
 from vl2v.origin import origin_of
 from vl2v.progress import Progress, Silent, warn
 from vl2v.renamed import old_keywords
@@ -129,7 +129,7 @@ def add_classes(
     with _locked(run) as folder, closing(EmbeddingStore(storage.store)) as store:
         student = Student.load(folder, backbone)
         class_texts = new_classes(student, names, phrases, templates, teacher, home)
-        exported(home, origin_of(student.provenance))  # raises before money is spent if they cannot be changed
+        changeable_exports(home, origin_of(student.provenance))  # raises before money is spent
         purchase = _buy(class_texts, store, parse_budget(budget), str(home.resolve()), progress)
         rows = _head_rows(class_texts, store)
         if not accept_teacher:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from vl2v.onnx_export.onnx import need_onnx, to_onnx, write
 from vl2v.onnx_export.parity import Compared, check_parity, compare
 from vl2v.onnx_export.quantise import quantise
 from vl2v.onnx_export.sample import Sample, batches, random_sample, run_sample
-from vl2v.origin import ORIGIN, is_of, origin_of
+from vl2v.origin import ORIGIN, origin_of
 from vl2v.planning.prepare import known_columns, known_order
 from vl2v.progress import Progress, Silent, warn
 from vl2v.redaction import public_provenance
@@ -235,7 +236,8 @@ def _teacher_answers(folder: Path) -> dict[str, str]:
 def _write_report(done: Export, origin: str) -> None:
     """Write the report. Entries of files of the same student that were not written again do not change."""
     path = done.folder / REPORT
-    old = read_export(path) if path.is_file() else {}
-    files = old["files"] if old and is_of(old.get(ORIGIN), origin) else {}
+    files: dict[str, Any] = {}
+    with suppress(RunError):  # a damaged report, or that of another student, is replaced
+        files = read_export(path, origin)["files"] if path.is_file() else {}
     content = done.to_dict() | ({ORIGIN: origin} if origin else {})
     write_json(path, content | {"files": files | content["files"]})

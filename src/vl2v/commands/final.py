@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vl2v.analysis.intervals import wilson
 from vl2v.commands.distill import Run, run
-from vl2v.commands.moved import NamedPlaces, locate_images
+from vl2v.commands.moved import TRAINING, NamedPlaces, locate_images
 from vl2v.errors import ConfigError, RunError
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.json_files import read_json, write_json
@@ -123,7 +123,7 @@ def final(
     limit = "0" if budget is None else budget
     resume, paths = _is_begun(out, first), storage or storage_of(first)
     for begun in [folder, *([RunFolder(out)] if resume else [])]:
-        config = locate_images(begun, data, paths, progress)
+        config = locate_images(begun, data, paths, progress, needed=TRAINING)
     values = config.model_dump(mode="json") | {"budget": limit}
     values["data"]["held_out"] = ()
     if not resume:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vl2v.commands.new_site import NEW_SITE, ensure_new_images, in_new_place, new_digests
 from vl2v.config import DataConfig, RunConfig, parse
 from vl2v.data.caches import open_index
 from vl2v.data.digest_sample import share_among
@@ -30,6 +31,7 @@ from vl2v_runtime.names import shown
 
 MOVED = "state their new location: --data DATA, a folder or a table"
 ALL, ROOT = ("root", "unlabelled", "drop"), ("root",)  # settings of `data` that name files
+TRAINING = (*ALL, "new_site")  # all images that are needed to train
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class NewPlaces:
         root: the folder, table or dataset of the images.
         unlabelled: that of the further images without labels.
         drop: the CSV file of the images that are left out.
+        new_site: the images of a new site with which `vl2v repair` made the run.
     """
 
     root: str | Path | Frame | None = None
     unlabelled: str | Path | None = None
     drop: str | Path | None = None
+    new_site: str | Path | None = None
 
     @classmethod
     def of(cls, places: NamedPlaces) -> NewPlaces:
@@ -53,7 +57,7 @@ class NewPlaces:
 
     def __bool__(self) -> bool:
         """Whether any is named."""
-        return any(getattr(self, key) is not None for key in ALL)
+        return any(getattr(self, key) is not None for key in TRAINING)
 
 
 NamedPlaces = str | Path | Frame | NewPlaces | None
@@ -75,7 +79,8 @@ def locate_images(
         storage: paths of cache and store; None uses those of the run.
         progress: receives the progress of the scan.
         step: how the user states the new location of `data.root`, for the message.
-        needed: the settings of `data` whose files the command reads. To record a new location, all are read.
+        needed: the settings of `data` whose files the command reads, and ``new_site`` if it reads the new images of a
+            repair. To record a new location of one of the settings, all are read.
 
     Raises:
         RunError: if the images are missing, or others than those of the run.
@@ -84,15 +89,19 @@ def locate_images(
     config, places = folder.config(), NewPlaces.of(data)
     if places:
         storage, progress = storage or storage_of(folder.path, uses_store=False), progress or Silent()
-        keys = [key for key in ALL if getattr(places, key) is not None]
-        _ensure_known(config.data, folder.path, keys)
-        config = config.model_copy(update={"data": _in_new_places(config.data, places, storage, progress)})
-        ensure_images(config.data, folder.path, keys, dict.fromkeys(ALL, "correct it"))
-        ensure_images(config.data, folder.path, ALL, {"root": step})
-        _check_content(folder, config.data, storage, progress)
+        if keys := [key for key in ALL if getattr(places, key) is not None]:
+            _ensure_known(config.data, folder.path, keys)
+            config = config.model_copy(update={"data": _in_new_places(config.data, places, storage, progress)})
+            ensure_images(config.data, folder.path, keys, dict.fromkeys(ALL, "correct it"))
+            ensure_images(config.data, folder.path, ALL, {"root": step})
+            _check_content(folder, config, storage, progress)
         with alone_in(folder.path, "vl2v"):
+            if places.new_site is not None:
+                config = in_new_place(folder, config, places.new_site, storage, progress)
             folder.write_config(config)
-    ensure_images(config.data, folder.path, needed, {"root": step})
+    ensure_images(config.data, folder.path, [key for key in ALL if key in needed], {"root": step})
+    if "new_site" in needed:
+        ensure_new_images(config, folder.path, NEW_SITE)
     return config
 
 
@@ -144,9 +153,9 @@ def _in_new_places(data: DataConfig, places: NewPlaces, storage: StoragePaths, p
     return parse(DataConfig, values, "the settings of the run")
 
 
-def _check_content(folder: RunFolder, data: DataConfig, storage: StoragePaths, progress: Progress) -> None:
+def _check_content(folder: RunFolder, config: RunConfig, storage: StoragePaths, progress: Progress) -> None:
     """Check that images are those of the run, which the student records, or an unfinished run in its work folder."""
-    record = _recorded(folder)
+    record, data = _recorded(folder), config.data
     if not record:
         warn(progress, f"{shown(folder.path)} has not read its images yet, so the new location cannot be checked")
         return
@@ -156,7 +165,7 @@ def _check_content(folder: RunFolder, data: DataConfig, storage: StoragePaths, p
         _check_unlabelled(folder, data, record, unlabelled)
     if is_dataset_of(dataset, record):
         return
-    every = [dataset.digests, *([] if unlabelled is None else [unlabelled.digests])]
+    every = [dataset.digests, new_digests(config), *([] if unlabelled is None else [unlabelled.digests])]
     share = share_among(record.get("training_sample", ()), np.concatenate(every))
     if share == 1 and len(dataset) == record.get("images"):
         warn(progress, "the images are those of the run under other names")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vl2v.commands.distill import run as train_run
+from vl2v.commands.new_site import write_images
 from vl2v.commands.repair_checks import read_repair
 from vl2v.commands.repair_plan import PURPOSE, RepairPlan
 from vl2v.data.pixels import CachedPixels
@@ -30,7 +30,6 @@ from vl2v.teacher.purchase.image_set import ImageSet
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.writing import replacing
 
 TOLERANCE = 0.005  # loss of mean accuracy on the validation images from which the new student counts as worse
 
@@ -145,8 +144,7 @@ def _write_selection(plan: RepairPlan) -> None:
     """Record the images to query, so that an interrupted repair continues with the same images."""
     plan.out.mkdir(parents=True, exist_ok=True)
     for name, part in ((TRAINED, plan.trained), (CHECKED, plan.checked)):
-        with replacing(plan.out / name) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([["image"], *([str((part.root / path).absolute())] for path in part.paths)])
+        write_images(plan.out, name, part)
     write_json(plan.out / REPAIR, plan.record)
 
 

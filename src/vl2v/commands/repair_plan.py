@@ -15,6 +15,7 @@ from vl2v.analysis.selection import k_centre
 from vl2v.commands import repair_checks
 from vl2v.commands.choosing import with_recorded_choice
 from vl2v.commands.moved import NamedPlaces, locate_images
+from vl2v.commands.new_site import ensure_new_images, follow_images
 from vl2v.config import RunConfig
 from vl2v.data.caches import open_caches
 from vl2v.data.images import ImageDataset
@@ -43,6 +44,7 @@ from vl2v.teacher.base import Price, Teacher
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.purchase.ledger import Quote, parse_budget
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v_runtime.names import quoted
 
 PURPOSE = "repair"  # purpose of the queries in the ledger
 QUERIES = 50  # default number of image queries
@@ -134,7 +136,8 @@ def plan_repair(
     features of the student (k-centre).
 
     Args:
-        images: images of the new site, without labels: a folder of any depth, a table, or a dataset of another tool.
+        images: images of the new site, without labels: a folder of any depth, a table, or a dataset of another tool. If
+            they have moved since a repair was begun, their new location.
         out: folder of the new run; None is the name of the first one with ``-repaired``.
         queries: maximum number of images to query, at least 5. The budget may allow fewer.
         budget: maximum amount to spend; required if the teacher charges.
@@ -166,12 +169,16 @@ def plan_repair(
         "queries": min(queries, MOST),
         "settings": json.loads(json.dumps(settings or {}, default=str)),
     }
+    follow_images(target, record, first.storage, progress)
     begun = repair_checks.is_begun(target, record)
     if begun and RunFolder(target).config_file.is_file():
         locate_images(RunFolder(target), data, first.storage, progress)
     for source in () if begun else (first.config.data.root, place):
         ensure_new(RunFolder(target), source)
     config = _settings(first, target, limit, settings or {})
+    if begun:
+        step = f"repeat the command with their new location: vl2v repair {quoted(first.path)} PATH"
+        ensure_new_images(config, target, step)
     repair_checks.ensure_comparable(config, first.config)
     if teacher is None:
         ensure_teacher_allowed(RunFolder(first.path), (settings or {}).get("teacher", {}).get("spec"))

@@ -24,7 +24,7 @@ from vl2v.evaluation.reference import LABELS, TEACHER, Reference
 from vl2v.faults import reading
 from vl2v.hints import resume_command
 from vl2v.locations import StoragePaths
-from vl2v.onnx_export.exported import exported, mark_trust
+from vl2v.onnx_export.exported import changeable_exports, mark_trust
 from vl2v.progress import Progress, warn
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import alone_in
@@ -145,6 +145,7 @@ def _refit(path: Path, progress: Progress, reject: Reject | None) -> Refitted:
     predictions = read_answers(folder)
     trust = _fit(predictions)
     student = _loaded(folder, progress)
+    changeable_exports(path, folder.origin())  # raises before money is spent
     texts = negative_texts(student, reject.texts, reject.teacher, path) if reject is not None and reject.add else None
     sample, embeddings = np.zeros(0, np.int64), None
     if student.head is not None:
@@ -202,7 +203,7 @@ def _write(trust: Trust, folder: RunFolder) -> None:
     exported files.
     """
     origin = folder.origin()
-    for file in exported(folder.path, origin):
+    for file in changeable_exports(folder.path, origin):
         from vl2v.onnx_export.onnx import rewrite_trust
 
         rewrite_trust(file, trust.to_dict())
@@ -249,7 +250,9 @@ def read_answers(folder: RunFolder) -> Predictions:
         RunError: if the run has none, or those of another student.
     """
     if not folder.predictions_file.is_file():
-        step = "pass the folder of a finished run; for other images see vl2v evaluate"
+        step = f"write it again: {resume_command(folder.path)}"
+        if not folder.config_file.is_file():
+            step = "pass the folder of a finished run; for other images see vl2v evaluate"
         raise RunError(
             f"{folder.path} has no saved predictions.", expected="predictions.npz", found="none", next_step=step
         )

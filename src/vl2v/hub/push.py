@@ -11,9 +11,11 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 
 from vl2v.errors import HubError, RunError
 from vl2v.hub.faults import check_labels, check_repository, hub_errors
-from vl2v.hub.package import CARD_FILE, KNOWN, Files, make_package
+from vl2v.hub.package import CARD_FILE, KNOWN, Files, is_published, make_package
+from vl2v.progress import Progress
 from vl2v.student.files import CARD
 from vl2v.writing import check_folder
+from vl2v_runtime.names import shown
 
 OURS = f"student/{CARD}"
 HARMLESS = (".gitattributes", CARD_FILE)  # files of a repository that was created by hand
@@ -42,6 +44,7 @@ def push(
     licence: str | None = None,
     revision: str | None = None,
     dry_run: Path | None = None,
+    progress: Progress | None = None,
 ) -> Pushed:
     """Publish the student of a run with a model card. An earlier student in the same repository is replaced.
 
@@ -50,22 +53,25 @@ def push(
         private: whether the repository is private. An existing public repository is then an error.
         licence: licence of the student as an identifier of the hub, e.g. ``apache-2.0``.
         revision: a branch, which is created if it does not exist. None is the main branch.
-        dry_run: a new or empty folder to which the files are written. Nothing is uploaded.
+        dry_run: a new or empty folder to which the files are written, or `dry_run_folder`, in which an earlier dry run
+            is replaced. Nothing is uploaded.
+        progress: receives warnings.
 
     Raises:
         HubError: if the name, the licence or the branch is invalid, the token or its permission is missing, the
             repository contains other files, or the hub cannot be reached.
-        RunError: if the run is not finished, or the folder of the dry run is not empty.
-        MissingExtraError: see `make_package`.
+        RunError: if the run is not finished, or the folder of the dry run contains other files.
+        AccessError: if the folder of the dry run is a link that leads out of the run.
+        Vl2vError, ModelError: see `make_package`.
     """
     check_repository(name)
     check_labels(licence, revision)
-    if dry_run is not None and dry_run.exists() and (not dry_run.is_dir() or any(dry_run.iterdir())):
-        problem, found = ("not empty", "other files") if dry_run.is_dir() else ("not a folder", "a file")
-        step = "choose another --out, or omit it"
-        raise RunError(f"{dry_run} is {problem}.", expected="a new or empty folder", found=found, next_step=step)
-    files = make_package(run, name, licence)
     if dry_run is not None:
+        _check_dry_run(run, dry_run)
+    files = make_package(run, name, licence, progress)
+    if dry_run is not None:
+        if dry_run == dry_run_folder(run) and dry_run.exists():
+            shutil.rmtree(dry_run)
         _write(files, dry_run)
         return Pushed(_sizes(files), dry_run)
     if get_token() is None:
@@ -77,17 +83,33 @@ def push(
         return Pushed(_sizes(files), url=_send(files, name, private, revision))
 
 
-def clear(run: Path) -> Path:
-    """Remove the files of an earlier dry run from the folder of a run, and return the path for new ones.
+def dry_run_folder(run: Path) -> Path:
+    """Return the default folder of a dry run."""
+    return run / "hub"
 
-    Raises:
-        AccessError: if the path is a link that leads out of the run.
-    """
+
+def _check_dry_run(run: Path, folder: Path) -> None:
+    """Check that a dry run can be written to a folder, and that it replaces only files of an earlier one."""
     check_folder(run)
-    folder = run / "hub"
-    if (folder / OURS).is_file():
-        shutil.rmtree(folder)
-    return folder
+    usual = folder == dry_run_folder(run)
+    if not folder.exists() and not folder.is_symlink():
+        return
+    problem, found = "not a folder", "a link" if folder.is_symlink() else "a file"
+    if folder.is_dir() and not (usual and folder.is_symlink()):
+        others = _others_in(folder) if usual else [path.name for path in folder.iterdir()]
+        if not others:
+            return
+        problem, found = "not empty", ", ".join(map(shown, sorted(others)[:5]))
+    step = "choose another --out" + ("" if usual else ", or omit it")
+    raise RunError(f"{shown(folder)} is {problem}.", expected="a new or empty folder", found=found, next_step=step)
+
+
+def _others_in(folder: Path) -> list[str]:
+    """Return the names of files that no dry run has written; of all files without the one that it writes first."""
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    names = {path.relative_to(folder).as_posix(): path.is_symlink() for path in paths}
+    begun = (folder / OURS).is_file()
+    return [name for name, is_link in names.items() if is_link or not begun or not is_published(name)]
 
 
 def _sizes(files: Files) -> dict[str, int]:
@@ -95,7 +117,7 @@ def _sizes(files: Files) -> dict[str, int]:
 
 
 def _write(files: Files, folder: Path) -> None:
-    for name, part in files.items():
+    for name, part in sorted(files.items(), key=lambda entry: entry[0] != OURS):  # by OURS, a dry run is recognised
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(part.read_bytes() if isinstance(part, Path) else part)

@@ -22,6 +22,7 @@ from vl2v.student.model import Student
 from vl2v.writing import replacing
 from vl2v_runtime.metadata import AGAIN, COSINE, KEY, LINEAR, Metadata
 from vl2v_runtime.network import EMBEDDING, HEAD, INPUT, LOGITS
+from vl2v_runtime.onnx_scan import property_of
 from vl2v_runtime.regular import read_regular
 
 if TYPE_CHECKING:
@@ -265,13 +266,17 @@ def write(model: onnx.ModelProto, path: Path) -> None:
 
 
 def metadata_of(path: Path) -> Metadata:
-    """Read the metadata of an exported file.
+    """Read the metadata of an exported file, without the packages of the extra ``export``.
 
     Raises:
         StudentError: if it cannot be read.
         ModelError: if it was not exported by vl2v.
     """
-    return get_metadata(_read(path), str(path))
+    try:
+        text = property_of(path, KEY)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return Metadata.from_json(text, str(path))
 
 
 def _rewrite(path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
@@ -287,5 +292,9 @@ def _read(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load_model_from_string(read_regular(path, MOST_BYTES))  # opens no other file
     except Exception as error:  # protobuf raises its own types
-        found = " ".join(str(error).split())[:200]
-        raise StudentError(f"{path} cannot be read.", expected="an ONNX model", found=found, next_step=AGAIN) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> StudentError:
+    found = " ".join(str(error).split())[:200]
+    return StudentError(f"{path} cannot be read.", expected="an ONNX model", found=found, next_step=AGAIN)

@@ -19,10 +19,12 @@ from vl2v.reports.mistakes import MANY, Confusion
 from vl2v.reports.parts import LONGEST, PERCENT, mark, name_rows, share_axes
 from vl2v.reports.source import ROLE_NAMES
 from vl2v.trust.calibration import Reliability
+from vl2v.trust.rejection import Threshold
 from vl2v.words import listed, percent, shortened
 
 LINES = ("-", "--", ":", "-.")
 MIN_ERROR = 0.05  # upper end of the axis of error rates, at least
+LABEL = 0.065, 0.07  # width and height of a label such as 95%, as shares of the axes
 SUFFIXES = {TEST: " (test)", OUT_OF_DOMAIN: " *"}  # of the names of domains
 
 
@@ -196,22 +198,44 @@ def _reliability(axes: Axes, table: Reliability, colour: str, marker: str, label
 def rejection_panel(results: Sequence[Rejection], coverages: Sequence[float], reference: Reference = LABELS) -> Panel:
     """Draw the error rate against coverage, with the thresholds of the student."""
 
+    def marked(f: Rejection) -> list[Threshold]:
+        return [t for t in f.thresholds if t.target in coverages and t.coverage]
+
     def draw(axes: Axes) -> None:
         for f, colour, marker in zip(results, (STUDENT, TEACHER), ("o", "D"), strict=False):
             few = max(1, len(f.curve.coverage) // 500)
             points = np.r_[0 : len(f.curve.coverage) : few, len(f.curve.coverage) - 1]
             axes.plot(f.curve.coverage[points], f.curve.risk[points], color=colour, label=ROLE_NAMES[f.role])
-            marks = [t for t in f.thresholds if t.target in coverages and t.coverage]
-            for t in marks:
+            for t in marked(f):
                 axes.plot([t.coverage], [t.risk], marker, color=colour, markersize=6, markeredgecolor=PAPER)
-                if f is results[0]:
-                    offset: Any = {"xytext": (-2, 7), "textcoords": "offset points"}
-                    axes.annotate(f"{t.target:.0%}", (t.coverage, t.risk), **offset, ha="right", fontsize=8, color=SOFT)
         # With a handful of predictions, one mistake changes the rate too much.
         steady = [f.curve.risk[f.curve.coverage >= 0.05] for f in results]
-        axes.set_ylim(0, 1.12 * max(MIN_ERROR, *(float(risk.max()) for risk in steady)))
+        axes.set_ylim(0, top := 1.12 * max(MIN_ERROR, *(float(risk.max()) for risk in steady)))
+        for group in joined(marked(results[0]), top):
+            text = ", ".join(f"{100 * t.target:.0f}" for t in reversed(group)) + "%"
+            offset: Any = {"xytext": (-2, 7), "textcoords": "offset points"}
+            place = group[0].coverage, max(t.risk for t in group)
+            axes.annotate(text, place, **offset, ha="right", fontsize=8, color=SOFT)
         share_axes(axes, "coverage, the most confident first", f"{reference.other} among them")
 
     ends = listed([f"{percent(float(f.curve.risk[-1]))} {ROLE_NAMES[f.role]}" for f in results])
     alt = f"Predictions {reference.other} against coverage; at full coverage {ends}."
     return panel("refusal", "Rejecting the least confident predictions", alt, draw, height=3.5)
+
+
+def joined(marks: Sequence[Threshold], top: float) -> list[list[Threshold]]:
+    """Return thresholds in groups that share a label, since labels of their own would overlap; from high coverage down.
+
+    Args:
+        top: upper end of the axis of error rates, which starts at 0; that of coverages is from 0 to 1.
+    """
+    width, height = LABEL
+    groups: list[list[Threshold]] = []
+    for t in sorted(marks, key=lambda t: t.coverage, reverse=True):
+        last = groups[-1] if groups else [t]
+        near = last[0].coverage - t.coverage < width * len(last)
+        if groups and near and abs(max(other.risk for other in last) - t.risk) < height * top:
+            last.append(t)
+        else:
+            groups.append([t])
+    return groups

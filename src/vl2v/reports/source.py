@@ -133,7 +133,9 @@ def read_run(path: Path) -> Source:
         lambda file: read_predictions(file, is_own, origin=origin),
         f"{earlier}, which did not save predictions",
     )
-    metrics = parts.read("metrics", folder.metrics_file, read_metrics, "There are no curves") or ()
+    metrics = parts.read(
+        "metrics", folder.metrics_file, lambda file: read_metrics(file, config.origin), "There are no curves"
+    )
     embeddings = parts.read(
         "embeddings",
         folder.embeddings_file,
@@ -150,7 +152,7 @@ def read_run(path: Path) -> Source:
         "export", path / EXPORT / REPORT, lambda file: read_export(file, origin), "Nothing was exported"
     )
     return Source(
-        folder, config, evaluation, content, card, metrics, predictions, embeddings, trust, export, parts.missing
+        folder, config, evaluation, content, card, metrics or (), predictions, embeddings, trust, export, parts.missing
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,11 @@ from vl2v.faults import UNREADABLE
 from vl2v.hints import resume_command
 from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
-from vl2v.origin import origin_of
+from vl2v.origin import ORIGIN, check_origin, origin_of
 from vl2v.runs.made_here import sign_teacher
 from vl2v.runs.ownership import LOCK, OWNER
 from vl2v.runs.relative import located
-from vl2v.runs.run_files import StateValues
+from vl2v.runs.run_files import StateValues, first_origin
 from vl2v.runs.storage import FILE as STORAGE
 from vl2v.runs.storage import remember
 from vl2v.student.files import CARD, read_described
@@ -92,7 +94,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         if storage is not None:
             remember(self.path, storage, teacher=sign_teacher(config))
-        self.write_config(config)
+        self.write_config(config.model_copy(update={ORIGIN: _origin_of_run(config)}))
 
     def check_free(self) -> None:
         """Check that a new run can be created in the folder.
@@ -135,6 +137,8 @@ class RunFolder:
             step += "; omit --resume to start a new run" * resuming
             if (parent / self.config_file.name).is_file():
                 step = f"pass the folder of the run: {quoted(parent)}"
+            elif (self.student / CARD).is_file():
+                step = f"copy {self.config_file.name} again from its source"
             raise RunError(f"{self.path} contains no run.", expected="config.yaml", found="none", next_step=step)
         return located(self.written_config(), self.path)
 
@@ -143,8 +147,21 @@ class RunFolder:
         return Path(self.config().data.root) if self.config_file.is_file() else None
 
     def written_config(self) -> RunConfig:
-        """Read the settings of the run with paths as in `config.yaml`."""
-        return parse(RunConfig, read_mapping(self.config_file), str(self.config_file))
+        """Read the settings of the run with paths as in `config.yaml`.
+
+        Raises:
+            ConfigError: if the file cannot be read, or a setting is not valid.
+            RunError: if the end of the file is missing, whose settings would have their defaults.
+        """
+        values = read_mapping(self.config_file)
+        if values and "made_with" not in values:
+            raise RunError(
+                f"{self.config_file} is incomplete.",
+                expected="all settings of the run, as it wrote them",
+                found="no made_with, which is at the end of the file",
+                next_step="copy it again from its source",
+            )
+        return parse(RunConfig, values, str(self.config_file))
 
     def provenance(self) -> Mapping[str, Any]:
         """Return the provenance of the student; empty if there is no student yet.
@@ -164,8 +181,19 @@ class RunFolder:
         Raises:
             RunError: if the file is damaged.
         """
-        record = read_json(self.teacher_file) if self.teacher_file.is_file() else None
-        return record if isinstance(record, dict) else None
+        if not self.teacher_file.is_file():
+            return None
+        record = read_json(self.teacher_file)
+        if not isinstance(record, dict):
+            step, kind = "copy it again from its source", type(record).__name__
+            problem = f"{self.teacher_file} is damaged."
+            raise RunError(problem, expected="the model of the vendor", found=kind, next_step=step)
+        return record
+
+    @cached_property
+    def own_origin(self) -> str:
+        """The origin of the run itself, see `vl2v.origin`; empty in earlier versions."""
+        return self.written_config().origin if self.config_file.is_file() else ""
 
     def save_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Write the training state, atomically.
@@ -174,6 +202,7 @@ class RunFolder:
             values: plain values. They are saved in the file of the tensors; `state.json` is a copy for people.
         """
         flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        values = {**values, **self._mark()}
         with replacing(self.state_file) as fresh:
             save_file(flat, fresh, metadata={"state": json.dumps(values)})
         write_json(self.path / "state.json", values)
@@ -182,7 +211,7 @@ class RunFolder:
         """Read the training state; None if none has been saved yet.
 
         Raises:
-            RunError: if the file is damaged.
+            RunError: if the file is damaged, or it or `metrics.jsonl` belongs to another run.
         """
         if not self.state_file.exists():
             return None
@@ -190,12 +219,19 @@ class RunFolder:
             with open_tensors(self.state_file) as file:
                 values = strict_json.parse(file.metadata()["state"], allow_nan=True)
                 StateValues.model_validate(values)
-                return State({name: file.get_tensor(name) for name in file.keys()}, values)  # noqa: SIM118
+                state = State({name: file.get_tensor(name) for name in file.keys()}, values)  # noqa: SIM118
         except (OSError, *UNREADABLE) as error:
             step = "start a new run with another --out; purchased embeddings are reused for free"
             raise RunError(
                 f"{self.state_file} is damaged.", expected="a state", found=str(error), next_step=step
             ) from error
+
+        step = "copy the file of this run again from its source, or delete it"
+        check_origin(values.get(ORIGIN), self.own_origin, self.state_file, f"{step} to train from the start", "run")
+        if self.metrics_file.exists():
+            found = first_origin(self.metrics_file)
+            check_origin(found, self.own_origin, self.metrics_file, f"{step} to go on without earlier curves", "run")
+        return state
 
     @contextmanager
     def state_fits(self) -> Iterator[None]:
@@ -218,9 +254,12 @@ class RunFolder:
         """Append a line to `metrics.jsonl`. Returns the length of the file in bytes, for `cut_metrics`."""
         with in_place(self.metrics_file) as handle:
             handle.seek(0, os.SEEK_END)
-            handle.write(json.dumps(line).encode() + b"\n")
+            handle.write(json.dumps({**line, **self._mark()}).encode() + b"\n")
             handle.flush()
             return handle.tell()
+
+    def _mark(self) -> dict[str, str]:
+        return {ORIGIN: self.own_origin} if self.own_origin else {}
 
     def cut_metrics(self, length: int) -> None:
         """Remove the lines of `metrics.jsonl` that were written after the state was saved."""
@@ -231,3 +270,9 @@ class RunFolder:
     def tidy(self) -> None:
         """Delete the temporary files of training."""
         shutil.rmtree(self.work, ignore_errors=True)
+
+
+def _origin_of_run(config: RunConfig) -> str:
+    """Return the origin of a new run: a hash of its settings, so that repeated runs are equal in every file."""
+    settings = config.model_dump(mode="json", exclude={"made_with", "origin", "budget", "tracking"})
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]

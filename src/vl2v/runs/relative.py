@@ -41,6 +41,9 @@ def located(config: RunConfig, run: Path) -> RunConfig:
     Args:
         config: settings as read from `config.yaml` or the provenance of the student.
     """
+    repair = config.repair
+    if repair is not None and not _exists(repair.images) and _exists(own := run.absolute() / repair.images.name):
+        config = config.model_copy(update={"repair": repair.model_copy(update={"images": own})})  # the run was moved
     here, start = Path.cwd(), started_in(run)
     bases = [base_of(run, config.data.root), *([] if start is None else [start.folder])]
     if all(base == here for base in bases):

@@ -192,6 +192,7 @@ class StateValues(_Part):
     micro_batch: Annotated[int, Field(gt=0)] | None = None
     best: float = -1.0
     swad: dict[str, Any] | None = None
+    origin: Text = ""
 
 
 def _either(part: Part, *values: float | None) -> Part:
@@ -225,6 +226,7 @@ class MetricsLine(_Part):
     val_agreement: Share | None = None
     val_macro: Share | None = None
     domains: dict[str, ScorePart]
+    origin: Text = ""
 
     @model_validator(mode="after")
     def _one(self) -> MetricsLine:
@@ -250,18 +252,32 @@ read_export = partial(_read, ExportFile)
 read_job = partial(_read, JobFile)
 
 
-def read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
+def read_metrics(path: Path, origin: str = "") -> tuple[dict[str, Any], ...]:
     """Read the lines of `metrics.jsonl`, oldest first. Losses may be NaN. A truncated last line is ignored.
 
+    Args:
+        origin: that of the run; empty accepts the file of any run.
+
     Raises:
-        RunError: if a line has invalid content.
+        RunError: if a line has invalid content, or belongs to another run.
         OSError, ValueError: if the file cannot be read.
     """
     *lines, last_line = read_text(path, MAX_METRICS).split("\n")  # a complete line ends with a newline
     with suppress(ValueError, RunError):
         check(MetricsLine, strict_json.parse(last_line, allow_nan=True), path)
         lines.append(last_line)
-    return tuple(check(MetricsLine, strict_json.parse(line, allow_nan=True), path) for line in lines if line.strip())
+    checked = tuple(check(MetricsLine, strict_json.parse(line, allow_nan=True), path) for line in lines if line.strip())
+    for line in checked:
+        check_origin(line.get(ORIGIN), origin, path, owner="run")
+    return checked
+
+
+def first_origin(path: Path) -> str:
+    """Return the origin in the first line of `metrics.jsonl`; empty if there is none, or the line is damaged."""
+    with suppress(OSError, ValueError, RunError):
+        line = strict_json.parse(read_text(path, MAX_METRICS).partition("\n")[0], allow_nan=True)
+        return str(check(MetricsLine, line, path).get(ORIGIN, ""))
+    return ""
 
 
 def check(model: type[BaseModel], content: Any, path: Path) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def resume_run(
     if by_name:
         specs = (folder.written_config().teacher.spec, run_config.teacher.spec)
         ensure_teacher_allowed(folder, teacher_spec if teacher_spec in specs else None)
-    fixed: dict[str, Any] = {"made_with": run_config.made_with}
+    fixed: dict[str, Any] = {"made_with": run_config.made_with, "origin": run_config.origin}
     if config.precision == "auto":  # values that were chosen at the start of the run do not change
         fixed["precision"] = run_config.precision
     if config.data.balance == "auto":

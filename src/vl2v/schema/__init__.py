@@ -109,3 +109,5 @@ class RunSettings(Strict):
     """Tracker in addition to metrics.jsonl: tensorboard, wandb or mlflow; repeatable."""
     made_with: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     """Versions and machine; written by the run."""
+    origin: str = ""
+    """Identifier of the run, which its metrics and training state contain as well; written by the run."""

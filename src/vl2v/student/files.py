@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vl2v.errors import StudentError
+from vl2v.hints import resume_command
 from vl2v.json_files import write_json
 from vl2v.origin import origin_of
 from vl2v.strict import described
@@ -204,13 +205,16 @@ def _compare_top(card: StudentCard, shapes: Shapes) -> None:
 def _read_raw(folder: Path) -> dict[str, Any]:
     """Read `student.json` and check its format, but no other key."""
     path = folder / CARD
-    step = "pass the folder that vl2v distill printed at its end (runs/<name> or runs/<name>/student)"
     try:
         card = strict_json.read(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        found = "a run without a finished student" if (folder / "config.yaml").exists() else f"no {CARD}"
+        run = _run_of(folder)
+        found = f"no {CARD}" if run is None else "a run without a finished student"
+        step = "pass the folder that vl2v distill printed at its end (runs/<name> or runs/<name>/student)"
+        step = step if run is None else f"finish it: {resume_command(run)}"
         raise StudentError(f"{folder} contains no student.", expected=CARD, found=found, next_step=step) from error
     except (OSError, ValueError) as error:
+        step = _again(folder)
         raise StudentError(f"{path} cannot be read.", expected="JSON", found=str(error), next_step=step) from error
     format_ = card.get("format") if isinstance(card, dict) else None
     if not isinstance(card, dict) or type(format_) is not int or format_ != FORMAT:
@@ -229,8 +233,19 @@ def _checked(card: Mapping[str, Any], path: Path) -> StudentCard:
 
 def _broken(path: Path, expected: str, error: Exception) -> StudentError:
     found = " ".join(str(error).split())[:300]
-    step = "copy the whole folder again from its source"
+    step = _again(path.parent)
     return StudentError(f"{path} cannot be used.", expected=expected, found=found, next_step=step)
+
+
+def _run_of(folder: Path) -> Path | None:
+    """Return the folder of the run that a student's folder is in, or that was passed in its place; None without one."""
+    return next((run for run in (folder, folder.parent) if (run / "config.yaml").is_file()), None)
+
+
+def _again(folder: Path) -> str:
+    """Say how a damaged file in a student's folder is restored."""
+    run, step = _run_of(folder), "copy the whole folder again from its source"
+    return step if run is None else f"{step}, or delete the folder student and write it again: {resume_command(run)}"
 
 
 def _stamp(names: Mapping[str, Any], head: torch.Tensor | None) -> str:

@@ -70,7 +70,9 @@ def provenance_of(plan: RunPlan, folder: RunFolder) -> dict[str, Any]:
         "seed": config.seed,
         "weights": config.distill.weights,
         "swad": swad and {key: swad[key] for key in ("converged_at", "dead_at", "threshold")},
-        "config": printable_paths(config.model_dump(mode="json", exclude={"made_with", "budget", "tracking"})),
+        "config": printable_paths(
+            config.model_dump(mode="json", exclude={"made_with", "origin", "budget", "tracking"})
+        ),
         MARK: sign_teacher(config),
     }
 
