@@ -23,16 +23,16 @@ def origin_of(provenance: Mapping[str, Any]) -> str:
     return str(provenance.get(ORIGIN, ""))
 
 
-def is_of(found: object, origin: str) -> bool:
-    """Whether a file with the origin `found` was computed with the student of an origin, as far as both are known."""
-    return not found or not origin or str(found) == origin
+def is_of(file_origin: object, origin: str) -> bool:
+    """Whether a file was computed with the student of an origin, as far as both origins are known."""
+    return not file_origin or not origin or str(file_origin) == origin
 
 
-def check_origin(found: object, origin: str, path: Path, step: str = AGAIN, owner: str = "student") -> None:
+def check_origin(file_origin: object, origin: str, path: Path, step: str = AGAIN, owner: str = "student") -> None:
     """Check that a file was computed with a student, or by a run.
 
     Args:
-        found: origin in the file; empty or None if it has none.
+        file_origin: origin in the file; empty or None if it has none.
         origin: origin of the student or the run; empty if it is not known.
         step: what the user can do, for the message.
         owner: ``student`` or ``run``, for the message.
@@ -40,10 +40,10 @@ def check_origin(found: object, origin: str, path: Path, step: str = AGAIN, owne
     Raises:
         RunError: if both are known and differ.
     """
-    if not is_of(found, origin):
+    if not is_of(file_origin, origin):
         raise RunError(
             f"{shown(path)} belongs to another {owner}.",
             expected=f"a file with the origin of this {owner}, {origin[:40]}",
-            found=f"the origin {shown(str(found)[:40])}, of a {owner} from another training",
+            found=f"the origin {shown(str(file_origin)[:40])}, of a {owner} from another training",
             next_step=step,
         )

@@ -31,7 +31,7 @@ def installed(benchmark: Benchmark, out: Path, source: Path | str) -> dict[str, 
     manifest = get(benchmark, out, choose(benchmark, str(source)))
     report = check(benchmark, out)
     assert report.right
-    assert report.digest == report.noted == manifest["digest"]
+    assert report.digest == report.manifest_digest == manifest["digest"]
     assert json.loads((out / "benchmark.json").read_text()) == manifest
     assert [path.name for path in out.parent.iterdir() if "partial" in path.name] == []
     return {

@@ -221,7 +221,7 @@ def _report_json(report: Report) -> dict[str, Any]:
         "release": report.release,
         "unreadable": [{"file": fault.where, "problem": fault.problem} for fault in report.unreadable],
         "digest": report.digest,
-        "digest_noted": report.noted,
+        "digest_noted": report.manifest_digest,
     }
 
 
@@ -241,7 +241,9 @@ def _report_text(benchmark: Benchmark, folder: Path, report: Report) -> str:
         lines.append(f"release: {report.release}")
     if report.digest:
         since = {"": "no manifest to compare with", report.digest: "unchanged"}
-        lines.append(f"digest {report.digest}: {since.get(report.noted, f'CHANGED, was {report.noted}')}")
+        lines.append(
+            f"digest {report.digest}: {since.get(report.manifest_digest, f'CHANGED, was {report.manifest_digest}')}"
+        )
     lines.append("valid" if report.right else "NOT VALID")
     return "\n".join(lines)
 

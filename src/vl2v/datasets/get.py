@@ -34,7 +34,7 @@ class Report:
         release: another known release that the numbers match; empty if there is none.
         unreadable: files that are not complete images.
         digest: SHA-256 over the sorted relative paths and contents, in hexadecimal; empty if a file is unreadable.
-        noted: digest in the manifest of ``vl2v data get``; empty without a manifest.
+        manifest_digest: digest in the manifest of ``vl2v data get``; empty without a manifest.
     """
 
     counts: dict[str, dict[str, int]]
@@ -42,12 +42,12 @@ class Report:
     release: str
     unreadable: tuple[Fault, ...]
     digest: str
-    noted: str
+    manifest_digest: str
 
     @property
     def right(self) -> bool:
         """Whether the folder contains the benchmark, complete and unchanged."""
-        return not self.differences and not self.unreadable and self.noted in ("", self.digest)
+        return not self.differences and not self.unreadable and self.manifest_digest in ("", self.digest)
 
 
 def get(benchmark: Benchmark, out: Path, source: Source, *, progress: Progress | None = None) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Facts:
         return Evaluation.from_dict(self.figures)
 
     @property
-    def made(self) -> Mapping[str, Any]:
+    def provenance(self) -> Mapping[str, Any]:
         """Provenance of the student."""
         provenance: Mapping[str, Any] = self.student["provenance"]
         return provenance
@@ -68,7 +68,7 @@ class Facts:
 
 def model_card(facts: Facts) -> str:
     """Render the model card: a README with the front matter that the hub reads."""
-    student, made, settings, evaluation = facts.student, facts.made, facts.settings, facts.evaluation
+    student, provenance, settings, evaluation = facts.student, facts.provenance, facts.settings, facts.evaluation
     spec = settings["student"]["spec"]
     origin = origin_of(student["backbone"], settings["teacher"]["spec"] if spec == "teacher" else spec)
     text = _template().render(
@@ -77,16 +77,16 @@ def model_card(facts: Facts) -> str:
         size=student["preprocess"]["size"],
         fit=student["preprocess"].get("fit", SQUASH),
         method=METHODS[settings["method"]],
-        made=made,
+        provenance=provenance,
         origin=origin,
         split=settings["data"],
-        data={"images": 0, "domains": [], "held_out": [], **made["data"]},
+        data={"images": 0, "domains": [], "held_out": [], **provenance["data"]},
         labelled=evaluation.reference is LABELS,
         fitted=(facts.trust or {}).get("calibration", {}),
         queried=facts.figures.get("asked"),
         evaluation=evaluation,
         unseen=[row for row in evaluation.rows if row.role == OUT_OF_DOMAIN],
-        swad=made.get("swad") or {},
+        swad=provenance.get("swad") or {},
     )
     return f"---\n{_metadata(facts, origin).to_yaml()}\n---\n\n{text}"
 

@@ -64,7 +64,7 @@ def make_package(run: Path, name: str, licence: str | None = None, progress: Pro
     for path, what in others.items():
         warn(progress or Silent(), f"{shown(path)} is left out: it is not an exported file of this run ({what})")
     settings = public_config({key: value for key, value in config.items() if key not in ("budget", "origin")})
-    trust = trust_file.content_of(found, origin) if (found := read_trust(folder.student, origin)) else None
+    trust = trust_file.content_of(trust_data, origin) if (trust_data := read_trust(folder.student, origin)) else None
     facts = Facts(name, licence, student, figures, settings, trust, tuple(path.name for path in exported))
     texts: dict[str, str] = {
         CARD_FILE: model_card(facts),

@@ -155,8 +155,8 @@ class HttpTeacher:
         Raises:
             TeacherError: if the vendor rejects the request, or all attempts fail.
         """
-        fitted = (self.fit(image) for image in images)
-        return self._embed("image", pack(fitted, image_size, self.limits.images, self.limits))
+        contents = (self.fit(image) for image in images)
+        return self._embed("image", pack(contents, image_size, self.limits.images, self.limits))
 
     def embed_texts(self, texts: list[str]) -> Embeddings:
         """See `Teacher.embed_texts`, and `embed_images`."""
@@ -227,8 +227,8 @@ class HttpTeacher:
         """Extract the embeddings from a response, and validate them; unusable ones may have been charged."""
         rows, cost = self._exchange.rows(order, answer)
         origin = self._origin(answer)
-        if (changed := other_revision(self._card, origin)) is not None:
-            raise Failure("another revision", changed, final=True, spoilt=True, wasted=True, cost=cost)
+        if (revision_fault := other_revision(self._card, origin)) is not None:
+            raise Failure("another revision", revision_fault, final=True, spoilt=True, wasted=True, cost=cost)
         try:
             return Answer(checked(rows, order.count, self._card, order.kind), cost, origin)
         except TeacherError as error:

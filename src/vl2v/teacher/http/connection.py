@@ -112,8 +112,8 @@ def proxy_for(url: str) -> str | None:
     host = host_of(url)
     if is_local(host) or proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
-    known = getproxies()
-    proxy = known.get(parts.scheme) or known.get("all")
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
     return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 

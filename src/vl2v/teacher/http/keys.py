@@ -56,10 +56,10 @@ def encodings_pattern(value: str) -> re.Pattern[str]:
     patterns = ["".join(map(_character, value)), f"(?i:{data.hex()})"]
     for before in range(3):  # base64 encodes groups of three bytes; the key may begin at any of them
         text = base64.b64encode(bytes(before) + data).decode()
-        whole = text[(0, 2, 3)[before] : (before + len(data)) * 8 // 6]  # characters that depend only on the key
-        if len(whole) >= SHORTEST:
+        characters = text[(0, 2, 3)[before] : (before + len(data)) * 8 // 6]  # characters that depend only on the key
+        if len(characters) >= SHORTEST:
             patterns.append(
-                "".join({"+": "[+-]", "/": "[/_]"}.get(c, re.escape(c)) for c in whole) + "[A-Za-z0-9+/_-]?=*"
+                "".join({"+": "[+-]", "/": "[/_]"}.get(c, re.escape(c)) for c in characters) + "[A-Za-z0-9+/_-]?=*"
             )
     return re.compile("|".join(patterns))
 
@@ -76,8 +76,8 @@ def _character(char: str) -> str:
     ]
     if char in "/\\\"'":
         ways.append(re.escape(f"\\{char}"))
-    if (named := html.escape(char)) != char:
-        ways.append(re.escape(named))
+    if (entity := html.escape(char)) != char:
+        ways.append(re.escape(entity))
     return f"(?i:{'|'.join(ways)})"  # host names are in lower case
 
 

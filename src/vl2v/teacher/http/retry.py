@@ -104,8 +104,8 @@ class Tries:
         over = self.failed >= p.attempts or self.waited > p.total or (failure.wait or 0) > p.requested
         if failure.final or over or (not idempotent and self.spoilt >= p.spoilt):
             raise failure.error
-        own = min(p.longest, p.first * 2.0 ** min(self.pauses, 30)) * self.rng.uniform(0.5, 1)
-        wait = own if failure.wait is None else failure.wait + self.rng.uniform(0, p.first)
+        backoff = min(p.longest, p.first * 2.0 ** min(self.pauses, 30)) * self.rng.uniform(0.5, 1)
+        wait = backoff if failure.wait is None else failure.wait + self.rng.uniform(0, p.first)
         self.pauses += 1
         self.waited += wait
         return wait

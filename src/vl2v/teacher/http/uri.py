@@ -48,17 +48,17 @@ def open_wire(uri: str, price: Price | None = None, *, batch_api: bool = False) 
 
 
 def _options(fragment: str) -> Options:
-    known = {field.name: TYPES[str(field.type)] for field in fields(Options)}
+    types = {field.name: TYPES[str(field.type)] for field in fields(Options)}
     values: dict[str, Any] = {}
     try:
         for name, text in parse_qsl(fragment, keep_blank_values=True, strict_parsing=True) if fragment else ():
-            values[name] = known[name](text)
-            if known[name] is not str and not 0 < values[name] < 1e12:
+            values[name] = types[name](text)
+            if types[name] is not str and not 0 < values[name] < 1e12:
                 raise ValueError
     except (KeyError, ValueError):
         raise TeacherError(
             "The options after # in --teacher cannot be parsed.",
-            expected="name=value, joined by &; names: " + ", ".join(known),
+            expected="name=value, joined by &; names: " + ", ".join(types),
             found="something else",  # not repeated, since it may contain a key
             next_step="e.g. #model=clip&concurrency=4; a number must be above 0; never put a key there",
         ) from None

@@ -146,21 +146,21 @@ class Wire:
         Raises:
             TeacherError: if the vendor does not offer the purpose that the user set.
         """
-        wanted = self._wanted_purpose(kind)
-        return "" if wanted == NO_PURPOSE else wanted
+        choice = self._wanted_purpose(kind)
+        return "" if choice == NO_PURPOSE else choice
 
     def _wanted_purpose(self, kind: Kind) -> str:
         images = kind == "image"
         offered = self.image_purposes if images else self.text_purposes
-        wanted = self.options.image_purpose if images else self.options.text_purpose
-        if wanted and wanted not in offered:
+        choice = self.options.image_purpose if images else self.options.text_purpose
+        if choice and choice not in offered:
             raise TeacherError(
                 f"{self.name}:{self.model} does not offer this purpose of {kind} embeddings.",
                 expected=", ".join(offered) or f"no {kind}_purpose, since there is no choice",
-                found=wanted[:40],
+                found=choice[:40],
                 next_step=f"correct {kind}_purpose after # in --teacher, or omit it",
             )
-        return wanted or (offered[0] if offered else NO_PURPOSE)
+        return choice or (offered[0] if offered else NO_PURPOSE)
 
     def stated_purposes(self) -> str:
         """Return the part of the revision that separates the embeddings of one purpose from those of another.
@@ -168,20 +168,20 @@ class Wire:
         Raises:
             TeacherError: if the vendor does not offer a purpose that the user set.
         """
-        chosen = (self._wanted_purpose("image"), self._wanted_purpose("text"))
-        if not (self.image_purposes or self.text_purposes) or chosen == self.unstated_purposes:
+        purposes = (self._wanted_purpose("image"), self._wanted_purpose("text"))
+        if not (self.image_purposes or self.text_purposes) or purposes == self.unstated_purposes:
             return ""
-        return f";image={chosen[0]};text={chosen[1]}"
+        return f";image={purposes[0]};text={purposes[1]}"
 
     @property
     def dimension(self) -> int:
         """D, as set by the user or else the default of the vendor."""
-        wanted = self.options.dimension or self.dimensions[0]
-        if wanted not in self.dimensions:
+        size = self.options.dimension or self.dimensions[0]
+        if size not in self.dimensions:
             expected = ", ".join(map(str, self.dimensions))
             problem, step = f"{self.name} does not offer this dimension.", f"use #dimension={self.dimensions[0]}"
-            raise TeacherError(problem, expected=expected, found=str(wanted), next_step=step)
-        return wanted
+            raise TeacherError(problem, expected=expected, found=str(size), next_step=step)
+        return size
 
     def price(self) -> Price:
         """Return the price set by the user, or else that of the table, separately for images and texts.
@@ -193,11 +193,11 @@ class Wire:
             if self.table is None:
                 return self.own_price
             raise TeacherError(f"The price of {self.name}:{self.model} is known.", next_step="drop --free")
-        own, table = self.own_price or Price(), self.table or Price()
+        user_price, table = self.own_price or Price(), self.table or Price()
         price = Price(
-            own.per_1000_images or table.per_1000_images,
-            own.per_1000_texts or table.per_1000_texts,
-            own.currency if self.own_price else table.currency,
+            user_price.per_1000_images or table.per_1000_images,
+            user_price.per_1000_texts or table.per_1000_texts,
+            user_price.currency if self.own_price else table.currency,
         )
         if not (price.per_1000_images and price.per_1000_texts):
             raise TeacherError(
@@ -223,8 +223,8 @@ class Wire:
 
     def age_note(self, today: date) -> str:
         """Return one line about a price of the table that is old; empty if it is not old or not used."""
-        own = self.own_price or Price()
-        if self.source is None or self.table is None or (own.per_1000_images and own.per_1000_texts):
+        user_price = self.own_price or Price()
+        if self.source is None or self.table is None or (user_price.per_1000_images and user_price.per_1000_texts):
             return ""
         return self.source.age_note(f"{self.name}:{self.model}", today)
 

@@ -75,8 +75,8 @@ class GeminiBatch:
         """See `BatchApi.page`."""
         if answer.get("error"):
             raise ValueError("an error instead of a list")
-        listed = [(str(entry["name"]), entry.get("metadata") or {}) for entry in answer.get("operations", ())]
-        names = {str(about.get("displayName")): name for name, about in listed if NAME.fullmatch(name)}
+        operations = [(str(entry["name"]), entry.get("metadata") or {}) for entry in answer.get("operations", ())]
+        names = {str(about.get("displayName")): name for name, about in operations if NAME.fullmatch(name)}
         return names, str(answer.get("nextPageToken") or "")
 
     def state(self, answer: Any, count: int = 0) -> JobState:
@@ -104,13 +104,13 @@ def _answers(output: Any, count: int) -> list[list[float] | Refusal] | None:
 
     A job that was cancelled or has expired may lack some.
     """
-    listed = output.get("inlinedResponses") or output.get("inlinedEmbedContentResponses")
-    listed = listed.get("inlinedResponses") if isinstance(listed, dict) else listed
-    if not listed:
+    responses = output.get("inlinedResponses") or output.get("inlinedEmbedContentResponses")
+    responses = responses.get("inlinedResponses") if isinstance(responses, dict) else responses
+    if not responses:
         return None
-    keyed = {int(_key(entry, i)): _outcome(entry) for i, entry in enumerate(listed)}
-    if len(keyed) != len(listed) or not keyed.keys() <= set(range(count)):
-        raise ValueError(f"{len(listed)} results for {count} requests, with duplicate or unknown keys")
+    keyed = {int(_key(entry, i)): _outcome(entry) for i, entry in enumerate(responses)}
+    if len(keyed) != len(responses) or not keyed.keys() <= set(range(count)):
+        raise ValueError(f"{len(responses)} results for {count} requests, with duplicate or unknown keys")
     return [keyed.get(i, Refusal("no result", final=False)) for i in range(count)]
 
 

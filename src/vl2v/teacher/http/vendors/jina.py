@@ -32,9 +32,9 @@ class Jina(Wire):
 
     def content(self, kind: Kind, items: Sequence[Any]) -> Any:
         """See `Wire.content`."""
-        listed = [{"image": b64(item)} if kind == "image" else {"text": item} for item in items]
+        inputs = [{"image": b64(item)} if kind == "image" else {"text": item} for item in items]
         form = {"dimensions": self.dimension, "normalized": True, "embedding_type": "float"}
-        return {"model": self.model, "input": listed, **form}
+        return {"model": self.model, "input": inputs, **form}
 
     def verdict(self, status: int, headers: Mapping[str, str], answer: Any) -> Verdict:
         """See `Wire.verdict`; an empty balance is reported with various statuses."""

@@ -170,15 +170,15 @@ class OpenAICompatible(Wire):
                 found="other content",
                 next_step="check the address, which usually ends in /v1",
             ) from error
-        wanted = self.model or (next(iter(entries)) if len(entries) == 1 else "")
-        if wanted not in entries:
+        name = self.model or (next(iter(entries)) if len(entries) == 1 else "")
+        if name not in entries:
             raise TeacherError(
-                f"{self.base} has no model '{wanted}'." if wanted else f"{self.base} has several models.",
+                f"{self.base} has no model '{name}'." if name else f"{self.base} has several models.",
                 expected="one of " + ", ".join(sorted(entries)),
-                found=wanted or "none named",
+                found=name or "none named",
                 next_step=f"specify it: {self.base}#model={next(iter(sorted(entries)), '...')}",
             )
-        entry = entries[wanted]
+        entry = entries[name]
         assert isinstance(entry, Mapping)
         return entry
 

@@ -74,6 +74,6 @@ class Voyage(Wire):
         usage = answer.get("usage") or {}
         if self.own_price is not None or "image_pixels" not in usage:
             return None
-        seen = Decimal(usage["image_pixels"])
+        pixels = Decimal(usage["image_pixels"])
         floor = SMALLEST * count if kind == "image" else 0
-        return max(seen, Decimal(floor)) * PER_PIXEL + Decimal(usage.get("text_tokens") or 0) * PER_TEXT_TOKEN
+        return max(pixels, Decimal(floor)) * PER_PIXEL + Decimal(usage.get("text_tokens") or 0) * PER_TEXT_TOKEN
