@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from typer.main import get_command
 
+from command_line import run_cli
 from vl2v.cli import app
 
 
@@ -20,6 +21,24 @@ def test_commands_that_choose_no_images_have_no_when_short(path: tuple[str, ...]
     help_texts = helps(*path)
     assert "--when-short" not in help_texts
     assert "--free" in help_texts
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        (("distill", "photos", "--cpus-per-worker", "2"), "--ray"),
+        (("label", "photos", "--teacher", "offline:", "--classes", "a,b", "--gpus-per-worker", "1"), "--ray"),
+        (("benchmark", "run", "--out", "grid", "--gpus-per-job", "1"), "--ray"),
+        (("benchmark", "table", "grid", "--pairs", "seeds"), "--against"),
+        (("export", "run", "--tolerance", "1"), "--int8"),
+        (("serve", "run", "--no-edits", "--budget", "1"), "--edits"),
+        (("vendor", "keys", "edit", "0123456789abcdef", "--grace-hours", "1"), "--rotate"),
+    ],
+)
+def test_an_option_without_the_one_that_it_needs_is_refused(words: tuple[str, ...], needed: str) -> None:
+    done = run_cli(*words)
+    assert done.returncode == 2
+    assert f"no effect without {needed}" in done.stderr
 
 
 def test_the_help_of_evaluate_states_the_defaults_of_its_columns() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
@@ -19,12 +19,12 @@ from vl2v.commands.export import export as export_student
 from vl2v.commands.moved import TRAINING, NewPlaces, locate_images
 from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.data.tables.frame import Frame
-from vl2v.errors import StudentError
+from vl2v.errors import ConfigError, StudentError
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.faults import explaining
 from vl2v.hints import resume_command
 from vl2v.locations import StoragePaths
-from vl2v.nested import names_of
+from vl2v.nested import mapping, names_of
 from vl2v.planning.prepare import known_columns, known_order
 from vl2v.progress import Progress
 from vl2v.renamed import old_keywords
@@ -132,8 +132,7 @@ def distill(
     if resume:
         folder = RunFolder(Path(out))
         folder.config(resuming=True)  # its message is for a new run; that of `locate_images` is for any command
-        stated = (settings or {}).get("data", {})
-        new_site = ((settings or {}).get("repair") or {}).get("images")
+        stated, new_site = _section(settings, "data"), _section(settings, "repair").get("images")
         places = NewPlaces(data, stated.get("unlabelled"), stated.get("drop"), new_site)
         step = RESUMED.format(resume_command(folder.path))
         base = locate_images(folder, places, storage, progress, step, needed=TRAINING)
@@ -151,7 +150,7 @@ def distill(
         teacher=teacher_instance,
         backbone=backbone,
         report=report,
-        teacher_spec=spec or (settings or {}).get("teacher", {}).get("spec"),
+        teacher_spec=spec or _section(settings, "teacher").get("spec"),
         cluster=cluster_of(ray, cpus_per_worker, gpus_per_worker),
     )
 
@@ -207,8 +206,12 @@ def evaluate(
     was trained with, if the names of its classes are on that level. The printed table shows the `metric`, accuracy or
     macro; `Evaluation.rows` have both.
     """
+    if metric not in get_args(Metric):
+        expected, step = " or ".join(get_args(Metric)), "correct metric"
+        raise ConfigError("Unknown metric.", expected=expected, found=str(metric), next_step=step)
+    named = mapping(columns or {}, "The columns are")
     loaded = student if isinstance(student, Student) else load(student)
-    stated_columns = {role: column for role, column in (columns or {}).items() if column is not None}
+    stated_columns = {role: column for role, column in named.items() if column is not None}
     run_data = data_settings(loaded.provenance)
     chosen_columns = known_columns(run_data, data) | stated_columns
     root = data_of(data, None, {"data": chosen_columns}, storage, progress)["root"]
@@ -260,9 +263,14 @@ def load(folder: str | Path, backbone: nn.Module | None = None, device: str = "c
     return Student.load(folder, backbone, device)
 
 
+def _section(settings: Mapping[str, Any] | None, key: str) -> dict[str, Any]:
+    """Return the settings below a key; empty if there are none."""
+    return mapping(mapping(settings or {}, "The settings are").get(key) or {}, f"The setting {key} is")
+
+
 def _resumed(base: RunConfig, arguments: Mapping[str, Any], settings: Mapping[str, Any]) -> RunConfig:
     """The settings `base` of a run to be resumed, with those changes that affect no trained weights."""
-    teacher = settings.get("teacher", {})
+    teacher = _section(settings, "teacher")
     accept = arguments["teacher"]["accept"] or teacher.get("accept") or None
     changes = {key: settings.get(key) for key in ("tracking", "when_short")}
     stated = {key: teacher.get(key) for key in ("free", "batch_api")}

@@ -12,6 +12,7 @@ from vl2v.config import merge
 from vl2v.data.classes import class_names
 from vl2v.data.folder import read_mapping
 from vl2v.data.tables.frame import Frame
+from vl2v.errors import TeacherError
 from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
 from vl2v.nested import mapping, names_of
@@ -93,6 +94,9 @@ def opened_or_named(teacher: str | Teacher | None) -> tuple[str | None, Teacher 
     """The name of a teacher, and the teacher if it is an object."""
     if teacher is None or isinstance(teacher, str):
         return teacher, None
+    if not isinstance(teacher, Teacher):
+        expected, step = "a name, or an object with the methods of vl2v.Teacher", "see docs/reference/teachers.md"
+        raise TeacherError("This is not a teacher.", expected=expected, found=type(teacher).__name__, next_step=step)
     return teacher.describe().identity, teacher
 
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vl2v.errors import ConfigError
 
 
 def names_of(names: str | Sequence[str]) -> tuple[str, ...]:
-    """Return one name or several names as a tuple. A text is one name, not the names of its letters."""
-    return (names,) if isinstance(names, str) else tuple(names)
+    """Return one name or several names as a tuple. A text is one name, not the names of its letters.
+
+    Raises:
+        ConfigError: if it is neither a text nor a list of texts.
+    """
+    if isinstance(names, str):
+        return (names,)
+    listed: tuple[str, ...] | None = tuple(names) if isinstance(names, Iterable) else None
+    if listed is None or not all(isinstance(name, str) for name in listed):
+        expected, step = 'a list of texts, such as ["cat", "dog"]', "pass a list of names"
+        raise ConfigError("These are not names.", expected=expected, found=reprlib.repr(names)[:100], next_step=step)
+    return listed
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,6 +67,19 @@ def each(images: Input | Iterable[Input]) -> Iterator[ImageLike]:
             raise TypeError(f"expected a path, bytes, a binary stream or a PIL image, found {type(image).__name__}")
 
 
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Iterate over lists of `size` items, the last of which may be shorter.
+
+    Raises:
+        ValueError: if the size is below 1.
+    """
+    if size < 1:
+        raise ValueError(f"expected a batch of at least 1 image, found {size}")
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
 def ahead(work: Callable[[ImageLike], T], images: Iterator[ImageLike], count: int) -> Iterator[T]:
     """Iterate over results in order, computed ahead in threads: decoding and resizing release the GIL."""
     start = list(islice(images, 2))

@@ -129,14 +129,19 @@ def _mapping(value: Any, what: str) -> Mapping[str, Any]:
     return value
 
 
+def fault_of_class(name: Any) -> str:
+    """Return why a value cannot be the name of a class; empty if it can."""
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME:
+        return f"the class {str(name)[:40]!r}; a name has 1 to {MAX_NAME:,} characters"
+    return f"the class {name[:40]!r}, which has a control character" if has_control(name) else ""
+
+
 def _names(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list) or not 1 <= len(values) <= MAX_CLASSES:
         raise ValueError(f"classes that are not a list of 1 to {MAX_CLASSES:,} names")
     for name in values:
-        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME:
-            raise ValueError(f"the class {str(name)[:40]!r}; a name has 1 to {MAX_NAME:,} characters")
-        if has_control(name):
-            raise ValueError(f"the class {name[:40]!r}, which has a control character")
+        if fault := fault_of_class(name):
+            raise ValueError(fault)
     if len(set(values)) != len(values):
         raise ValueError("a duplicate class name")
     return tuple(values)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from vl2v_runtime.errors import ModelError
 from vl2v_runtime.imaging import ImageLike, Pixels, UnreadableImageError, decode, square
-from vl2v_runtime.inputs import Input, ahead, each
+from vl2v_runtime.inputs import Input, ahead, batches, each
 from vl2v_runtime.names import quoted, shown
 from vl2v_runtime.network import Floats, Network
 from vl2v_runtime.trust import CONFIDENCE, Trust, probabilities
@@ -61,6 +60,7 @@ class Model(Network):
         spinning: whether threads spin while they wait for each other; disable it next to other work.
 
     Raises:
+        ValueError: if the number of threads is below 1.
         ModelError: if the file is missing, broken, not exported by vl2v, or onnxruntime is not installed.
     """
 
@@ -83,6 +83,7 @@ class Model(Network):
         Raises:
             UnreadableImageError: if an image is not usable.
             OSError: if a path cannot be read.
+            ValueError: if the batch size is below 1.
         """
         rows = [logits for logits, _ in self._passed(images, batch_size)]
         return np.concatenate(rows) if rows else np.zeros((0, len(self.metadata.classes)), np.float32)
@@ -131,7 +132,7 @@ class Model(Network):
         Raises:
             UnreadableImageError: if an image is not usable.
             OSError: if a path cannot be read.
-            ValueError: if the file has no threshold for this score and coverage.
+            ValueError: if the batch size is below 1, or the file has no threshold for this score and coverage.
         """
         answers: list[Answer] = []
         for logits, embeddings in self._passed(images, batch_size):
@@ -157,8 +158,7 @@ class Model(Network):
         Raises:
             ValueError: see `predict`.
         """
-        prepared = ahead(self._try, each(images), AHEAD * batch_size)
-        while batch := list(islice(prepared, batch_size)):
+        for batch in batches(ahead(self._try, each(images), AHEAD * batch_size), batch_size):
             good = [pixels for pixels in batch if not isinstance(pixels, str)]
             done: Iterator[tuple[Answer, Floats | None]] = iter(())
             if good:
@@ -183,8 +183,7 @@ class Model(Network):
         return probabilities(logits, self.trust.temperature if self.trust else 1.0)
 
     def _passed(self, images: Input | Iterable[Input], batch_size: int) -> Iterator[tuple[Floats, Floats | None]]:
-        prepared = ahead(self.prepare, each(images), AHEAD * batch_size)
-        while batch := list(islice(prepared, batch_size)):
+        for batch in batches(ahead(self.prepare, each(images), AHEAD * batch_size), batch_size):
             yield self.run(self.normalise(np.stack(batch)))
 
 
@@ -204,6 +203,8 @@ def answers_of(
         coverage: see `Trust.accepts`; None accepts or rejects nothing.
     """
     chances = probabilities(logits, trust.temperature if trust else 1.0)
+    if chances.shape[1] != len(names):
+        raise ValueError(f"expected logits [N, {len(names)}], found shape {list(chances.shape)}")
     accepted: list[bool | None] = [None] * len(logits)
     if trust is not None and coverage is not None:
         accepted = trust.accepts(logits, score, coverage, embeddings).tolist()

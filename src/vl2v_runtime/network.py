@@ -37,6 +37,8 @@ class Network:
     """The network and the metadata of an ONNX file that vl2v exported; arguments and errors are those of `Model`."""
 
     def __init__(self, path: str | Path, threads: int | None = None, spinning: bool = True) -> None:
+        if threads is not None and threads < 1:
+            raise ValueError(f"expected 1 thread or more, found {threads}")
         self.path = Path(path)
         self._most = sys.maxsize  # images known to fit into the memory at a time
         self._session = self._in_time("open it", lambda: open_session(self.path, threads, spinning))

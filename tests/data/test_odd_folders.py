@@ -20,6 +20,7 @@ from vl2v.data.scan import FileIndex
 from vl2v.errors import ConfigError, DataError
 from vl2v.planning.prepare import list_folder
 from vl2v.planning.split import check_domains, match_domains, split_dataset
+from vl2v.sources.registry import find_source
 from vl2v_runtime.inputs import each, search
 from vl2v_runtime.names import printable, quoted, shown
 from vl2v_runtime.walking import walk
@@ -38,6 +39,32 @@ def faults(root: Path, *, skip_bad: bool = False, as_found: bool = False) -> dic
     with pytest.raises(FaultyDataError) as caught:
         DomainFolder(root, as_found=as_found).scan(skip_bad=skip_bad)
     return {fault.where: fault.problem for fault in caught.value.faults}
+
+
+@pytest.mark.parametrize("name", [" ", "___", "- -", "\u3000"])
+def test_a_class_needs_a_name_with_letters_or_a_description(tmp_path: Path, name: str) -> None:
+    root = flat(tmp_path / "data", ("cat", name))
+    assert faults(root) == {repr(name): "a class name without letters"}
+    (root / "classes.yaml").write_text(f"'{name}': empty plate\n", encoding="utf-8")
+    assert DomainFolder(root).scan().phrases == tuple(p for _, p in sorted([("cat", "cat"), (name, "empty plate")]))
+
+
+def test_one_class_can_be_evaluated_but_not_trained_on(tmp_path: Path) -> None:
+    root = flat(tmp_path / "data", ("cat",))
+    table = tmp_path / "data.csv"
+    table.write_text("path,label\ndata/cat/0.png,cat\ndata/cat/1.png,cat\n")
+    for data in (root, table):
+        config = DataConfig(root=data)
+        assert list_folder(config, begun=True).scan().names == ("cat",)
+        with pytest.raises(FaultyDataError, match="the only class"):
+            list_folder(config).scan()
+
+
+def test_a_run_is_no_dataset_of_another_tool(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"step": 3}')
+    assert find_source(str(tmp_path)) is None
+    (tmp_path / "state.json").write_text('{"_data_files": []}')
+    assert find_source(str(tmp_path)) is not None
 
 
 # Links

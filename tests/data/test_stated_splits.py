@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ from vl2v.data.contents import Contents
 from vl2v.data.folder import DomainFolder
 from vl2v.data.images import ImageDataset
 from vl2v.data.listing import FaultyDataError
+from vl2v.data.pixels import Digests
 from vl2v.data.splits import TEST, TRAIN, VALIDATION, grouped_holdout, part_of
 from vl2v.data.table import TableListing
 from vl2v.errors import ConfigError, DataError
 from vl2v.planning.prepare import list_folder, open_folder
-from vl2v.planning.split import Split, leaked, split_dataset
+from vl2v.planning.resemblance import copies_of_training
+from vl2v.planning.split import Split, split_dataset
 
 Row = dict[str, str]
 COLUMNS = {"split": "fold", "group": "clip"}
@@ -212,13 +215,37 @@ def test_the_digest_depends_on_splits_and_groups(tmp_path: Path) -> None:
     assert scan(table_of(tmp_path, rows), split="fold").digest() != split.digest()
 
 
-def test_images_in_train_and_test_are_counted(tmp_path: Path) -> None:
-    rows = rows_of("train", "test", each=10)
-    table = table_of(tmp_path, rows)
-    (tmp_path / "79.png").write_bytes((tmp_path / "0.png").read_bytes())
-    dataset = scan(table, split="fold")
-    assert leaked(dataset, splits(dataset)) in (0, 1)
-    assert leaked(dataset, splits(dataset)) == int("0.png" in {dataset.paths[i] for i in splits(dataset).training["a"]})
+@pytest.mark.parametrize(
+    ("copied", "to", "counted"),
+    [
+        ("train", "test", "1 test image is"),
+        ("train", "val", "1 validation image is"),
+        ("heap", "test", "1 test image is"),
+        ("heap", "val", "1 validation image is"),
+        ("heap", "unseen", "1 test image is"),
+        ("train", "train", ""),
+        ("val", "test", ""),
+    ],
+)
+def test_copies_of_training_images_are_reported(tmp_path: Path, copied: str, to: str, counted: str) -> None:
+    rows = rows_of("train", "val", "test")
+    dataset = scan(table_of(tmp_path, rows), split="fold")
+    split = splits(dataset)
+    parts = {"train": split.training["a"], "val": split.validation["a"], "test": split.own_test["b"]}
+    unseen = replace(dataset, digests=dataset.digests ^ np.uint8(1))
+    heap = dataset.digests ^ np.uint8(2)
+    source = (heap[0] if copied == "heap" else dataset.digests[parts[copied][0]]).copy()
+    assert not copies_of_training(dataset, split, unseen, training_digests(dataset, split, heap))
+    if to == "unseen":
+        unseen.digests[0] = source
+    else:
+        dataset.digests[parts[to][-1]] = source
+    text = copies_of_training(dataset, split, unseen, training_digests(dataset, split, heap))
+    assert text.startswith(counted) if counted else text == ""
+
+
+def training_digests(dataset: ImageDataset, split: Split, heap: Digests) -> Digests:
+    return np.concatenate([*(dataset.digests[rows] for rows in split.training.values()), heap])
 
 
 @pytest.mark.parametrize("deep", [False, True])

@@ -66,6 +66,19 @@ def test_batches_of_any_size_agree(cosine: Exported) -> None:
     assert model.predict([]) == []
 
 
+@pytest.mark.parametrize("size", [0, -1])
+def test_no_image_is_dropped_by_an_empty_batch(cosine: Exported, size: int) -> None:
+    model, images = vl2v_runtime.load(cosine.file), [picture(0), picture(1)]
+    for method in (model.predict, model.logits, model.embed, model.attempts):
+        with pytest.raises(ValueError, match="at least 1 image"):
+            list(method(images, batch_size=size))
+
+
+def test_logits_of_another_number_of_classes_are_refused(cosine: Exported) -> None:
+    with pytest.raises(ValueError, match="expected logits"):
+        vl2v_runtime.load(cosine.file).answers(np.zeros((2, len(CLASSES) + 1), np.float32))
+
+
 def test_images_can_be_files_folders_bytes_streams_or_objects(cosine: Exported, folder: Path) -> None:
     model, files = vl2v_runtime.load(cosine.file), [folder / name for name in ("a.jpg", "b.png", "deep/c.webp")]
     wanted = model.logits(files)

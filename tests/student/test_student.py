@@ -112,10 +112,41 @@ def test_a_class_can_be_added() -> None:
     np.testing.assert_allclose(after[:, :3] / after[:, :3].sum(), before, atol=1e-5)
     assert student.head is not None
     np.testing.assert_allclose(student.head.norm(dim=1).numpy(), 1, atol=1e-6)
-    for name, vector in (("cat", [1, 0, 0, 0]), ("x", [1, 0, 0]), ("x", [0, 0, 0, 0]), ("x", [1, np.nan, 0, 0])):
+    refused: list[tuple[str, Any]] = [
+        ("cat", [1, 0, 0, 0]), ("x", [1, 0, 0]), ("x", [0, 0, 0, 0]), ("x", [1, np.nan, 0, 0]), ("x", "abcd"),
+        ("x", [1j, 0, 0, 0]), ("x", [None] * 4),
+    ]  # fmt: skip
+    for name, vector in refused:
         with pytest.raises(StudentError):
             student.add_class(name, vector)
     assert len(student.classes) == len(student.head) == 4
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 1001, 5, None])
+def test_a_class_needs_a_valid_name(name: Any) -> None:
+    student = student_of()
+    with pytest.raises(StudentError, match="name cannot be used"):
+        student.add_class(name, [1, 0, 0, 0])
+    assert student.classes == CLASSES
+
+
+@pytest.mark.parametrize("change", [{"logit_scale": float("nan")}, {"classes": ["cat", "dog", ""]}])
+def test_a_student_that_cannot_be_loaded_does_not_replace_another(tmp_path: Path, change: dict[str, Any]) -> None:
+    student_of().save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    broken = student_of()
+    for name, value in change.items():
+        setattr(broken, name, value)
+    with pytest.raises(StudentError, match="cannot be saved"):
+        broken.save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_no_image_is_dropped_by_an_empty_batch(size: int) -> None:
+    for method in (student_of().predict, student_of().predict_proba, student_of().embed):
+        with pytest.raises(ValueError, match="at least 1 image"):
+            method([picture(0), picture(1)], batch_size=size)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,18 @@ import typer
 
 from vl2v.allocator import keep_freed_memory
 from vl2v.cli.benchmark_grid import candidates, grid_settings, job_count, make_grid, named_data, split_list
-from vl2v.cli.common import CacheOpt, Json, Quiet, StoreOpt, group, make_progress, money, storage_paths, within
+from vl2v.cli.common import (
+    CacheOpt,
+    Json,
+    Quiet,
+    StoreOpt,
+    ensure_effect,
+    group,
+    make_progress,
+    money,
+    storage_paths,
+    within,
+)
 from vl2v.cli.settings import COLUMNS, with_settings
 from vl2v.errors import ConfigError
 from vl2v.progress import Recorder
@@ -66,6 +77,8 @@ def run(
     from vl2v.cli.console import show
     from vl2v.sources.named import with_sources
 
+    shares = {"--cpus-per-job": cpus_per_job != 1, "--gpus-per-job": gpus_per_job != 0}
+    ensure_effect("--ray", ray is not None, shares)
     progress = Recorder(make_progress(quiet, as_json))  # the jobs have the same warnings
     storage, at_once = storage_paths(cache, store), job_count(jobs)
     base = grid_settings(config, settings, named_data(data, root, progress) if data else None)
@@ -112,6 +125,7 @@ def table(
     from vl2v.benchmark.render.text import renderable
     from vl2v.cli.console import show
 
+    ensure_effect("--against", against is not None, {"--pairs": pairs != "pairs"})
     results = _tabulated(
         out, name, select, split_list(weights), partial, against=against, unit=pairs, published=published
     )

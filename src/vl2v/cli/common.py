@@ -7,7 +7,7 @@ import math
 import os
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import wraps
 from pathlib import Path
@@ -172,6 +172,15 @@ def _fail(error: Vl2vError, as_json: bool) -> None:
     raise typer.Exit(error.exit_code)
 
 
+def ensure_workers(ray: str | None, cpus: float, gpus: float) -> None:
+    """Check that resources of workers are only given with ``--ray``.
+
+    Raises:
+        ConfigError: if they are given without it.
+    """
+    ensure_effect("--ray", ray is not None, {"--cpus-per-worker": cpus != 1, "--gpus-per-worker": gpus != 0})
+
+
 def make_progress(quiet: bool, as_json: bool) -> Progress:
     """Create the progress callback: silent, JSON lines, or for people. Warnings are always printed."""
     from vl2v.cli import console
@@ -232,6 +241,27 @@ def amount(text: str, what: str, flag: str) -> Decimal:
             next_step=f"correct {flag}",
         )
     return value
+
+
+def ensure_effect(needed: str, used: bool, options: Mapping[str, bool]) -> None:
+    """Check that options are only given together with the one that they need.
+
+    Args:
+        needed: the option, e.g. ``--ray``.
+        used: whether it is given.
+        options: whether each of the others is given, by its flag.
+
+    Raises:
+        ConfigError: if one is given without it.
+    """
+    if used or not (given := [flag for flag, there in options.items() if there]):
+        return
+    raise ConfigError(
+        f"{', '.join(given)} {'has' if len(given) == 1 else 'have'} no effect without {needed}.",
+        expected=needed,
+        found=f"no {needed}",
+        next_step=f"add {needed}, or drop {', '.join(given)}",
+    )
 
 
 def money(text: str | None, what: str = "The budget", flag: str = "--budget") -> Decimal | None:

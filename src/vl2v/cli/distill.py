@@ -90,6 +90,7 @@ def distill(
     from vl2v.api import distill as work
     from vl2v.cli.printing import run_json, run_text, show
 
+    common.ensure_workers(ray, cpus_per_worker, gpus_per_worker)
     if new_site is not None:
         if not resume:
             raise ConfigError(

@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from vl2v.allocator import keep_freed_memory
-from vl2v.cli.common import CacheOpt, Json, Quiet, make_progress, storage_paths, within
+from vl2v.cli.common import CacheOpt, Json, Quiet, ensure_effect, make_progress, storage_paths, within
 from vl2v.errors import ConfigError
+
+TOLERANCE = 0.5  # percentage points
 
 
 def export(
@@ -28,7 +30,7 @@ def export(
                 "Accuracy that INT8 may lose, in percentage points. Unless this is 0, it may always lose one image.", 0
             )
         ),
-    ] = 0.5,
+    ] = TOLERANCE,
     cache: CacheOpt = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -38,6 +40,7 @@ def export(
     from vl2v.api import export as work
     from vl2v.cli.console import show
 
+    ensure_effect("--int8", int8, {"--tolerance": tolerance != TOLERANCE})
     done = work(
         run,
         onnx=onnx,

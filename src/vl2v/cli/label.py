@@ -49,6 +49,7 @@ def label(
     from vl2v.cluster.connection import cluster_of
     from vl2v.commands.label import label as work
 
+    common.ensure_workers(ray, cpus_per_worker, gpus_per_worker)
     result = work(
         data,
         teacher,

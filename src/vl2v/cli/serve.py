@@ -46,6 +46,7 @@ def serve(
     from vl2v.serve.running import serve as work
     from vl2v.serve.settings import ServeSettings
 
+    common.ensure_effect("--edits", edits is not False, {"--budget": budget is not None})
     limits = common.make_limits(max_inputs, max_body_mb, max_image_mb, max_megapixels)
     settings = ServeSettings(run, host, port, int8, threads, edits, common.money(budget), gallery, limits)
     storage = common.storage_paths(cache, store, run, uses_store=edits is not False)

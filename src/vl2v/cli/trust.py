@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,6 @@ import typer
 
 from vl2v.allocator import keep_freed_memory
 from vl2v.cli import common
-from vl2v.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -51,8 +49,10 @@ def trust(
     from vl2v.commands.trust import Reject, quote_reject, refit
 
     keep_freed_memory()
-    _check_options(reject, {"--reject-texts": reject_texts, "--quote": quote or None, "--budget": budget,
-                            "--teacher": teacher, "--store": store})  # fmt: skip
+    options = {"--reject-texts": reject_texts, "--budget": budget, "--teacher": teacher, "--store": store}
+    common.ensure_effect(
+        "--reject", bool(reject), {flag: value is not None for flag, value in options.items()} | {"--quote": quote}
+    )
     change = None
     if reject is not None:
         storage = common.storage_paths(None, store, run)
@@ -63,17 +63,6 @@ def trust(
         return
     result = refit(run, common.make_progress(quiet, as_json), change, NewPlaces(data, unlabelled, drop))
     show(result.to_dict() if as_json else trust_text(result, run))
-
-
-def _check_options(reject: bool | None, options: Mapping[str, object]) -> None:
-    names = [name for name, value in options.items() if value is not None]
-    if names and not reject:
-        raise ConfigError(
-            f"{', '.join(names)} can only be used to add negative texts.",
-            expected="--reject",
-            found="--no-reject" if reject is False else "no --reject",
-            next_step="add --reject, or drop the option",
-        )
 
 
 def trust_text(result: Refitted, run: Path) -> RenderableType:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vl2v.cli.common import amount, group, money, need_packages, within
+from vl2v.cli.common import amount, ensure_effect, group, money, need_packages, within
 from vl2v.errors import ConfigError
 from vl2v.terminal import say
 
@@ -27,6 +27,7 @@ EXPIRES = "When the key stops working: 90d, 12h, 2027-01-31 (its end, UTC) or 20
 IMAGES = ("The price per 1000 images", "--price-per-1000-images")
 TEXTS = ("The price per 1000 texts", "--price-per-1000-texts")
 QUOTA = ("The quota", "--quota")
+GRACE = 24.0  # hours
 DURATION = re.compile(r"([1-9][0-9]{0,4})([dh])")
 
 
@@ -67,7 +68,7 @@ def edit(
     rotate: Annotated[bool, typer.Option("--rotate", help="Create a new key and show it once.")] = False,
     grace_hours: Annotated[
         float, typer.Option(**within("How long the old key remains valid, in hours.", 0, 8760))
-    ] = 24.0,
+    ] = GRACE,
     db: Db = DEFAULT_DB,
     as_json: Json = False,
 ) -> None:
@@ -78,6 +79,7 @@ def edit(
     prices = money(price_per_1000_images, *IMAGES), money(price_per_1000_texts, *TEXTS)
     if quota is not None and quota != "none":
         amount(quota, *QUOTA)
+    ensure_effect("--rotate", rotate, {"--grace-hours": grace_hours != GRACE})
     accounts, key = _accounts(db), None
     record = accounts.edit(
         account,

@@ -115,6 +115,9 @@ def export(
         OSError: before any work, if `out` cannot be written.
         Vl2vError: for any other fault.
     """
+    if not 0 <= tolerance < float("inf"):
+        expected, step = "percentage points, 0 or more", "pass another tolerance, such as 0.5"
+        raise ConfigError("The tolerance is not valid.", expected=expected, found=f"{tolerance:g}", next_step=step)
     need_onnx()
     if out is not None:
         ensure_writable(out / FLOAT)

@@ -12,6 +12,7 @@ import numpy as np
 from vl2v.data.images import ImageDataset, spaced, spelling
 from vl2v.errors import ConfigError, DataError
 from vl2v.hints import did_you_mean, some_of
+from vl2v.nested import names_of
 from vl2v_runtime.metadata import MAX_NAME
 from vl2v_runtime.names import shown
 from vl2v_runtime.regular import read_text
@@ -40,7 +41,7 @@ def class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
         text = str(classes).strip()
         entries = _of_file(Path(text)) if _is_path(text) else [(name, "--classes") for name in text.split(",")]
     else:
-        entries = [(name, "the classes") for name in classes]
+        entries = [(name, "the classes") for name in names_of(classes)]
     names: dict[str, tuple[str, str]] = {}
     for raw_name, where in entries:
         if not raw_name.strip():

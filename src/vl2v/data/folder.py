@@ -40,6 +40,7 @@ class DomainFolder(Listing):
         as_found: accept folders that look like splits, dates or swapped levels, an extra level, and empty folders.
         splits: whether first-level folders called train, val and test are the split. Otherwise they are domains.
         class_first: whether the classes are above the domains: `root/<class>/<domain>/<image>`.
+        one_class: see `Listing`.
 
     Raises:
         DataError: if `root` is not a folder, or has no images.
@@ -57,9 +58,10 @@ class DomainFolder(Listing):
         as_found: bool = False,
         splits: bool = True,
         class_first: bool = False,
+        one_class: bool = False,
     ) -> None:
         self._splits, self._class_first = splits, class_first
-        super().__init__(root, allow_missing_classes=allow_missing_classes, as_found=as_found)
+        super().__init__(root, allow_missing_classes=allow_missing_classes, as_found=as_found, one_class=one_class)
         described = [f for f, phrase in zip(self.folders, self.phrases, strict=True) if phrase != spaced(f)]
         for problem, _ in doubtful(self.folders, described):
             self.warnings.append(f"class folders: {problem}; classes.yaml can say what they are")

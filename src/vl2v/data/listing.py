@@ -60,6 +60,7 @@ class Listing(ABC):
         root: folder that paths are relative to.
         allow_missing_classes: accept classes that are missing from some domains.
         as_found: accept a layout that is usable, but probably a mistake.
+        one_class: accept images of a single class, which can be evaluated, but not trained on.
 
     Attributes:
         source: folder or table that lists the images.
@@ -80,8 +81,15 @@ class Listing(ABC):
     REMOVE = "add images or remove the folder"
     TWO = "a classifier needs at least two class folders"
 
-    def __init__(self, root: str | Path, *, allow_missing_classes: bool = False, as_found: bool = False) -> None:
-        self.root, self.as_found = Path(root), as_found
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        allow_missing_classes: bool = False,
+        as_found: bool = False,
+        one_class: bool = False,
+    ) -> None:
+        self.root, self.as_found, self._one_class = Path(root), as_found, one_class
         self.source = self.root
         self.columns: tuple[tuple[str, str], ...] = ()
         self.faults: list[Fault] = []
@@ -229,7 +237,7 @@ class Listing(ABC):
             if len(names) > 1:
                 where = ", ".join(self._cell(d, f) for d, f in self._files if f in names)
                 self.faults.append(Fault(where, f"two spellings of one class{_unseen(names)}", self.RENAME))
-        if len(spellings) < 2:
+        if len(spellings) < 2 and not self._one_class:
             where = self._cell(self.domains[0], self.folders[0])
             self.faults.append(Fault(where, "the only class", self.TWO))
         for domain in [] if allow_missing else self.domains:
@@ -266,6 +274,8 @@ class Listing(ABC):
     def _phrases(self) -> tuple[str, ...]:
         phrases = read_phrases(self._described_in(), self.folders)
         values = tuple(phrases[folder] for folder in self.folders)
+        for folder in [folder for folder in self.folders if not spelling(phrases[folder])]:
+            self._fault(repr(folder), "a class name without letters", "rename it, or describe it in classes.yaml")
         for phrase in sorted({p for p in values if values.count(p) > 1}):
             if len({spelling(f) for f in self.folders if phrases[f] == phrase}) > 1:
                 problem = f"two classes have the description '{phrase}'"

@@ -74,6 +74,7 @@ class TableListing(Listing):
         classes: names of the classes of images without labels. The column of classes is then not used.
         allow_missing_classes: accept classes that are missing from some domains.
         as_found: accept classes that are numbers, and almost as many classes or domains as images.
+        one_class: see `Listing`.
 
     Raises:
         DataError: if the table cannot be read, or (`FaultyDataError`) has no usable row.
@@ -93,12 +94,15 @@ class TableListing(Listing):
         classes: Sequence[str] = (),
         allow_missing_classes: bool = False,
         as_found: bool = False,
+        one_class: bool = False,
     ) -> None:
         self._table, self._class_names, self._columns_by_role = Path(table), tuple(classes), dict(columns or {})
         self._problems: dict[Broken, _Rows] = {}
         self._numbers: NDArray[np.int64] = np.zeros(0, np.int64)
         self._unit = self._name = ""
-        super().__init__(self._table.parent, allow_missing_classes=allow_missing_classes, as_found=as_found)
+        super().__init__(
+            self._table.parent, allow_missing_classes=allow_missing_classes, as_found=as_found, one_class=one_class
+        )
         self._check_labels()
 
     def _find(self) -> Cells:

@@ -23,9 +23,9 @@ from vl2v.planning.effects import without_effect
 from vl2v.planning.models import ensure_fresh_views_possible, open_configured_teacher, open_student
 from vl2v.planning.prepare import Examples, examples_of, list_folder, read_datasets, read_unlabelled
 from vl2v.planning.requirements import EVALUATION, UNSEEN, Requirements, make_quote, requirements_of
-from vl2v.planning.resemblance import resemblance
+from vl2v.planning.resemblance import copies_of_training, resemblance
 from vl2v.planning.settling import settled
-from vl2v.planning.split import Split, leaked, split_dataset
+from vl2v.planning.split import Split, split_dataset
 from vl2v.progress import Progress, Silent, warn
 from vl2v.teacher.base import Teacher, TeacherCard
 from vl2v.teacher.file import FileTeacher
@@ -149,12 +149,15 @@ def plan_run(
                 config.repair.images, None, dataset.names, index, cache if backbone else None, progress
             )
         split = split_dataset(dataset, config.data, config.seed)
-        _warn_of_split(dataset, split, progress)
+        if split.left_out:
+            warn(progress, f"{split.left_out} images are not used for training, because their groups have test images")
         for text in without_effect(config):
             warn(progress, text)
         if backbone and (text := resemblance(dataset, split, cache).text()):
             warn(progress, text)
         examples = examples_of(config, dataset, unlabelled, split, index, cache, progress, new)
+        if text := copies_of_training(dataset, split, unseen, examples.digests[examples.views == 0]):
+            warn(progress, text)
         _bind(teacher, parts)
         ordinary = len(examples.groups) - (new is not None)
         config = settled(config, len(split.sources), examples.images, ordinary > len(split.sources))
@@ -184,11 +187,3 @@ def _bind(teacher: Teacher, parts: Sequence[ImageDataset | None]) -> None:
         for part in parts:
             if part is not None:
                 teacher.bind(part.paths, part.digests)
-
-
-def _warn_of_split(dataset: ImageDataset, split: Split, progress: Progress) -> None:
-    if count := leaked(dataset, split):
-        what = "the held-out domains" if not split.own_test else "the test part or of held-out domains"
-        warn(progress, f"{count} images of {what} are also among the training images")
-    if split.left_out:
-        warn(progress, f"{split.left_out} images are not used for training, because their groups have test images")

@@ -39,7 +39,7 @@ def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
     """Return a reader of images with or without labels, for a folder or a table; see `list_folder`."""
     as_found = config.layout_as_found or begun
     if is_table(config.root):
-        return _open_table(config, as_found)
+        return _open_table(config, as_found, one_class=begun)
     if stated := [role for role in ROLES if getattr(config, role) is not None]:
         step = "give the table in place of the folder, or drop the columns: the folders are classes and domains"
         step = "save the table as CSV in UTF-8" if config.root.is_file() else step
@@ -57,10 +57,11 @@ def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
         as_found=as_found,
         splits=not config.layout_as_found,
         class_first=config.class_first,
+        one_class=begun,
     )
 
 
-def _open_table(config: DataConfig, as_found: bool) -> Listing:
+def _open_table(config: DataConfig, as_found: bool, one_class: bool) -> Listing:
     for key in ("domain_folders", "class_first"):
         if getattr(config, key):
             raise ConfigError(
@@ -75,6 +76,7 @@ def _open_table(config: DataConfig, as_found: bool) -> Listing:
         classes=config.classes,
         allow_missing_classes=config.allow_missing_classes,
         as_found=as_found,
+        one_class=one_class,
     )
 
 
@@ -135,7 +137,8 @@ def list_folder(config: DataConfig, *, begun: bool = False) -> Listing:
 
     Args:
         config: the folder or table, and the accepted layouts.
-        begun: whether a run on it was started before. Its layout is then not checked again.
+        begun: whether a run on it was started before, or a student is evaluated on it. Its layout is then not checked
+            again, and one class suffices.
 
     Raises:
         DataError: if it contains no images in a valid layout.

@@ -22,7 +22,7 @@ from vl2v.data.near_duplicates import (
     near_duplicates,
     near_duplicates_of_embeddings,
 )
-from vl2v.data.pixels import PixelCache
+from vl2v.data.pixels import Digests, PixelCache
 from vl2v.data.splits import DatasetRows, Slots
 from vl2v.digests import among
 from vl2v.errors import RunError
@@ -60,8 +60,7 @@ class Resemblance:
         """Return a warning of one line, empty if there are no such images."""
         if not self.examples:
             return ""
-        counts = ((self.validation, "validation"), (self.test, "test"))
-        images = " and ".join(f"{n:,} {name} image{'' if n == 1 else 's'}" for n, name in counts if n)
+        images = _counted(self.validation, self.test)
         verb = "resembles" if self.validation + self.test == 1 else "resemble"
         pairs = "; ".join(f"{shown(one)} and {shown(other)}" for one, other in self.examples)
         how = " once cropped or mirrored (found by the teacher's embeddings)" if self.aligned else ""
@@ -70,6 +69,28 @@ class Resemblance:
             "are copies or frames of one clip, the accuracy is too high: remove them, or list the images in a table "
             "and keep them together with --group"
         )
+
+
+def copies_of_training(dataset: ImageDataset, split: Split, unseen: ImageDataset | None, training: Digests) -> str:
+    """Return a warning about validation and test images that are the same files as training images; empty if none are.
+
+    Args:
+        unseen: images of held-out classes, which are test images; None if there are none.
+        training: [N, 32] uint8, SHA-256 of all training images, with and without labels.
+    """
+    validation, *test = (
+        int(among(dataset.digests[_joined(part.values())], training).sum()) for part in split.evaluation_parts
+    )
+    tested = sum(test) + (0 if unseen is None else int(among(unseen.digests, training).sum()))
+    if not (listed := _counted(validation, tested)):
+        return ""
+    verb = "is" if validation + tested == 1 else "are"
+    return f"{listed} {verb} also among the training images, so the accuracy is too high: remove the copies"
+
+
+def _counted(validation: int, test: int) -> str:
+    counts = ((validation, "validation"), (test, "test"))
+    return " and ".join(f"{n:,} {name} image{'' if n == 1 else 's'}" for n, name in counts if n)
 
 
 def resemblance(dataset: ImageDataset, split: Split, cache: PixelCache) -> Resemblance:

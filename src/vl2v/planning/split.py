@@ -22,7 +22,6 @@ from vl2v.data.splits import (
     grouped_holdout,
     labels_per_class,
 )
-from vl2v.digests import among
 from vl2v.errors import ConfigError, DataError
 from vl2v.hints import did_you_mean
 from vl2v_runtime.names import quoted, shown
@@ -233,12 +232,3 @@ def _too_small(dataset: ImageDataset, domain: str, config: DataConfig, train: In
         found=str(len(train) + len(out)),
         next_step="add images, or set data.holdout_fraction",
     )
-
-
-def leaked(dataset: ImageDataset, split: Split) -> int:
-    """Return the number of test images with the same content as a training image."""
-    training, tested = (
-        dataset.digests[np.concatenate([split.rest[:0], *rows])]
-        for rows in (split.training.values(), [*split.test.values(), *split.own_test.values()])
-    )
-    return int(among(tested, training).sum())

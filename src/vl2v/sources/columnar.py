@@ -181,12 +181,17 @@ def claims(data: str) -> bool:
     """Return whether a path is a folder saved by `datasets`, or Arrow or Parquet files with embedded images."""
     path = Path(data)
     try:
-        if any((path / name).is_file() for name in LISTS):
+        if (path / LISTS[0]).is_file() or ((path / LISTS[1]).is_file() and _is_saved(path)):
             return True
         files = parquet_files(path) if path.is_dir() else [path] if path.suffix.lower() in (*PARQUET, ARROW) else []
         return bool(files) and files[0].is_file() and bool(embedded(schema_of(files[0])))
     except (OSError, DataError, MissingExtraError):
         return False
+
+
+def _is_saved(folder: Path) -> bool:
+    """Return whether `datasets` wrote the `state.json` of a folder; a run folder of vl2v has such a file, too."""
+    return (folder / "dataset_info.json").is_file() or "_data_files" in _json(folder / LISTS[1])
 
 
 def parquet_files(folder: Path) -> list[Path]:

@@ -73,8 +73,10 @@ def save(student: Student, folder: Path) -> Path:
     """Write a student to a folder, and return the folder.
 
     Files of an older student in the folder are replaced atomically, one by one: trust data, weights, description.
+
+    Raises:
+        StudentError: if `load` would not accept the student; nothing is written then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     linear = isinstance(student.projection, nn.Linear)
     card = {
         "format": FORMAT,
@@ -91,6 +93,12 @@ def save(student: Student, folder: Path) -> Path:
     names = {"classes": student.classes, CHANGES: student.provenance.get(CHANGES, [])}
     if any(student.offsets):  # other students are written as in earlier versions
         names["offsets"] = card["offsets"] = student.offsets
+    try:
+        StudentCard.model_validate(card)
+    except ValidationError as error:
+        problem, step = "The student cannot be saved.", "correct it; nothing was written"
+        raise StudentError(problem, expected="what vl2v can load", found=described(error), next_step=step) from error
+    folder.mkdir(parents=True, exist_ok=True)
     card["stamp"] = stamp = _stamp(names, student.head)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in student.state_dict().items()}
     trust_file.save(student.trust, folder, origin_of(student.provenance))

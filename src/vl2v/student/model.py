@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from vl2v.errors import StudentError
 from vl2v.hints import did_you_mean, some_of
 from vl2v.student.backbones import Backbone, Recipe
 from vl2v.student.preprocess import Preprocess
-from vl2v_runtime.inputs import Input, each
+from vl2v_runtime.inputs import Input, batches, each
+from vl2v_runtime.metadata import fault_of_class
 from vl2v_runtime.trust import Trust
 
 
@@ -110,9 +110,11 @@ class Student(nn.Module):
 
         Args:
             images: one or several paths, folders, files as bytes, binary streams or PIL images.
+            batch_size: number of images per batch, 1 or more.
 
         Raises:
             UnreadableImageError: if an image cannot be read.
+            ValueError: if the batch size is below 1.
             StudentError: if the student has no text head.
         """
         self._head()
@@ -133,10 +135,8 @@ class Student(nn.Module):
 
     def project(self, images: Input | Iterable[Input], batch_size: int = 64) -> Tensor:
         """Map images to projections, [N, D] float32, not normalised, for `logits` and `embeddings`."""
-        single = each(images)
-        rows = []
-        while batch := [self.preprocess.pixels(image) for image in islice(single, batch_size)]:
-            rows.append(self.project_pixels(torch.stack(batch)))
+        pixels = map(self.preprocess.pixels, each(images))
+        rows = [self.project_pixels(torch.stack(batch)) for batch in batches(pixels, batch_size)]
         return torch.cat(rows) if rows else torch.zeros(0, self.dimension, device=self.device)
 
     @torch.no_grad()
@@ -174,10 +174,18 @@ class Student(nn.Module):
             offset: finite number that is added to the logit of the class.
 
         Raises:
-            StudentError: if the name exists, the embedding is not valid, or there is no text head.
+            StudentError: if the name is not valid or exists, the embedding is not valid, or there is no text head.
         """
         head = self._head()
-        row = torch.as_tensor(np.asarray(vector, dtype=np.float32), device=head.device)
+        try:
+            row = torch.as_tensor(np.asarray(vector).astype(np.float32, casting="same_kind"), device=head.device)
+        except (TypeError, ValueError) as error:
+            problem, expected = "The embedding cannot be used for a class.", f"{self.dimension} real numbers"
+            step = "embed the prompt with the teacher of this student"
+            raise StudentError(problem, expected=expected, found=str(error)[:200], next_step=step) from error
+        if fault := fault_of_class(name):
+            problem, step = "The name cannot be used for a class.", "choose another name"
+            raise StudentError(problem, expected="a text without control characters", found=fault, next_step=step)
         if name in self.classes:
             problem, step = f"The class '{name}' exists already.", "choose another name"
             raise StudentError(problem, expected="a new name", found=name, next_step=step)
@@ -203,7 +211,7 @@ class Student(nn.Module):
         head = self._head()
         if name not in self.classes:
             expected = f"one of {some_of(self.classes)}"
-            step = f"list all classes with vl2v classes list{did_you_mean(name, self.classes)}"
+            step = f"list all classes with vl2v classes list{did_you_mean(str(name), self.classes)}"
             raise StudentError(f"There is no class '{name}'.", expected=expected, found=name, next_step=step)
         if len(self.classes) == 1:
             problem, step = f"'{name}' is the only class.", "add another class first"
