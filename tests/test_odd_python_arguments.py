@@ -33,8 +33,13 @@ def test_a_teacher_is_a_name_or_a_teacher(tmp_path: Path) -> None:
     [([1], "settings are not a mapping"), ({"data": [1]}, "data is not a mapping"), ({"teacher": 5}, "teacher is not")],
 )
 def test_settings_of_a_resumed_run_are_mappings(tmp_path: Path, settings: Any, message: str) -> None:
-    config = {"data": {"root": str(tmp_path)}, "teacher": {"spec": "offline:"}, "student": {"spec": "offline:"}}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    config = {
+        "data": {"root": str(tmp_path)},
+        "teacher": {"spec": "offline:"},
+        "student": {"spec": "offline:"},
+        "made_with": {},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     with pytest.raises(ConfigError, match=message):
         vl2v.distill(out=tmp_path, resume=True, settings=settings)
     for empty in ({}, {"data": None, "teacher": None}):
