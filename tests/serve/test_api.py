@@ -116,6 +116,7 @@ def test_a_bad_image_has_its_fault_at_its_position(client: TestClient, bench: Be
         ({"content": iter([b"x" * 100_000] * 5), "headers": {"content-type": "image/png"}}, 413, "too_large"),
         ({"params": {"top_k": "secret-words"}, "files": files(b"x")}, 422, "invalid_request"),
         ({"params": {"neighbours": "1000"}, "files": files(b"x")}, 422, "invalid_request"),
+        ({"params": {"coverge": "secret-words"}, "files": files(b"x")}, 422, "invalid_request"),
         ({"params": {"coverage": "0.123"}, "files": files(b"x")}, 422, "invalid_request"),
     ],
 )

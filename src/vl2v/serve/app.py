@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import fields
 from functools import partial
 from typing import Annotated
 
@@ -30,6 +31,7 @@ logger = logging.getLogger("vl2v.serve")
 FAILED = "The server failed on this request; see its log under the x-request-id of the response."
 HEALTH_SECONDS = 10
 NEIGHBOURS = 24
+OPTIONS = tuple(option.name for option in fields(Options))
 SMALL = Limits(body_bytes=100_000)  # a list of names
 STATUSES: dict[type[Vl2vError], tuple[int, str]] = {
     BudgetError: (402, "over_budget"),
@@ -111,6 +113,8 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         ] = 0,
     ) -> Response:
         """Classify images. The response contains a prediction or an error for each, in their order."""
+        if unknown := len(request.query_params.keys() - OPTIONS):
+            raise schema(f"Found {unknown} unknown option(s); known are {', '.join(OPTIONS)}.", "query")
         options = Options(top_k, coverage, neighbours, score)
         kind = request.headers.get("content-type", "")
         async with body_of(request, service.limits, service.body_memory) as body:
