@@ -200,7 +200,7 @@ def test_every_kind_of_job_runs_once_and_is_not_run_again(tmp_path: Path, capsys
     assert set(by_name["everything"]["corrupted"]) == {"blur", "noise", "darkness", "rotation", "blocks"}
     assert "0.5" in by_name["everything"]["wise_ft"]
     temperatures = by_name["everything"]["temperatures"]
-    assert set(temperatures) == {"all", "hardest", "styles"}
+    assert set(temperatures) == {"all", "hardest", "hardest style", "styles"}
     assert temperatures["hardest"]["temperature"] >= temperatures["all"]["temperature"]
     assert set(temperatures["all"]) == {"temperature", "a", "b", "c", "d"}
     assert {"seen", "unseen", "harmonic"} <= set(by_name["held"]["test"]["d"])
