@@ -51,7 +51,8 @@ def batches_of(file: Any, columns: Sequence[str], rows: int, most_values: int = 
 def _rows_within(group: Any, columns: Sequence[str], rows: int, most_values: int) -> int:
     """Return the number of rows whose values cannot exceed `BATCH_BYTES`, at least 1 and at most `rows`.
 
-    No value is larger than its column in the row group. Without a dictionary, all its values together are not larger.
+    No text is larger than its column in the row group. Without a dictionary, all texts together are not larger. The
+    number of values limits the size of numbers.
     """
     import pyarrow as pa
 
@@ -62,6 +63,6 @@ def _rows_within(group: Any, columns: Sequence[str], rows: int, most_values: int
             continue
         if chunk.num_values > max(group.num_rows, most_values):
             raise pa.ArrowInvalid(f"a column {name[:100]} with {chunk.num_values:,} values in {group.num_rows:,} rows")
-        if any("DICTIONARY" in encoding for encoding in chunk.encodings):
+        if "BYTE_ARRAY" in chunk.physical_type and any("DICTIONARY" in encoding for encoding in chunk.encodings):
             largest = max(largest, chunk.total_uncompressed_size)
     return max(1, min(rows, BATCH_BYTES // largest))

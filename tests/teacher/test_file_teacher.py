@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from vl2v.errors import TeacherError
+from vl2v.parquet_files import batches_of, open_parquet
 from vl2v.teacher.base import Price, Teacher
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.registry import open_teacher
@@ -222,6 +223,33 @@ def test_a_small_parquet_file_cannot_exhaust_the_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
         assert peak < 2**27, name
         assert caught.value.next_step
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_parquet_takes_little_more_memory_than_its_embeddings(tmp_path: Path, fixed: bool) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    vectors = np.random.default_rng(0).normal(size=(20_000, 256)).astype(np.float32)
+    flat, offsets = pa.array(vectors.ravel()), pa.array(np.arange(0, vectors.size + 1, 256, dtype=np.int32))
+    lists = pa.FixedSizeListArray.from_arrays(flat, 256) if fixed else pa.ListArray.from_arrays(offsets, flat)
+    names = [str(i) for i in range(len(vectors) - 1)]
+    pq.write_table(pa.table({"embedding": lists, "path": [*names, None], "text": [None] * len(names) + ["a cat"]}),
+                   tmp_path / "v.parquet")  # fmt: skip
+    tracemalloc.start()
+    teacher = FileTeacher(tmp_path / "v.parquet")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert vectors.nbytes < peak < 1.7 * vectors.nbytes
+    assert np.allclose(teacher.embed_texts(["a cat"]), unit(vectors[-1:]))
+
+
+def test_numbers_with_a_dictionary_are_read_in_large_batches(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    numbers = pa.array(np.random.default_rng(0).normal(size=2**21))
+    rows = pa.FixedSizeListArray.from_arrays(numbers, 64)
+    pq.write_table(pa.table({"embedding": rows}), tmp_path / "v.parquet", use_dictionary=True)
+    with open_parquet(tmp_path / "v.parquet") as file:
+        assert "RLE_DICTIONARY" in file.metadata.row_group(0).column(0).encodings
+        assert {len(batch) for batch in batches_of(file, ["embedding"], 4096)} == {4096}
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from vl2v_runtime.numbers import number
 NPZ = "arrays embeddings [N, D] with paths [N] or sha256 [N], and texts [M] with text_embeddings [M, D]"
 PARQUET = "columns embedding, and path or sha256 (images) and text (prompts), one of them filled per row"
 KEYS = ("path", "sha256", "text")  # columns of a Parquet file
+SEVERAL = "embeddings of several dimensions, or with missing numbers"
 BATCH = 4096  # its rows read at once
 SCALARS = ("logit_scale", "identity", "revision")
 VECTORS = FLOAT + WHOLE
@@ -206,20 +207,47 @@ def _read_parquet(path: Path) -> Content:
         columns = [name for name in ("embedding", *KEYS) if name in schema.names]
         if twice := [name for name in columns if schema.names.count(name) > 1]:
             raise ValueError(f"the column {twice[0]} twice")
-        keys: dict[str, list[object]] = {name: [] for name in KEYS}
-        parts, size = [np.zeros((0, 0), np.float32)], 0
-        for batch in batches_of(file, columns, BATCH, most // 4):
-            parts.append(_matrix(batch.column("embedding")))
-            size += parts[-1].nbytes + sum(_text_bytes(name, batch.column(name)) for name in columns[1:])
-            if size > most:
-                raise ValueError(f"more than {most:,} bytes of embeddings and texts")
-            for name, values in keys.items():
-                values += batch.column(name).to_pylist() if name in columns else [None] * batch.num_rows
-    embeddings = np.concatenate(parts[1:] or parts)
-    images = _filled([s or p for s, p in zip(keys["sha256"], keys["path"], strict=True)], embeddings)
-    texts = _filled(keys["text"], embeddings)
+        images, texts = _collected(file, columns, most)
     extra = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items() if not k.startswith(b"ARROW")}
-    return images, texts, {k: strict_json.parse(v) if k == "logit_scale" else v for k, v in extra.items()}
+    scalars = {k: strict_json.parse(v) if k == "logit_scale" else v for k, v in extra.items()}
+    return images, texts, scalars
+
+
+def _collected(file: Any, columns: Sequence[str], most: int) -> tuple[Rows, Rows]:
+    """Return the images and the texts of an open Parquet file, with one copy of their embeddings in memory.
+
+    Args:
+        columns: ``embedding`` and the columns of keys.
+        most: maximum number of bytes.
+
+    Raises:
+        ValueError: if the file contains more, or the embeddings differ in dimension.
+    """
+    embeddings, size = np.zeros((0, 0), np.float32), 0
+    image_keys: list[str] = []
+    texts: list[str] = []
+    vectors = [np.zeros((0, 0), np.float32)]
+    for batch in batches_of(file, columns, BATCH, most // 4):
+        part = _matrix(batch.column("embedding"))
+        if not embeddings.size:
+            shape = file.metadata.num_rows, part.shape[1]
+            size = 4 * shape[0] * shape[1]
+            embeddings = np.empty(shape if size <= most else (0, shape[1]), np.float32)
+        if part.shape[1] != embeddings.shape[1]:
+            raise ValueError(SEVERAL)
+        size += sum(_text_bytes(name, batch.column(name)) for name in columns[1:])
+        if size > most:
+            raise ValueError(f"more than {most:,} bytes of embeddings and texts")
+        cells = {name: batch.column(name).to_pylist() for name in columns[1:]}
+        none = [None] * len(part)
+        rows = [s or p for s, p in zip(cells.get("sha256", none), cells.get("path", none), strict=True)]
+        keys, chosen = _filled(rows, part)
+        embeddings[len(image_keys) : len(image_keys) + len(keys)] = chosen
+        image_keys += keys
+        keys, chosen = _filled(cells.get("text", none), part)
+        texts += keys
+        vectors.append(chosen)
+    return (image_keys, embeddings[: len(image_keys)]), (texts, np.concatenate(vectors[1:] or vectors))
 
 
 def _text_bytes(name: str, column: Any) -> int:
@@ -259,7 +287,7 @@ def _matrix(column: Any) -> Embeddings:
         or values.null_count
         or set(compute.unique(compute.list_value_length(column)).to_pylist()) != {width}
     ):
-        raise ValueError("embeddings of several dimensions, or with missing numbers")
+        raise ValueError(SEVERAL)
     return np.asarray(values).astype(np.float32).reshape(len(column), width)
 
 
