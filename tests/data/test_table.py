@@ -27,6 +27,8 @@ from vl2v.data.tables.imported import name_of
 from vl2v.errors import ConfigError, DataError
 from vl2v.locations import locations_in
 from vl2v.planning.prepare import list_folder, with_columns
+from vl2v.progress import Recorder, Silent
+from vl2v.sources.importing import PathTable, import_records
 
 Rows = list[dict[str, Any]]
 
@@ -282,10 +284,45 @@ def test_bad_files_can_be_skipped_and_repeated_rows_count_once(tmp_path: Path) -
     assert "1 row repeats another, and count once" in dataset.warnings
 
 
-def test_an_unused_split_column_is_reported(tmp_path: Path) -> None:
+class Console(Silent):
+    """Progress whose warnings are not Python warnings."""
+
+    def warn(self, text: str) -> None:
+        pass
+
+
+NAME_IT = "is not used: name it with --split to use its split"
+NUMBERS = "is not used, since it has numbers: --split takes a column of train, validation and test"
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "hint"),
+    [
+        ("Split", ("train", ""), NAME_IT),
+        ("fold", ("train", "VAL"), NAME_IT),
+        ("data set", ("train", "test"), NAME_IT),
+        ("Partition", ("dev", "training"), NAME_IT),
+        ("fold", ("0", "3"), NUMBERS),
+        ("set", ("1", "2"), ""),
+        ("subset", ("photos", "test"), ""),
+        ("mode", ("train", "test"), ""),
+        ("split", ("", ""), ""),
+    ],
+)
+def test_a_split_column_that_is_not_used_gets_a_hint(
+    tmp_path: Path, column: str, values: tuple[str, str], hint: str
+) -> None:
     root = folder_of(tmp_path)
-    table = write_csv(root / "t.csv", [row | {"Split": "train"} for row in rows_of(root)])
-    assert TableListing(table).warnings == ["the column Split is not used: name it with --split to use its split"]
+    rows = [row | {column: values[i % 2]} for i, row in enumerate(rows_of(root))]
+    table = write_csv(root / "t.csv", rows)
+    expected = [f"the column {column} {hint}"] if hint else []
+    assert TableListing(table).warnings == expected
+    if all(values):
+        assert TableListing(table, columns={"group": column}).warnings == []
+    framed, imported = Recorder(Console()), Recorder(Console())
+    write_frame(Columnar(rows, "tolist"), tmp_path / "tables", {}, framed)
+    import_records(PathTable(table), str(table), tmp_path / "imported", {}, imported)
+    assert framed.warnings == imported.warnings == expected
 
 
 @pytest.mark.parametrize(

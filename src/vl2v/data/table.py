@@ -19,7 +19,7 @@ from vl2v.data.scan import Fault
 from vl2v.data.splits import part_of
 from vl2v.data.tables.base import Broken, Table, empty, open_table
 from vl2v.data.tables.cells import above_of, relative_path, rows_of_texts
-from vl2v.data.tables.columns import NONE, SPLIT, find_columns
+from vl2v.data.tables.columns import NONE, find_columns, split_hint
 from vl2v.data.tables.imported import columns_asked, origin_of, source_of
 from vl2v_runtime.names import shown
 
@@ -113,9 +113,8 @@ class TableListing(Listing):
         self._unit = table.unit
         wanted, labelled = columns_asked(self._table, self._columns_by_role), not self._class_names
         self.columns = find_columns(table.columns, wanted, source=self.source, labelled=labelled)
-        split = [name for name in table.columns if name.strip().casefold() == SPLIT]
-        if split and split[0] not in dict(self.columns).values():
-            self.warnings.append(f"the column {shown(split[0])} is not used: name it with --split to use its split")
+        if hint := split_hint(table, self.columns):
+            self.warnings.append(hint)
         cells = self._sorted(self._read(table))
         for fault, rows in self._problems.items():
             more = f" and {rows.count - len(rows.first):,} more" if rows.count > len(rows.first) else ""

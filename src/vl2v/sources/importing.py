@@ -14,11 +14,11 @@ from typing import Any
 
 from vl2v.data.tables.base import Broken, Row, empty, open_table
 from vl2v.data.tables.cells import plain_path
-from vl2v.data.tables.columns import ROLES, Used, find_columns
+from vl2v.data.tables.columns import ROLES, Used, find_columns, split_hint
 from vl2v.data.tables.frame import absolute, plain
 from vl2v.data.tables.imported import BROKEN, SUFFIX, Origin, write_origin
 from vl2v.errors import DataError
-from vl2v.progress import Progress, Silent
+from vl2v.progress import Progress, Silent, warn
 from vl2v.sources.base import Embedded, Records, version_of
 from vl2v.sources.remote import Fetcher, holds_addresses, is_address, mentions_addresses
 from vl2v.writing import written_at_once
@@ -49,6 +49,8 @@ def import_records(
         Vl2vError: if the dataset cannot be read, has no rows, or columns are missing.
     """
     columns = _columns(table, data, settings)
+    if progress and "label" in dict(columns) and (hint := split_hint(table, columns)):
+        warn(progress, hint)
     origin = Origin(data, _folder_of(data), dict(columns))
     key = hashlib.sha256(json.dumps([LAYOUT, asdict(origin), table.version]).encode()).hexdigest()
     marker = folder / f"{key[:16]}.import"

@@ -40,7 +40,7 @@ def imported(
     """
     folder = (storage or StoragePaths()).store.absolute().parent / FOLDER
     if not isinstance(data, str | os.PathLike):
-        table = write_frame(data, folder, settings)
+        table = write_frame(data, folder, settings, progress)
         return import_table(table, str(table), folder, settings, progress) or table
     text = str(data)
     if text and (source := find_source(text)):

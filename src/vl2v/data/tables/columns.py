@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from vl2v.data.splits import part_of
+from vl2v.data.tables.base import Broken, Table
 from vl2v.errors import ConfigError
 from vl2v_runtime.names import shown
 
@@ -23,7 +26,12 @@ FLAGS = {
     "group": "--group",
 }
 ROLES = tuple(FLAGS)
-SPLIT = "split"
+SPLITS = (  # common names of columns of splits, which are only used if the user names them
+    "split", "splits", "splitname", "datasplit", "fold", "set", "dataset", "subset", "partition", "phase", "usage",
+    "traintest", "trainvaltest", "trainorval",
+)  # fmt: skip
+NUMBERED = ("split", "fold")  # names that mean a split also with numbers as values
+LOOKED_AT = 100  # rows whose values tell whether a column is a split
 NONE = "none"  # in place of a column: a single domain
 IMAGE_ONLY: Mapping[str, Any] = {"image": None, "domain": NONE, "classes": ("",)}  # settings that use no other column
 MOST_LISTED = 50
@@ -68,6 +76,31 @@ def find_columns(columns: Sequence[str], settings: Mapping[str, str | None], *, 
     if faults:
         raise _do_not_fit(source, columns, faults, repeated, alone=not labelled and settings.get("domain") == NONE)
     return tuple((role, by_role[role]) for role in ROLES if by_role[role])
+
+
+def split_hint(table: Table, used: Used) -> str:
+    """Return a hint at a column that is probably a split, but is not used; empty if there is none.
+
+    Args:
+        table: the table, of whose rows the first `LOOKED_AT` are read if a column has such a name.
+        used: roles and names of the columns that are used; see `find_columns`.
+    """
+    by_role = dict(used)
+    if "split" in by_role:
+        return ""
+    for column in table.columns:
+        name = _plain(column)
+        if name not in SPLITS or column in by_role.values():
+            continue
+        rows = (cells for _, cells in islice(table.rows([by_role["image"], column]), LOOKED_AT))
+        values = {str(cells[1]).strip() for cells in rows if not isinstance(cells, Broken) and cells[1] is not None}
+        values.discard("")
+        if values and all(part_of(value) is not None for value in values):
+            return f"the column {shown(column)} is not used: name it with --split to use its split"
+        if name in NUMBERED and values and all(value.removesuffix(".0").isdecimal() for value in values):
+            wanted = "--split takes a column of train, validation and test"
+            return f"the column {shown(column)} is not used, since it has numbers: {wanted}"
+    return ""
 
 
 def _names_by_role(columns: Sequence[str], settings: Mapping[str, str | None], labelled: bool) -> dict[str, str | None]:
@@ -121,5 +154,10 @@ def _short(column: str) -> str:
 
 
 def _common(role: str, columns: Sequence[str]) -> str:
-    spelt = {"".join(c for c in column.casefold() if c.isalnum()): column for column in reversed(columns)}
+    spelt = {_plain(column): column for column in reversed(columns)}
     return next((spelt[name] for name in COMMON[role] if name in spelt), "")
+
+
+def _plain(column: str) -> str:
+    """Return the letters and digits of a name, without regard to case."""
+    return "".join(c for c in column.casefold() if c.isalnum())

@@ -8,13 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from vl2v.data.tables.base import Row
 from vl2v.data.tables.cells import is_missing, plain_path
-from vl2v.data.tables.columns import ROLES, find_columns
+from vl2v.data.tables.columns import ROLES, find_columns, split_hint
 from vl2v.errors import ConfigError
+from vl2v.progress import Progress, warn
 from vl2v.writing import written_at_once
 
 LISTS = ("to_list", "tolist", "to_pylist")
@@ -52,23 +55,46 @@ def _keys(frame: object) -> list[object]:
     return list(keys)
 
 
-def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
+@dataclass(frozen=True)
+class _FrameTable:
+    """A frame as a `vl2v.data.tables.base.Table`, whose rows are numbered from 1."""
+
+    frame: Any
+    keys: Sequence[object]
+    unit = "row"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(map(str, self.keys))
+
+    def values(self, column: str) -> list[Any]:
+        series = self.frame[self.keys[self.columns.index(column)]]
+        method = next((getattr(series, name) for name in LISTS if hasattr(series, name)), None)
+        return list(series) if method is None else list(method())
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        return enumerate(zip(*map(self.values, columns), strict=True), 1)
+
+
+def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any], progress: Progress | None = None) -> Path:
     """Write the columns of a frame that are used to a file named by its hash, and return its path.
 
     Args:
         frame: a `Frame`. Relative paths are resolved from the current folder.
         folder: folder of the file, created if missing.
         settings: settings of `data`: image, label, domain, split, group and classes, all optional.
+        progress: receives a warning if a column is probably a split, but is not used.
 
     Raises:
         ConfigError: if the object is not a frame, or columns are missing.
     """
-    keys = _keys(frame)
-    names = [str(key) for key in keys]
+    table = _FrameTable(frame, _keys(frame))
     roles = {role: settings.get(role) for role in ROLES}
-    selection = find_columns(names, roles, source=Path("the frame"), labelled=not settings.get("classes"))
-    columns = [column for _, column in selection]
-    values = [_values(frame[keys[names.index(column)]]) for column in columns]
+    used = find_columns(table.columns, roles, source=Path("the frame"), labelled=not settings.get("classes"))
+    columns = [column for _, column in used]
+    if progress and "label" in dict(used) and (hint := split_hint(table, used)):
+        warn(progress, hint)
+    values = [table.values(column) for column in columns]
     digest = hashlib.sha256()
     for row in _rows(columns, values):
         digest.update(row)
@@ -84,11 +110,6 @@ def _rows(columns: list[str], values: list[list[Any]]) -> Iterator[bytes]:
     for path, *more in zip(*values, strict=True):
         cells = [absolute(path), *map(plain, more)]
         yield json.dumps(dict(zip(columns, cells, strict=True))).encode() + b"\n"
-
-
-def _values(series: Any) -> list[Any]:
-    method = next((getattr(series, name) for name in LISTS if hasattr(series, name)), None)
-    return list(series) if method is None else list(method())
 
 
 def plain(value: Any) -> Cell:
