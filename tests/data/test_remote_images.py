@@ -124,6 +124,7 @@ def test_urls_are_downloaded_once_and_mixed_with_paths(server: Server, tmp_path:
         scan(table)
     dataset = scan(imported(table_of(tmp_path, images[:5] + images[6:7]), tmp_path))
     assert len(dataset) == 6
+    assert {*dataset.known_as(range(6))} == {*images[:5], str(tmp_path / "own.png")}
     assert {dataset.read(row) for row in range(6)} == {encoded(noise(i)) for i in (0, 1, 2, 3, 4, 50)}
     assert sum(server.requests.values()) == 6, "images of one table are available for the next"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib
 import io
 import json
@@ -324,11 +325,26 @@ def test_broken_samples_of_shards_are_faults_of_their_rows(tmp_path: Path) -> No
         add(archive, "9/3.cls", b"0")
         add(archive, "9/3.json", b"{broken")
     result = faults(imported(str(tmp_path / "part-*.tar"), tmp_path, domain="camera"), label="cls", domain="camera")
-    assert {where.partition(":")[0]: problem[:30] for where, problem in result.items()} == {
-        "row 17": "not a JPEG, PNG, WebP, BMP, TI",
+    assert {where: problem[:30] for where, problem in result.items()} == {
+        "row 17: part-001.tar: 9/1": "not a JPEG, PNG, WebP, BMP, TI",
         "row 18": "no image in the column image",
-        "row 19": "a .json file that is not JSON ",
+        "row 19 (part-001.tar: 9/3)": "a .json file that is not JSON ",
     }
+
+
+@pytest.mark.parametrize(("kind", "first"), [("webdataset", "part-000.tar: 0/00000"), ("parquet file", "row 1")])
+def test_copies_have_the_names_that_the_user_knows(tmp_path: Path, kind: str, first: str) -> None:
+    root = folder_of(tmp_path / "photos", classes=("cat", "wild dog"), each=4)
+    make, settings = KINDS[kind]
+    (tmp_path / "given").mkdir()
+    dataset = scan(imported(make(root, tmp_path / "given"), tmp_path, domain="camera", **settings), domain="camera")
+    digest = hashlib.sha256(rows_of(root)[0]["path"].read_bytes()).digest()
+    (row,) = [i for i in range(len(dataset)) if dataset.digests[i].tobytes() == digest]
+    assert dataset.known_as([row, row]) == [first, first]
+    assert dataset.paths[row].startswith("images/"), "runs and lists of dropped images use the path"
+    names = dataset.known_as(range(len(dataset)))
+    assert len(set(names)) == len(dataset)
+    assert not any(name.startswith("images/") for name in names)
 
 
 def test_truncated_or_missing_shards_are_reported(tmp_path: Path) -> None:
@@ -381,7 +397,9 @@ def test_a_member_of_a_shard_is_never_written_under_its_own_name(tmp_path: Path)
     table = imported(str(tmp_path / "in" / "a.tar"), tmp_path)
     assert len(list((tmp_path / "tables" / "images").rglob("*.png"))) == 3
     assert not list(tmp_path.glob("evil*"))
-    assert "evil" not in table.read_text()
+    records = [json.loads(line) for line in table.read_text().splitlines()]
+    assert not any("evil" in record["image"] for record in records)
+    assert [record["@name"] for record in records] == ["a.tar: ../../evil", "a.tar: etc/evil", "a.tar: ok"]
 
 
 def test_an_export_is_read_one_task_at_a_time(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,15 @@ def test_a_misspelt_column_is_not_replaced_by_another(folder: Path) -> None:
 def test_the_column_of_the_run_is_used_only_in_tables_that_have_it(folder: Path) -> None:
     images, _ = find_images([folder / "photos.csv"], run_data={"image": "other"})
     assert {image.name for image in images} == {"b.png"}  # recognised: path
+
+
+def test_samples_of_shards_are_named_by_shard_and_key(place: Path) -> None:
+    with tarfile.open(place / "photos.tar", "w") as archive:
+        archive.add(place / "a.png", "day/7.png")
+        archive.add(place / "sub" / "b.png", "8.png")
+    found, _ = find_images([place / "photos.tar"], storage=StoragePaths(place / "cache", place / "vectors.sqlite"))
+    assert [image.name for image in found] == ["photos.tar: day/7", "photos.tar: 8"]
+    assert all(image.path and image.path.is_file() for image in found)
 
 
 def test_images_at_addresses_are_named_as_in_the_table(

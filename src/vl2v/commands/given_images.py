@@ -10,7 +10,7 @@ from typing import Any
 from vl2v.data.tables.base import Broken, empty, is_table, open_table
 from vl2v.data.tables.cells import above_of, relative_path, rows_of_texts
 from vl2v.data.tables.columns import IMAGE_ONLY, find_columns
-from vl2v.data.tables.imported import columns_asked
+from vl2v.data.tables.imported import columns_asked, names_of_rows
 from vl2v.errors import ConfigError, DataError
 from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import known_columns
@@ -110,16 +110,16 @@ def _rows(
     rows, above = open_table(table), above_of(table.parent)
     wanted = columns_asked(table, {**IMAGE_ONLY, "image": column})
     columns = find_columns(rows.columns, wanted, source=data, labelled=False)
-    addresses: dict[int, str] = {}  # which an imported table replaces by paths
+    names = names_of_rows(table)  # where an imported table has paths of copies
     if table != data and is_table(data) and find_source(str(data)) is None:
         path_rows = open_table(data).rows([column for _, column in columns])
-        addresses = {number: str(cells[0]) for number, cells in path_rows if not isinstance(cells, Broken)}
+        names = {number: str(cells[0]) for number, cells in path_rows if not isinstance(cells, Broken)}
     number = 0
     for number, cells in rows_of_texts(rows, columns):
         if isinstance(cells, Broken):
-            yield GivenImage(addresses.get(number, ""), None, number, cells.problem, str(data))
+            yield GivenImage(names.get(number, ""), None, number, cells.problem, str(data))
         else:
             path = Path(table.parent, relative_path(cells[0], above))
-            yield GivenImage(addresses.get(number, cells[0]), path, number, table=str(data))
+            yield GivenImage(names.get(number, cells[0]), path, number, table=str(data))
     if not number:
         raise empty(data)

@@ -135,9 +135,12 @@ def _listed(plan: RunPlan, rows: DatasetRows, judgement: Judgement) -> list[Susp
     order = np.argsort(-judgement.doubt, kind="stable")
     labels = [(int(i), LABEL) for i in order if judgement.rejected[i]]
     order = np.argsort(judgement.similarity, kind="stable")
+    listed = [*labels, *((int(i), UNLIKE) for i in order if judgement.unlike[i])]
+    known = dataset.known_as([int(rows[i]) for i, _ in listed])
     return [
         Suspect(
             path=dataset.paths[rows[i]],
+            name=name,
             domain=dataset.domains[dataset.domain_of[rows[i]]],
             label=names[dataset.labels[rows[i]]],
             reason=reason,
@@ -146,7 +149,7 @@ def _listed(plan: RunPlan, rows: DatasetRows, judgement: Judgement) -> list[Susp
             probe=float(judgement.probe[i]),
             similarity=float(judgement.similarity[i]),
         )
-        for i, reason in [*labels, *((int(i), UNLIKE) for i in order if judgement.unlike[i])]
+        for (i, reason), name in zip(listed, known, strict=True)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vl2v.data.scan import Fault, FileIndex, read_all
 from vl2v.data.splits import TRAIN
 from vl2v.data.table import unlabelled_paths
 from vl2v.data.tables.base import SUFFIXES, is_table
+from vl2v.data.tables.imported import is_imported, names_of_paths
 from vl2v.errors import ConfigError, DataError
 from vl2v.faults import UNREADABLE
 from vl2v.progress import Progress
@@ -272,6 +274,8 @@ def unlabelled_images(
     title = "reading unlabelled images"
     digests, bad = read_all(root, paths, index=index, cache=cache, progress=progress, title=title)
     packed = [fault for fault in left_out if _is_archive(fault)]
+    names = names_of_paths(source, [fault.where for fault in bad])
+    bad = [replace(fault, where=shown(names.get(fault.where, fault.where))) for fault in bad]
     bad = [*(fault for fault in left_out if fault not in packed), *bad]
     if bad and not (skip_bad and paths and all(fault.file for fault in bad)):
         raise FaultyDataError(source, bad)
@@ -280,4 +284,7 @@ def unlabelled_images(
     readable = [path for path, ok in zip(paths, good, strict=True) if ok]
     none, zero = np.full(count, -1, np.int64), np.zeros(count, np.int64)
     warnings = tuple(f"{fault.where}: {fault.problem}" for fault in packed)
-    return ImageDataset(root, readable, digests[good], none, zero, ("unlabelled",), (), (), tuple(bad), warnings)
+    return ImageDataset(
+        root, readable, digests[good], none, zero, ("unlabelled",), (), (), tuple(bad), warnings,
+        imported=source if is_imported(source) else None,
+    )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from vl2v.data.pixels import Digests
 from vl2v.data.scan import Fault
+from vl2v.data.tables.imported import names_of_paths
 from vl2v.errors import DataError
 from vl2v_runtime.imaging import UnreadableImageError, read_file
 from vl2v_runtime.names import shown
@@ -69,6 +71,7 @@ class ImageDataset:
         columns: roles and names of the columns of a table that were used; empty for a folder.
         parts: [N] int8, the split that the data state: `TRAIN`, `VALIDATION` or `TEST`; None if they state none.
         groups: [N] int64, group of each image; a split does not divide a group. None without groups.
+        imported: the table, if it was imported from a dataset of another tool.
     """
 
     root: Path
@@ -85,6 +88,7 @@ class ImageDataset:
     columns: tuple[tuple[str, str], ...] = ()
     parts: NDArray[np.int8] | None = None
     groups: NDArray[np.int64] | None = None
+    imported: Path | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -93,6 +97,12 @@ class ImageDataset:
     def names(self) -> tuple[str, ...]:
         """Names of the classes: names of their folders, with underscores as spaces."""
         return tuple(spaced(folder) for folder in self.folders)
+
+    def known_as(self, rows: Sequence[int]) -> list[str]:
+        """Return the names by which the user knows images: their paths, or their names in an imported dataset."""
+        paths = [self.paths[row] for row in rows]
+        names = names_of_paths(self.imported, paths) if self.imported else {}
+        return [names.get(path, path) for path in paths]
 
     def read(self, row: int) -> bytes:
         """Return the bytes of an image file.

@@ -71,6 +71,7 @@ class Listing(ABC):
         warnings: conditions that may be intended.
         parts: [N] part of the stated split, in the order of `paths`; None if no split is stated.
         groups: [N] number of the group, in the order of `paths`; None if there are no groups.
+        imported: the table, if it was imported from a dataset of another tool.
 
     Raises:
         DataError: if no image is listed.
@@ -96,6 +97,7 @@ class Listing(ABC):
         self.warnings: list[str] = []
         self.parts: NDArray[np.int8] | None = None
         self.groups: NDArray[np.int64] | None = None
+        self.imported: Path | None = None
         cells = self._find()
         self.domains = tuple(sorted({domain for domain, _ in cells}))
         self.folders = self._classes(cells)
@@ -183,6 +185,7 @@ class Listing(ABC):
             columns=self.columns,
             parts=self.parts,
             groups=self.groups,
+            imported=self.imported,
         )
         return dataset if good.all() else dataset.take(np.flatnonzero(good))
 

@@ -19,8 +19,8 @@ from vl2v.data.scan import Fault
 from vl2v.data.splits import part_of
 from vl2v.data.tables.base import Broken, Table, empty, open_table
 from vl2v.data.tables.cells import above_of, relative_path, rows_of_texts
-from vl2v.data.tables.columns import NONE, find_columns, split_hint
-from vl2v.data.tables.imported import columns_asked, origin_of, source_of
+from vl2v.data.tables.columns import NONE, SPLIT, find_columns, split_hint
+from vl2v.data.tables.imported import columns_asked, is_imported, names_of_rows, origin_of, source_of
 from vl2v_runtime.names import shown
 
 LISTED = 20  # rows named in a fault; the rest are counted
@@ -31,7 +31,7 @@ MANY = 20  # different values of a column in more than half of the rows, from wh
 class _Rows:
     """Rows with the same fault: the numbers of the first ones, and the count."""
 
-    first: list[str] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)
     count: int = 0
 
 
@@ -107,7 +107,7 @@ class TableListing(Listing):
 
     def _find(self) -> Cells:
         origin = origin_of(self._table)
-        self.source = source_of(self._table)
+        self.source, self.imported = source_of(self._table), self._table if is_imported(self._table) else None
         self._name = origin.name if origin else self.root.resolve().name or "images"
         table = open_table(self._table)
         self._unit = table.unit
@@ -116,10 +116,12 @@ class TableListing(Listing):
         if hint := split_hint(table, self.columns):
             self.warnings.append(hint)
         cells = self._sorted(self._read(table))
+        names = names_of_rows(self._table, {row for rows in self._problems.values() for row in rows.first})
         for fault, rows in self._problems.items():
             more = f" and {rows.count - len(rows.first):,} more" if rows.count > len(rows.first) else ""
             unit = self._unit if rows.count == 1 else f"{self._unit}s"
-            where = f"{unit} {', '.join(rows.first)}{more}"
+            listed = (f"{row:,} ({shown(names[row])})" if row in names else f"{row:,}" for row in rows.first)
+            where = f"{unit} {', '.join(listed)}{more}"
             self.faults.append(Fault(where, fault.problem, fault.remedy, fault.file, rows.count))
         if not cells:
             raise FaultyDataError(self.source, self.faults) if self.faults else empty(self.source)
@@ -150,7 +152,7 @@ class TableListing(Listing):
         rows = self._problems.setdefault(fault, _Rows())
         rows.count += 1
         if len(rows.first) < LISTED:
-            rows.first.append(f"{number:,}")
+            rows.first.append(number)
 
     def _sorted(self, read: _Read) -> Cells:
         """Return paths by (domain, class), sorted, without repeated rows."""
@@ -255,8 +257,9 @@ class TableListing(Listing):
                 remedy += "; if the images of a run have moved, name a new table: --data, or with --resume DATA"
             return [Fault(f"column {shown(self.columns[0][1])}", problem, remedy)]
         numbers = self._numbers[rows].tolist()
+        names = names_of_rows(self._table, numbers)
         return [
-            replace(fault, where=f"{self._unit} {number:,}: {fault.where}")
+            replace(fault, where=f"{self._unit} {number:,}: {shown(names[number]) if number in names else fault.where}")
             for number, fault in sorted(zip(numbers, faults, strict=True), key=lambda pair: pair[0])
         ]
 
@@ -280,7 +283,8 @@ def unlabelled_paths(table: str | Path, image: str | None) -> tuple[list[str], l
     faults = []
     for number, values in rows_of_texts(rows, columns):
         if isinstance(values, Broken):
-            faults.append(Fault(f"{rows.unit} {number:,}", values.problem, values.remedy, values.file))
+            name = f" ({shown(values.name)})" if values.name else ""
+            faults.append(Fault(f"{rows.unit} {number:,}{name}", values.problem, values.remedy, values.file))
         else:
             paths.add(relative_path(values[0], above))
     return sorted(paths), faults

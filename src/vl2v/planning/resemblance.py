@@ -45,7 +45,7 @@ class Resemblance:
     Attributes:
         validation: number of validation images.
         test: number of test images, stated or of held-out domains.
-        examples: paths of such an image and of the training image that it resembles.
+        examples: names of such an image and of the training image that it resembles.
         complete: whether all images were compared. If not, there may be more.
         aligned: whether the images were cropped, moved and mirrored to fit each other.
     """
@@ -150,7 +150,9 @@ def _of(
     pairs = duplicates.pairs[
         (dataset.digests[tested[duplicates.pairs[:, 0]]] != dataset.digests[training[duplicates.pairs[:, 1]]]).any(1)
     ]
-    examples = [(dataset.paths[tested[a]], dataset.paths[training[b]]) for a, b in pairs[:EXAMPLES].tolist()]
+    shown_pairs = pairs[:EXAMPLES]
+    names = dataset.known_as([*tested[shown_pairs[:, 0]].tolist(), *training[shown_pairs[:, 1]].tolist()])
+    examples = list(zip(names[: len(shown_pairs)], names[len(shown_pairs) :], strict=True))
     validation = sum(len(rows) for rows in split.validation.values())  # they are the first split positions
     of_validation = int((pairs[:, 0] < validation).sum())
     return Resemblance(of_validation, len(pairs) - of_validation, tuple(examples), duplicates.complete, aligned)

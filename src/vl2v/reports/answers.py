@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from vl2v.data.tables.imported import names_of_paths
 from vl2v.evaluation.evaluation import ROLES, TEST
 from vl2v.evaluation.predictions import Predictions
 from vl2v.evaluation.reference import LABELS, Reference
@@ -143,10 +144,11 @@ def mistake_section(source: Source, trust: Trust | None) -> Section:
     temperature = 1.0 if trust is None else trust.temperature
     listed_mistakes = mistakes(source.predictions, source.classes, temperature)
     root = source.config.data.folder
+    names = names_of_paths(source.config.data.root, [m.path for m in listed_mistakes])
     blocks, gone = [], 0
     for role in reversed(ROLES):
         role_mistakes = [m for m in listed_mistakes if m.role == role]
-        pictures = [_picture(m, root, labels) for m in role_mistakes]
+        pictures = [_picture(m, root, labels, names.get(m.path, m.path)) for m in role_mistakes]
         gone += sum(p.source is None for p in pictures)
         if role_mistakes:
             heading = f"{ROLE_NAMES[role].capitalize()}: {_wrong(source.predictions, role, source.reference)}"
@@ -168,7 +170,7 @@ def _wrong(predictions: Predictions, role: str, reference: Reference) -> str:
     return f"{wrong:,} of {len(part.label):,} {'images' if reference is LABELS else 'predictions'} {reference.other}"
 
 
-def _picture(mistake: Mistake, root: Path, labels: bool) -> Picture:
+def _picture(mistake: Mistake, root: Path, labels: bool, name: str) -> Picture:
     lines = [
         ("true" if labels else "teacher", mistake.true, ""),
         ("predicted", mistake.predicted, percent(mistake.confidence, 0)),
@@ -176,7 +178,7 @@ def _picture(mistake: Mistake, root: Path, labels: bool) -> Picture:
     if labels and mistake.teacher is not None:
         lines.append(("teacher", mistake.teacher, ""))
     alt = f"{mistake.true} predicted as {mistake.predicted}"
-    return Picture(picture(root / mistake.path), lines, mistake.path, alt)
+    return Picture(picture(root / mistake.path), lines, name, alt)
 
 
 def map_section(source: Source) -> Section:

@@ -28,6 +28,7 @@ class Suspect:
         teacher: the teacher's probability of the label, in [0, 1].
         probe: the cross-validated probe's probability of the label, in [0, 1].
         similarity: the largest cosine with the mean embedding of a class.
+        name: name of the image in an imported dataset; empty if it is the path.
     """
 
     path: str
@@ -38,6 +39,7 @@ class Suspect:
     teacher: float
     probe: float
     similarity: float
+    name: str = ""
 
 
 def review_page(suspects: Sequence[Suspect], data: str, root: Path, file: str, judged: int, unanswered: int) -> Page:
@@ -97,4 +99,4 @@ def _picture(suspect: Suspect, root: Path) -> Picture:
     else:
         lines = [*lines[:1], ("similarity", f"{suspect.similarity:.2f}", "")]
     alt = f"{suspect.label}, suggested {suspect.suggested}"
-    return Picture(picture(root / suspect.path, SIDE), lines, suspect.path, alt)
+    return Picture(picture(root / suspect.path, SIDE), lines, suspect.name or suspect.path, alt)

@@ -58,7 +58,7 @@ def build(config: RunConfig, model: Model, storage: StoragePaths, progress: Prog
         np.concatenate(embeddings),
         [names[label] if (label := dataset.labels[row]) >= 0 else NO_LABEL for row in rows],
         [domains[dataset.domain_of[row]] for row in rows],
-        [printable(dataset.paths[row]) for row in rows],
+        [printable(name) for name in dataset.known_as(rows.tolist())],
         pictures,
     )
 

@@ -21,9 +21,14 @@ TEXT_BYTES = 2**20  # maximum size of a text or a JSON object that describes an 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A cell that contains the bytes of an image file instead of its path."""
+    """A cell that contains the bytes of an image file instead of its path.
+
+    Attributes:
+        name: name of the image in the dataset; empty if the number of its row is enough.
+    """
 
     data: bytes
+    name: str = ""
 
 
 class Records(Table, Protocol):

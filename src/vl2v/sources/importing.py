@@ -16,17 +16,16 @@ from vl2v.data.tables.base import Broken, Row, empty, open_table
 from vl2v.data.tables.cells import plain_path
 from vl2v.data.tables.columns import ROLES, Used, find_columns, split_hint
 from vl2v.data.tables.frame import absolute, plain
-from vl2v.data.tables.imported import BROKEN, SUFFIX, Origin, write_origin
+from vl2v.data.tables.imported import BROKEN, IMAGES, NAME, SUFFIX, Origin, write_origin
 from vl2v.errors import DataError
 from vl2v.progress import Progress, Silent, warn
 from vl2v.sources.base import Embedded, Records, version_of
-from vl2v.sources.remote import Fetcher, holds_addresses, is_address, mentions_addresses
+from vl2v.sources.remote import Fetcher, holds_addresses, is_address, mentions_addresses, plain_address
 from vl2v.writing import written_at_once
 from vl2v_runtime.formats import format_of
 from vl2v_runtime.names import shown
 
-IMAGES = "images"
-LAYOUT = 2  # version of the written files; increased when their format changes
+LAYOUT = 3  # version of the written files; increased when their format changes
 EVERY = 1000  # rows between two progress messages
 TOGETHER = 64  # rows whose addresses are fetched concurrently
 
@@ -169,10 +168,14 @@ def _lines(table: Records, columns: Used, fetcher: Fetcher) -> Iterator[tuple[tu
             gap, following = b"\n" * (number - following), number + 1
             if not isinstance(row, Broken) and isinstance(path, str) and path in fetched:
                 image = fetched[path]
-                row = image if isinstance(image, Broken) else row | {names[0]: image}
+                row = image if isinstance(image, Broken) else row | {names[0]: image, NAME: plain_address(path)}
             broken = row if isinstance(row, Broken) else None
-            record = {BROKEN: [broken.problem, broken.remedy, broken.file]} if broken else row
+            record = row if not isinstance(row, Broken) else _broken(row)
             yield (number, broken) if broken else None, gap + json.dumps(record).encode() + b"\n"
+
+
+def _broken(row: Broken) -> dict[str, Any]:
+    return {BROKEN: [row.problem, row.remedy, row.file]} | ({NAME: row.name} if row.name else {})
 
 
 def _record(cells: tuple[object, ...] | Broken, names: Sequence[str], folder: Path) -> dict[str, Any] | Broken:
@@ -181,7 +184,8 @@ def _record(cells: tuple[object, ...] | Broken, names: Sequence[str], folder: Pa
         return cells
     image = cells[0]
     path = _stored(image.data, folder) if isinstance(image, Embedded) else absolute(image)
-    return {names[0]: path} | {name: plain(value) for name, value in zip(names[1:], cells[1:], strict=True)}
+    record = {names[0]: path} | {name: plain(value) for name, value in zip(names[1:], cells[1:], strict=True)}
+    return record | ({NAME: image.name} if isinstance(image, Embedded) and image.name else {})
 
 
 def _stored(data: bytes, folder: Path) -> str:

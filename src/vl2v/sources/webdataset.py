@@ -6,6 +6,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from glob import glob, has_magic
 from itertools import islice
 from pathlib import Path
@@ -51,7 +52,7 @@ class Shards:
         self._splits = {shard: _split_of(shard) for shard in self._shards}
         self.version = version_of(self._shards)
         self._names = _class_names(self._shards[0].parent)
-        keys = dict.fromkeys(key for _, sample in islice(self._samples(), LOOKED_AT) for key in sample)
+        keys = dict.fromkeys(key for _, _, sample in islice(self._samples(), LOOKED_AT) for key in sample)
         if not keys:
             raise empty(Path(data))
         stated = len(set(self._splits.values())) > 1
@@ -62,18 +63,22 @@ class Shards:
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """See `vl2v.data.tables.base.Table.rows`."""
-        for number, (shard, sample) in enumerate(self._samples(), 1):
+        for number, (shard, key, sample) in enumerate(self._samples(), 1):
             fields: dict[str, object] = {SPLIT: self._splits[shard]} | sample
+            name, image = f"{shard.name}: {key.removeprefix('/')}", fields.get(IMAGE)
+            if isinstance(image, Embedded):
+                fields[IMAGE] = replace(image, name=name)
             bad = next((v for c in (*columns, JSON) if isinstance(v := fields.get(c), Broken)), None)
-            yield number, bad or tuple(fields.get(column) for column in columns)
+            yield number, replace(bad, name=name) if bad else tuple(fields.get(column) for column in columns)
 
-    def _samples(self) -> Iterator[tuple[Path, dict[str, object]]]:
+    def _samples(self) -> Iterator[tuple[Path, str, dict[str, object]]]:
+        """Iterate over the samples: shard, key with its folder, and columns."""
         for shard in self._shards:
             name, sample, size = "", dict[str, object](), 0
             for path, ending, data in _files(shard):
                 if path != name:
                     if sample:
-                        yield shard, _folder_of(name) | sample
+                        yield shard, name, _folder_of(name) | sample
                     sample, size = {}, 0
                 name = path
                 size += FILE_BYTES + (len(data or b"") if f".{ending.rpartition('.')[2]}" not in IMAGES else 0)
@@ -83,7 +88,7 @@ class Shards:
                 for column, value in self._contents(ending, data).items():
                     sample.setdefault(column, value)  # the first of several images
             if sample:
-                yield shard, _folder_of(name) | sample
+                yield shard, name, _folder_of(name) | sample
 
     def _contents(self, ending: str, data: bytes | None) -> dict[str, object]:
         """Return the columns that one file of a sample contains."""

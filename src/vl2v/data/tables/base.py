@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -20,11 +20,12 @@ UTF16, UTF32 = (b"\xff\xfe", b"\xfe\xff"), b"\xff\xfe\0\0"  # byte order marks
 
 @dataclass(frozen=True)
 class Broken:
-    """Why a row cannot be used, what the user can do, and whether --skip-bad skips it."""
+    """Why a row cannot be used, what the user can do, whether --skip-bad skips it, and the row's name in its source."""
 
     problem: str
     remedy: str
     file: bool = False
+    name: str = field(default="", compare=False)  # rows with the same problem are one fault
 
 
 Row = tuple[int, tuple[object, ...] | Broken]

@@ -30,6 +30,7 @@ SPLITS = (  # common names of columns of splits, which are only used if the user
     "split", "splits", "splitname", "datasplit", "fold", "set", "dataset", "subset", "partition", "phase", "usage",
     "traintest", "trainvaltest", "trainorval",
 )  # fmt: skip
+SPLIT = "split"
 NUMBERED = ("split", "fold")  # names that mean a split also with numbers as values
 LOOKED_AT = 100  # rows whose values tell whether a column is a split
 NONE = "none"  # in place of a column: a single domain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,8 @@ FOLDER = "tables"  # of the written tables, in the folder of the embedding store
 FRAME = re.compile(r"[0-9a-f]{16}\.jsonl")  # name of a table that was written from a frame
 SUFFIX = ".rows.jsonl"
 BROKEN = "@broken"  # in place of columns: problem and remedy of a row that cannot be read
+NAME = "@name"  # next to the columns: name of the image in the dataset, such as its shard and key
+IMAGES = "images"  # folder of the copies of embedded and fetched images, next to the table
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,46 @@ def name_of(root: Path) -> str:
     """Return a short name of a folder, a table, or the dataset that a table was imported from."""
     origin = origin_of(root)
     return origin.name if origin else source_of(root).name
+
+
+def names_of_rows(table: Path, rows: Collection[int] | None = None) -> dict[int, str]:
+    """Return the names that the images of an imported table have in its dataset, by row number.
+
+    Args:
+        rows: numbers of the rows; None for all. Rows without such a name are missing in the result.
+    """
+    wanted = None if rows is None else frozenset(rows)
+    records = _records(table) if wanted is None or wanted else ()
+    return {
+        number: name
+        for number, record in records
+        if (wanted is None or number in wanted) and isinstance(name := record.get(NAME), str) and name
+    }
+
+
+def names_of_paths(table: Path, paths: Collection[str]) -> dict[str, str]:
+    """Return the names that copies of images have in the dataset of an imported table, by path: ``row 7`` at least.
+
+    Args:
+        paths: paths relative to the folder of the table. Those of files that vl2v did not write have no other name.
+    """
+    wanted = {path for path in paths if path.startswith(f"{IMAGES}/")}
+    names: dict[str, str] = {}
+    for number, record in _records(table) if wanted else ():
+        path = next(iter(record.values()), None)
+        if isinstance(path, str) and path in wanted and path not in names:
+            names[path] = str(record.get(NAME) or f"row {number:,}")
+    return names
+
+
+def _records(table: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    if not is_imported(table) or not table.is_file():
+        return
+    with table.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            record = json.loads(line) if line.strip() else None
+            if isinstance(record, dict):
+                yield number, record
 
 
 def write_origin(table: Path, origin: Origin) -> None:

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from vl2v.data.tables.base import Broken, Row, empty, encoding_of
-from vl2v.data.tables.imported import BROKEN, is_imported
+from vl2v.data.tables.imported import BROKEN, NAME, is_imported
 from vl2v.errors import DataError
 from vl2v_runtime.names import shown
 
@@ -40,7 +40,9 @@ class JsonLines:
         if len(broken) == len(first):
             problem = f"{shown(path)} is not a table in JSON lines."
             raise DataError(problem, expected="an object in every line", found=broken[0].problem, next_step=REMEDY)
-        self.columns = tuple(dict.fromkeys(key for value in first if isinstance(value, dict) for key in value))
+        hidden = {NAME} if is_imported(path) else set()
+        keys = dict.fromkeys(key for value in first if isinstance(value, dict) for key in value)
+        self.columns = tuple(key for key in keys if key not in hidden)
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """See `Table.rows`."""
@@ -69,5 +71,5 @@ def _parse(line: str) -> dict[str, object] | Broken:
         broken = value.get(BROKEN)
         if not isinstance(broken, list) or len(broken) != 3:
             return value
-        return Broken(str(broken[0]), str(broken[1]), file=broken[2] is True)
+        return Broken(str(broken[0]), str(broken[1]), file=broken[2] is True, name=str(value.get(NAME) or ""))
     return Broken(f"not an object, but {'a list' if isinstance(value, list) else 'a single value'}", REMEDY)
