@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 from vl2v.hints import fitting
@@ -42,6 +43,19 @@ class Silent:
     def warn(self, text: str) -> None:
         """See `warn`; issues a Python warning."""
         warnings.warn(text, Vl2vWarning, stacklevel=4)
+
+
+_of_command: ContextVar[Progress] = ContextVar("_of_command")
+
+
+def use_for_command(progress: Progress) -> None:
+    """Show what has no progress callback of its own by this one, until the current context ends."""
+    _of_command.set(progress)
+
+
+def progress_of_command() -> Progress:
+    """Return the progress callback of the current command; a silent one outside of commands."""
+    return _of_command.get(Silent())
 
 
 class Recorder:

@@ -8,6 +8,7 @@ import os
 import re
 import traceback
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from decimal import Decimal
 from functools import wraps
 from pathlib import Path
@@ -18,6 +19,7 @@ import typer
 from vl2v.errors import ConfigError, Interrupted, MissingExtraError, UnexpectedError, Vl2vError
 from vl2v.faults import explained
 from vl2v.hints import advising, resume_command
+from vl2v.progress import use_for_command
 from vl2v.terminal import say
 from vl2v_runtime.terminal import BROKEN_PIPE, flush_streams
 
@@ -115,7 +117,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         try:
             with advising(forms_of(command)), explained(kwargs, command.__name__):
                 try:
-                    command(*args, **kwargs)
+                    copy_context().run(command, *args, **kwargs)
                 finally:  # while errors of the output can still be reported
                     if code := flush_streams():  # its reader has closed it
                         raise SystemExit(code)
@@ -185,9 +187,11 @@ def make_progress(quiet: bool, as_json: bool) -> Progress:
     """Create the progress callback: silent, JSON lines, or for people. Warnings are always printed."""
     from vl2v.cli import console
 
+    made: Progress = console.JsonLines() if as_json else console.for_people()
     if quiet:
-        return console.Quiet(as_json)
-    return console.JsonLines() if as_json else console.for_people()
+        made = console.Quiet(as_json)
+    use_for_command(made)
+    return made
 
 
 def storage_paths(cache: Path | None, store: Path | None, run: Path | None = None, **which: bool) -> StoragePaths:

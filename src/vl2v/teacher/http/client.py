@@ -24,7 +24,7 @@ from vl2v.teacher.http.keys import ask_for, unsafe_for_a_key
 from vl2v.teacher.http.limits import Pace, pause
 from vl2v.teacher.http.packing import Limits, fit_image, image_size, pack, text_size
 from vl2v.teacher.http.remote import Account, Answer, Kind, Order, Origin
-from vl2v.teacher.http.retry import Circuit, Failure, Patience, Tries
+from vl2v.teacher.http.retry import Circuit, Failure, Patience
 from vl2v.teacher.http.vendors.base import Wire
 from vl2v.teacher.origin import other_revision
 
@@ -36,6 +36,9 @@ class HttpTeacher:
 
     Args:
         circuit: circuit breaker for a vendor that is down.
+
+    Raises:
+        MissingExtraError: if a package for its requests is not installed.
 
     Attributes:
         jobs: the vendor's batch jobs, by which images are bought; None for single requests.
@@ -53,6 +56,7 @@ class HttpTeacher:
         self.wire, self.patience = wire, patience or Patience()
         self._circuit, self._rng = circuit or Circuit(), rng or random.Random()
         self._exchange = Exchange(wire, transport)
+        wire.need_packages(bool(self._exchange.key))
         self.jobs = Jobs(wire.jobs, self._exchange, self.patience, self._rng) if wire.jobs else None
         self._pace: Pace | None = None
         self._lock = threading.Lock()
@@ -109,6 +113,11 @@ class HttpTeacher:
             tokens_per_minute=o.tpm or stated.tokens_per_minute,
             concurrency=o.concurrency or stated.concurrency,
         )
+
+    @property
+    def timeout(self) -> float:
+        """Time limit of a request in seconds."""
+        return self._exchange.timeout
 
     @property
     def idempotent(self) -> bool:
@@ -175,7 +184,7 @@ class HttpTeacher:
         amounts: Mapping[str, float] | None = None,
         patience: Patience | None = None,
     ) -> T:
-        tries = Tries(patience or self.patience, self._rng)
+        tries = self._exchange.tries(patience or self.patience, self._rng)
         while True:
             probe, up = self._circuit.enter(stop), None
             try:
@@ -195,7 +204,10 @@ class HttpTeacher:
                 account.refused(error.problem)
                 raise
             finally:
-                self._circuit.leave(probe, up)
+                if seconds := self._circuit.leave(probe, up):
+                    self._exchange.tell(
+                        "no response several times in a row; all requests pause, the next one is", seconds
+                    )
             if requested is not None and self._pace is not None:
                 self._pace.pause_all(requested)
             pause(wait, stop)

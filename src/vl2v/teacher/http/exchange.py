@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
+import threading
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
@@ -15,10 +19,11 @@ from numpy.typing import NDArray
 
 from vl2v.addresses import host_of, is_local
 from vl2v.errors import TeacherError
+from vl2v.progress import progress_of_command, warn
 from vl2v.teacher.http.connection import Connection, Reply, UnusableBodyError, most_bytes
 from vl2v.teacher.http.keys import Secret, from_environment, unsafe_for_a_key
 from vl2v.teacher.http.remote import Order, RejectedInputError
-from vl2v.teacher.http.retry import Failure, retry_after
+from vl2v.teacher.http.retry import Failure, Patience, Tries, retry_after
 from vl2v.teacher.http.vendors.base import Wire, error_code, error_text
 
 TIMEOUT = 120.0  # seconds for a complete response; a large batch may take long on a slow machine
@@ -39,17 +44,40 @@ class Exchange:
         key: the user's key; empty if none is known.
         revision: the quoted revision of the teacher; empty until it has been described.
         dimension: D; 0 until the teacher has been described.
+        timeout: time limit of a request in seconds.
+        reached: whether the vendor has responded to any request.
     """
 
     def __init__(self, wire: Wire, transport: httpx.BaseTransport | None = None) -> None:
         self.wire = wire
         self.key = from_environment(wire.key_names)
         self.revision, self.dimension = "", 0
-        self._http = Connection(wire.base, wire.options.timeout or TIMEOUT, transport)
+        self.reached = False
+        self._progress, self._told, self._lock = progress_of_command(), 0.0, threading.Lock()
+        self.timeout = wire.options.timeout or TIMEOUT
+        self._http = Connection(wire.base, self.timeout, transport)
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def tries(self, patience: Patience, rng: random.Random) -> Tries:
+        """Return the attempts at one order. The user is told of waits."""
+        return Tries(patience, rng, lambda: self.reached, self.tell)
+
+    def tell(self, text: str, seconds: float) -> None:
+        """Show a wait, unless another thread waits already and has shown it.
+
+        Args:
+            text: the reason, and what follows the wait.
+            seconds: its length.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if now < self._told:
+                return
+            self._told = now + seconds
+        warn(self._progress, f"{self._name}: {text} in {max(1, round(seconds))} s")
 
     def send(self, method: str, url: str, order: Order | None, rows: int = 0) -> Any:
         """Send one request and return the JSON of the response.
@@ -73,6 +101,7 @@ class Exchange:
         most = most_bytes(order.count if order else 2 * rows, self.dimension)
         try:
             reply = self._http.exchange(method, url, headers, body, most)
+            self.reached = True
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise self._broken(f"the address cannot be used: {error}", final=True, charged=False) from None
         except httpx.TransportError as error:
@@ -80,7 +109,8 @@ class Exchange:
             unsafe = "CERTIFICATE_VERIFY_FAILED" in why
             charged = order is not None and not isinstance(error, UNSENT)
             step = UNREACHED if isinstance(error, httpx.ConnectError) else LATER
-            raise self._broken(self.clean(why, headers), step, final=unsafe, charged=charged, down=True) from None
+            failure = self._broken(self.clean(why, headers), step, final=unsafe, charged=charged, down=True)
+            raise replace(failure, unreached=isinstance(error, UNSENT)) from None
         except UnusableBodyError as error:
             raise self._broken(str(error), final=error.final, spoilt=True) from None
         return self._answer(reply, headers, rows)

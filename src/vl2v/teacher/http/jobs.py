@@ -13,7 +13,7 @@ from vl2v.errors import TeacherError
 from vl2v.teacher.http.exchange import Exchange
 from vl2v.teacher.http.limits import pause
 from vl2v.teacher.http.remote import Order
-from vl2v.teacher.http.retry import Failure, Patience, Tries
+from vl2v.teacher.http.retry import Failure, Patience
 
 T = TypeVar("T")
 
@@ -116,7 +116,7 @@ class Jobs:
                 if there is certainly none.
         """
         order = Order("image", len(images), self.api.request(label, images), "application/json", Decimal(0), label)
-        tries, created = Tries(self._patience, self._rng), self.api.create_url
+        tries, created = self._exchange.tries(self._patience, self._rng), self.api.create_url
         while True:
             try:
                 return self._parsed(lambda: self.api.state(self._exchange.send("POST", created, order)).name)
@@ -169,7 +169,7 @@ class Jobs:
         return replace(job, state=clean(job.state), why=clean(job.why), answers=answers)
 
     def _read(self, url: str, rows: int, parse: Callable[[Any], T]) -> T:
-        tries = Tries(self._patience, self._rng)
+        tries = self._exchange.tries(self._patience, self._rng)
         while True:
             try:
                 return self._parsed(lambda: parse(self._exchange.send("GET", url, None, rows)))

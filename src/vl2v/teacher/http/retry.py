@@ -37,6 +37,10 @@ class Patience:
     spoilt: int = 2
 
 
+FIRST_ATTEMPTS = 4  # without any connection to the vendor so far, which takes about 3 s if it is refused
+LONG = 5.0  # seconds from which each wait is shown
+
+
 @dataclass
 class Failure(Exception):  # noqa: N818 - the end of one attempt, which is usually retried
     """One attempt had no usable response.
@@ -51,6 +55,7 @@ class Failure(Exception):  # noqa: N818 - the end of one attempt, which is usual
         wait: seconds to wait as requested by the vendor; None without a request.
         wasted: whether the attempt was charged and repeating it is useless, e.g. because the model changed.
         cost: cost of a wasted attempt, if the vendor states it.
+        unreached: whether there was no connection to the vendor.
     """
 
     why: str
@@ -62,6 +67,7 @@ class Failure(Exception):  # noqa: N818 - the end of one attempt, which is usual
     wait: float | None = None
     wasted: bool = False
     cost: Decimal | None = None
+    unreached: bool = False
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
@@ -83,10 +89,17 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
 
 @dataclass
 class Tries:
-    """The attempts at one order."""
+    """The attempts at one order.
+
+    Attributes:
+        reached: returns whether the vendor has responded to any request.
+        tell: called before a wait that the user should know about, with what follows it and its seconds.
+    """
 
     patience: Patience
     rng: random.Random = field(default_factory=random.Random)
+    reached: Callable[[], bool] = lambda: True
+    tell: Callable[[str, float], None] = lambda text, seconds: None
     failed: int = 0
     spoilt: int = 0
     waited: float = 0.0
@@ -101,13 +114,18 @@ class Tries:
         self.failed += failure.charged or failure.down
         self.spoilt += failure.spoilt
         p = self.patience
-        over = self.failed >= p.attempts or self.waited > p.total or (failure.wait or 0) > p.requested
+        attempts = min(p.attempts, FIRST_ATTEMPTS) if failure.unreached and not self.reached() else p.attempts
+        over = self.failed >= attempts or self.waited > p.total or (failure.wait or 0) > p.requested
         if failure.final or over or (not idempotent and self.spoilt >= p.spoilt):
             raise failure.error
         backoff = min(p.longest, p.first * 2.0 ** min(self.pauses, 30)) * self.rng.uniform(0.5, 1)
         wait = backoff if failure.wait is None else failure.wait + self.rng.uniform(0, p.first)
         self.pauses += 1
         self.waited += wait
+        if failure.down or wait >= LONG:
+            counted = failure.charged or failure.down
+            following = f"attempt {self.failed + 1} of {attempts}" if counted else "the next attempt"
+            self.tell(f"{failure.why}; {following}", wait)
         return wait
 
 
@@ -156,8 +174,8 @@ class Circuit:
                     return True
             pause(min(max(rest, 0.02), 1.0), stop)
 
-    def leave(self, probe: bool, up: bool | None) -> None:
-        """Record the outcome of a request.
+    def leave(self, probe: bool, up: bool | None) -> float:
+        """Record the outcome of a request, and return the seconds of a pause that starts now; 0 without one.
 
         Args:
             probe: the value that `enter` returned.
@@ -170,5 +188,8 @@ class Circuit:
             elif up is not None:
                 self._failures += 1
                 if probe or (not self._opened and self._failures >= self._threshold):
-                    self._until = self._clock() + self._rest * 2.0**self._opened
+                    pause_of_all = self._rest * 2.0**self._opened
+                    self._until = self._clock() + pause_of_all
                     self._opened += 1
+                    return pause_of_all
+        return 0.0

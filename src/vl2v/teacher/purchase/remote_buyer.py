@@ -184,6 +184,9 @@ class Purchase:
             except BaseException as error:
                 fault = error
                 stop.set()
+                if isinstance(error, KeyboardInterrupt) and in_flight:
+                    saving = "the answers to requests that were sent are saved first, since they are paid"
+                    warn(self._progress, f"stopping: {saving}; this takes at most {self._teacher.timeout:.0f} s")
                 while in_flight:
                     with suppress(Exception):  # the first fault is reported
                         self._collect(in_flight, save, advance)

@@ -125,6 +125,16 @@ class Wire:
             batch_size=self.limits.images,
         )
 
+    def need_packages(self, key: bool) -> None:
+        """Check that the packages for requests are installed, when the teacher is opened.
+
+        Args:
+            key: whether the user has an API key in the environment.
+
+        Raises:
+            MissingExtraError: if one is missing.
+        """
+
     def prove(self, ask: Callable[[Kind, Sequence[Any]], Any]) -> None:
         """Test with free queries that the vendor understands the requests.
 

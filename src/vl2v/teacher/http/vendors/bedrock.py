@@ -67,21 +67,26 @@ class Bedrock(Wire):
         """See `Wire.headers`; without an API key, `sign` adds the signature."""
         return {"accept": "application/json"} | super().headers(key)
 
+    def need_packages(self, key: bool) -> None:
+        """See `Wire.need_packages`; a request with an API key needs none."""
+        if not key:
+            try:
+                import botocore.session  # noqa: F401
+            except ImportError as error:
+                raise MissingExtraError("Amazon Bedrock without an API key", "bedrock", "boto3") from error
+
     def sign(self, url: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
         """Return the headers of AWS Signature Version 4; none for a request with an API key.
 
         Raises:
-            MissingExtraError: if botocore is not installed.
             TeacherError: if there are no credentials.
         """
         if "authorization" in headers:
             return {}
-        try:
-            from botocore.auth import SigV4Auth
-            from botocore.awsrequest import AWSRequest
-            from botocore.session import Session
-        except ImportError as error:
-            raise MissingExtraError("Amazon Bedrock without an API key", "bedrock", "boto3") from error
+        from botocore.auth import SigV4Auth
+        from botocore.awsrequest import AWSRequest
+        from botocore.session import Session
+
         self._session = self._session or Session()
         credentials = self._session.get_credentials()
         if credentials is None:

@@ -65,19 +65,23 @@ class Vertex(Wire):
         """See `Wire.headers`; `sign` adds the token."""
         return {}
 
+    def need_packages(self, key: bool) -> None:
+        """See `Wire.need_packages`."""
+        try:
+            import google.auth.transport.requests  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("Google Vertex AI", "vertex", "google-auth") from error
+
     def sign(self, url: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
         """Return a valid token from the application default credentials.
 
         Raises:
-            MissingExtraError: if google-auth is not installed.
             TeacherError: if there are no credentials.
         """
-        try:
-            import google.auth
-            import google.auth.exceptions
-            from google.auth.transport.requests import Request
-        except ImportError as error:
-            raise MissingExtraError("Google Vertex AI", "vertex", "google-auth") from error
+        import google.auth
+        import google.auth.exceptions
+        from google.auth.transport.requests import Request
+
         try:
             with self._lock:
                 if self._credentials is None:
