@@ -247,7 +247,8 @@ def test_a_limit_on_file_sizes_is_reported(photos: Path, teacher: str, tmp_path:
         )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "--cache" in message, message
+    assert "ulimit -f allows files of at most 1,000 bytes" in message, message
+    assert "next: raise the limit for this shell (ulimit -f unlimited)" in message
 
 
 def test_an_unusable_home_is_reported(

@@ -275,7 +275,11 @@ class _Check:
         except UnreadableImageError as error:  # too large to read at all
             return _Checked(b"", str(error))
         except OSError as error:
-            return _Checked(b"", f"cannot be read ({error.strerror})")
+            problem = f"cannot be read ({error.strerror})"
+            remedy = "make it readable, or skip it: --skip-bad"
+            return (
+                _Checked(b"", problem, remedy=remedy) if isinstance(error, PermissionError) else _Checked(b"", problem)
+            )
         digest = hashlib.sha256(data).digest()
         if self.size is None and certainly_readable(data):
             return _Checked(digest, noted=(_stamp(status), digest, ""))

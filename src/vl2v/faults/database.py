@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vl2v.errors import AccessError, DamagedError, Vl2vError
-from vl2v.faults.system import FOUND, dangling, full, no_room, path_of
+from vl2v.faults.system import FOUND, RAISE, dangling, file_limit, full, no_room, path_of
 from vl2v.locations import CACHE, Location, location_of
 
 
@@ -22,6 +22,9 @@ def database(error: sqlite3.Error, locations: Sequence[Location]) -> Vl2vError:
     step = location.advice if location else "choose another file"
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and path and no_room(path)):
         return full(path, locations)
+    if code == sqlite3.SQLITE_IOERR and (limit := file_limit()):
+        found = f"{message}; ulimit -f allows files of at most {limit:,} bytes"
+        return AccessError(f"{shown} cannot be written.", expected=kind, found=found, next_step=RAISE)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         step = f"wait for the other process, or end it (fuser {path} shows which); then run the same command again"
         return AccessError(f"{subject} is locked by another process.", expected=kind, found=message, next_step=step)

@@ -30,6 +30,7 @@ FOUND = {  # by errno
     errno.EBUSY: "a file or folder in use",
     errno.EINVAL: "a name that this file system does not allow",
 }
+RAISE = "raise the limit for this shell (ulimit -f unlimited), or use another disk; then run the same command again"
 LITTLE = 1 << 20  # free bytes below which a disk counts as full
 
 
@@ -61,6 +62,8 @@ def system(error: BaseException, locations: Sequence[Location]) -> Vl2vError | N
     if location:
         expected = f"{location.purpose} ({location.option}) where this user may read and write"
         subject, step = location.option, location.advice
+    if reason == FOUND[errno.EFBIG]:
+        step = RAISE
     return AccessError(f"{path or subject} cannot be used.", expected=expected, found=reason, next_step=step)
 
 
@@ -93,6 +96,16 @@ def _of_resources(error: BaseException) -> AccessError | None:
             next_step="make one of them writable, or choose another folder: TMPDIR=/path",
         )
     return None
+
+
+def file_limit() -> int:
+    """Return the bytes that a file may have according to ``ulimit -f``; 0 without a limit."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return 0
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return 0 if limit == resource.RLIM_INFINITY else limit
 
 
 def dangling(path: Path | None) -> str:
