@@ -25,11 +25,12 @@ from vl2v.faults import explaining
 from vl2v.hints import resume_command
 from vl2v.locations import StoragePaths
 from vl2v.nested import mapping, names_of
+from vl2v.planning.models import ensure_known
 from vl2v.planning.prepare import known_columns, known_order
 from vl2v.progress import Progress
 from vl2v.renamed import old_keywords
 from vl2v.runs.folder import RunFolder
-from vl2v.runs.storage import storage_of
+from vl2v.runs.storage import ensure_storage_writable, storage_of
 from vl2v.schema import Metric
 from vl2v.settings import make_config
 from vl2v.student.backbones import Backbone, from_module
@@ -37,6 +38,7 @@ from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 from vl2v.student.provenance import data_settings
 from vl2v.teacher.base import Teacher
+from vl2v.writing import ensure_writable
 from vl2v_runtime.fits import SQUASH
 
 __all__ = [
@@ -122,6 +124,7 @@ def distill(
         Vl2vError: states what was expected, what was found, and what to do next.
     """
     spec, teacher_instance = opened_or_named(teacher)
+    cluster = cluster_of(ray, cpus_per_worker, gpus_per_worker)
     arguments: dict[str, Any] = {
         "data": {"held_out": names_of(held_out) if held_out is not None else None, "classes": classes_of(classes)},
         "teacher": {"spec": spec, "accept": accept_teacher or None},
@@ -138,6 +141,11 @@ def distill(
         base = locate_images(folder, places, storage, progress, step, needed=TRAINING)
         final = _resumed(base, arguments, settings or {})
     else:
+        if not Path(out).exists():
+            ensure_writable(Path(out))
+        ensure_storage_writable(storage or storage_of(Path(out), present=False))
+        by_name = student is None or isinstance(student, str)
+        ensure_known(config, merge(settings or {}, arguments), teacher=teacher_instance is None, student=by_name)
         arguments["data"] |= data_of(data, config, merge(settings or {}, arguments), storage, progress)
         final = make_config(config, merge(settings or {}, arguments))
     backbone = None if isinstance(student, str) or student is None else _backbone(student, final)
@@ -151,7 +159,7 @@ def distill(
         backbone=backbone,
         report=report,
         teacher_spec=spec or _section(settings, "teacher").get("spec"),
-        cluster=cluster_of(ray, cpus_per_worker, gpus_per_worker),
+        cluster=cluster,
     )
 
 

@@ -16,6 +16,7 @@ from vl2v.errors import TeacherError
 from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
 from vl2v.nested import mapping, names_of
+from vl2v.planning.models import ensure_known
 from vl2v.progress import Progress
 from vl2v.renamed import old_keywords
 from vl2v.settings import make_config
@@ -59,16 +60,17 @@ def quote(
     Raises:
         Vl2vError: states what was expected, what was found, and what to do next.
     """
-    spec, teacher_instance = opened_or_named(teacher)
+    (spec, teacher_instance), cluster = opened_or_named(teacher), cluster_of(ray)
     arguments: dict[str, Any] = {
         "data": {"held_out": names_of(held_out) if held_out is not None else None, "classes": classes_of(classes)},
         "teacher": {"spec": spec},
         "student": {"spec": student or None},
         "budget": None if budget is None else str(budget),
     }
+    ensure_known(config, merge(settings or {}, arguments), teacher=teacher_instance is None)
     arguments["data"] |= data_of(data, config, merge(settings or {}, arguments), storage, progress)
     final = make_config(config, merge({"student": {}}, merge(settings or {}, arguments)))
-    return quote_run(final, storage, progress, teacher_instance, cluster_of(ray))
+    return quote_run(final, storage, progress, teacher_instance, cluster)
 
 
 def data_of(

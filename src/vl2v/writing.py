@@ -53,6 +53,8 @@ def ensure_writable(file: Path) -> None:
     """
     if file.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    if file.exists() and not os.access(file, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
     folder = next(parent for parent in file.absolute().parents if parent.exists())
     try:
         NamedTemporaryFile(dir=folder).close()

@@ -124,11 +124,11 @@ def test_the_column_of_the_run_is_used_only_in_tables_that_have_it(folder: Path)
     assert {image.name for image in images} == {"b.png"}  # recognised: path
 
 
-def test_samples_of_shards_are_named_by_shard_and_key(place: Path) -> None:
-    with tarfile.open(place / "photos.tar", "w") as archive:
-        archive.add(place / "a.png", "day/7.png")
-        archive.add(place / "sub" / "b.png", "8.png")
-    found, _ = find_images([place / "photos.tar"], storage=StoragePaths(place / "cache", place / "vectors.sqlite"))
+def test_samples_of_shards_are_named_by_shard_and_key(folder: Path) -> None:
+    with tarfile.open(folder / "photos.tar", "w") as archive:
+        archive.add(folder / "a.png", "day/7.png")
+        archive.add(folder / "sub" / "b.png", "8.png")
+    found, _ = find_images([folder / "photos.tar"], storage=StoragePaths(folder / "cache", folder / "vectors.sqlite"))
     assert [image.name for image in found] == ["photos.tar: day/7", "photos.tar: 8"]
     assert all(image.path and image.path.is_file() for image in found)
 

@@ -19,6 +19,7 @@ from vl2v.cli.common import (
     group,
     make_progress,
     money,
+    need_packages,
     storage_paths,
     within,
 )
@@ -75,13 +76,17 @@ def run(
     keep_freed_memory()
     from vl2v.benchmark.sweep import Sweep
     from vl2v.cli.console import show
+    from vl2v.planning.models import ensure_known
     from vl2v.sources.named import with_sources
 
     shares = {"--cpus-per-job": cpus_per_job != 1, "--gpus-per-job": gpus_per_job != 0}
     ensure_effect("--ray", ray is not None, shares)
+    if ray is not None:
+        need_packages("--ray", "ray", "ray")
     progress = Recorder(make_progress(quiet, as_json))  # the jobs have the same warnings
     storage, at_once = storage_paths(cache, store), job_count(jobs)
     base = grid_settings(config, settings, named_data(data, root, progress) if data else None)
+    ensure_known(None, base)
     base = with_sources(base, storage, progress)
     selection = {"vary": candidates(vary or ()), "tune": tune, "crossed": crossed}
     sweep = Sweep(make_grid(base, methods, variants, targets, seeds, **selection), out, storage, money(budget))

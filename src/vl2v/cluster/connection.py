@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,25 @@ class ClusterUse:
 
 
 def cluster_of(address: str | None, cpus: float = 1.0, gpus: float = 0.0) -> ClusterUse | None:
-    """Return the cluster at an address, for workers with some CPUs and GPUs each; None without an address."""
-    return None if address is None else ClusterUse(address, Share(cpus, gpus))
+    """Return the cluster at an address, for workers with some CPUs and GPUs each; None without an address.
+
+    Raises:
+        MissingExtraError: if Ray is not installed.
+    """
+    if address is None:
+        return None
+    need_ray()
+    return ClusterUse(address, Share(cpus, gpus))
+
+
+def need_ray() -> None:
+    """Check that Ray is installed.
+
+    Raises:
+        MissingExtraError: if it is not.
+    """
+    if find_spec("ray") is None:
+        raise MissingExtraError("--ray", "ray", "ray")
 
 
 @contextmanager
@@ -91,10 +109,9 @@ def connected(address: str, local_cpus: int | None = None) -> Iterator[Any]:
     with ExitStack() as stack:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingExtraError("--ray", "ray", "ray") from error
+        need_ray()
+        import ray
+
         if not ray.is_initialized():
             settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
             if address == LOCAL:

@@ -22,7 +22,7 @@ from vl2v.config import merge
 from vl2v.errors import ConfigError
 from vl2v.evaluation.evaluation import top1
 from vl2v.locations import StoragePaths
-from vl2v.planning.models import stated_price
+from vl2v.planning.models import ensure_known, stated_price
 from vl2v.planning.plan import plan_run, quote_again
 from vl2v.progress import Progress, Silent
 from vl2v.purchase import text_heads, zero_shot_logits
@@ -113,9 +113,10 @@ def check_teacher(
     storage, progress = storage or StoragePaths(), progress or Silent()
     spec = teacher if isinstance(teacher, str) else teacher.describe().identity
     values = {"data": {"root": str(data or ".")}, "teacher": {"spec": spec}, "student": {}}
-    config = make_config(None, with_sources(merge(settings or {}, values), storage, progress))
     if data is None:
         _check_without_data(merge({}, settings or {}), images)
+    ensure_known(None, merge(settings or {}, values), teacher=isinstance(teacher, str))
+    config = make_config(None, with_sources(merge(settings or {}, values), storage, progress))
     teacher_instance = open_teacher(spec, price=stated_price(config)) if isinstance(teacher, str) else teacher
     if data is None:
         with closing(EmbeddingStore(storage.store)) as store:

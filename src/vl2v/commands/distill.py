@@ -31,7 +31,7 @@ from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
 from vl2v.notebook import html_of, inline_page
 from vl2v.origin import ORIGIN, origin_of
-from vl2v.planning.models import open_configured_teacher
+from vl2v.planning.models import ready_teacher
 from vl2v.planning.plan import RunPlan, plan_run
 from vl2v.planning.prepare import list_folder, with_columns
 from vl2v.progress import Progress, Recorder, Silent, warn
@@ -48,7 +48,7 @@ from vl2v.renamed import old_keywords
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import TRAINING, owned
 from vl2v.runs.starting import ensure_new, ensure_same_model, ledger_name, removed_if_refused, resume_run
-from vl2v.runs.storage import storage_of
+from vl2v.runs.storage import ensure_storage_writable, storage_of
 from vl2v.student.backbones import Backbone
 from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
@@ -127,9 +127,11 @@ def run(
     """
     check_installed(config.tracking)
     ensure_named(cluster, teacher)
+    paths = storage or storage_of(out, present=False)
+    ensure_storage_writable(paths)
     accelerator, folder = make_accelerator(config), RunFolder(out)
     first = accelerator.is_main_process  # it plans and buys before the others, which then find everything stored
-    paths, progress = storage or storage_of(out, present=False), Recorder(progress or Silent()) if first else Silent()
+    progress = Recorder(progress or Silent()) if first else Silent()
     if first and not resume:
         changes = {"data": with_columns(config.data), "precision": accelerator.mixed_precision}
         config = config.model_copy(update=changes)
@@ -145,7 +147,7 @@ def run(
         begun = resume or not first
         with removed_if_refused(out, begun) as keep:
             listing = list_folder(config.data, begun=begun)
-            teacher = teacher or open_configured_teacher(config)  # a wrong name is refused before anything takes time
+            teacher = ready_teacher(config, teacher)
             with cluster_workers(cluster if first else None, progress):
                 if first and backbone is None:
                     config, backbone = _sized(config, listing, folder, accelerator, progress)

@@ -23,7 +23,7 @@ from vl2v.errors import ConfigError, DataError
 from vl2v.faults import explaining
 from vl2v.locations import StoragePaths
 from vl2v.nested import merge
-from vl2v.planning.models import open_configured_teacher
+from vl2v.planning.models import ensure_known, open_configured_teacher
 from vl2v.planning.prepare import list_folder, read_datasets
 from vl2v.planning.requirements import Requirements, make_quote
 from vl2v.progress import Progress, Silent
@@ -127,6 +127,7 @@ def label(
     ensure_writable(table)
     limit = parse_budget(budget)
     spec, base = teacher if isinstance(teacher, str) else teacher.describe().identity, settings or {}
+    ensure_known(None, base | {"teacher": {"spec": spec}}, teacher=isinstance(teacher, str))
     names = classes if isinstance(classes, str) else list(classes)
     columns = {**(base.get("data") or {})}
     columns.pop("label", None)  # `data` has no labels

@@ -10,7 +10,7 @@ from vl2v.cluster.pool import cluster_workers
 from vl2v.config import RunConfig
 from vl2v.locations import StoragePaths
 from vl2v.planning.choice import quoted_choice
-from vl2v.planning.models import open_configured_teacher
+from vl2v.planning.models import ready_teacher
 from vl2v.planning.plan import plan_run
 from vl2v.planning.prepare import list_folder
 from vl2v.progress import Progress, Silent
@@ -34,7 +34,7 @@ def quote_run(
     """
     with_student, listing, backbone = bool(config.student.spec), list_folder(config.data), None
     storage, progress = storage or StoragePaths(), progress or Silent()
-    teacher = teacher or open_configured_teacher(config)
+    teacher = ready_teacher(config, teacher)
     if with_student:
         from vl2v.training.image_size import with_image_size  # imports torch
         from vl2v.training.process import make_accelerator

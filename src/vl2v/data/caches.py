@@ -10,11 +10,13 @@ from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex
 from vl2v_runtime.fits import Fit
 
+INDEX = "files.sqlite"  # in the folder of the cache
+
 
 @contextmanager
 def open_index(folder: Path) -> Iterator[FileIndex]:
     """Open the index of files, and close it after the block."""
-    with closing(FileIndex(folder / "files.sqlite")) as index:
+    with closing(FileIndex(folder / INDEX)) as index:
         yield index
 
 

@@ -21,6 +21,7 @@ from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
 from vl2v.method import registry
 from vl2v.nested import merge, nested
+from vl2v.planning.models import ensure_known
 from vl2v.progress import Progress, Recorder
 from vl2v.runs.folder import RunFolder
 from vl2v.stopping import stop_asked
@@ -98,6 +99,7 @@ def demo(out: Path, progress: Progress, jobs: int | None = None, settings: Mappi
         RunError: if a folder of the demo contains something else.
     """
     settings = settings or {}
+    ensure_known(None, nested({"teacher.spec": TEACHER, "student.spec": STUDENT}))
     _check_settings(out, settings)
     dataset = draw(out / "task")
     storage = StoragePaths(out / "cache", out / "vectors.sqlite")

@@ -24,7 +24,7 @@ def database(error: sqlite3.Error, locations: Sequence[Location]) -> Vl2vError:
         return full(path, locations)
     if code == sqlite3.SQLITE_IOERR and (limit := file_limit()):
         found = f"{message}; ulimit -f allows files of at most {limit:,} bytes"
-        return AccessError(f"{shown} cannot be written.", expected=kind, found=found, next_step=RAISE)
+        return AccessError(f"{subject} cannot be written.", expected=kind, found=found, next_step=RAISE)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         step = f"wait for the other process, or end it (fuser {path} shows which); then run the same command again"
         return AccessError(f"{subject} is locked by another process.", expected=kind, found=message, next_step=step)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from vl2v.config import RunConfig
+from vl2v.config import RunConfig, merge
+from vl2v.data.folder import read_mapping
 from vl2v.errors import ConfigError, StudentError
 from vl2v.teacher.base import Price, Teacher
-from vl2v.teacher.file import FileTeacher
+from vl2v.teacher.file import FileTeacher, ensure_file
 from vl2v.teacher.prompts import load_templates
-from vl2v.teacher.registry import is_remote, open_teacher
+from vl2v.teacher.registry import TEACHERS, is_remote, open_teacher
 
 if TYPE_CHECKING:
     from vl2v.student.backbones import Backbone
@@ -27,6 +30,54 @@ def open_configured_teacher(config: RunConfig) -> Teacher:
     return open_teacher(
         teacher.spec, price=stated_price(config), device=local_device(config), batch_api=teacher.batch_api
     )
+
+
+def ready_teacher(config: RunConfig, teacher: Teacher | None = None) -> Teacher:
+    """Open the teacher of the settings unless one is given, and read its description, before anything takes time.
+
+    A local model is loaded, and a vendor is queried for its description, which is free.
+
+    Raises:
+        TeacherError: if it is unknown, or cannot be opened or reached.
+        ConfigError: see `open_configured_teacher` and `ensure_fresh_views_possible`.
+    """
+    opened = teacher or open_configured_teacher(config)
+    ensure_fresh_views_possible(config, opened)
+    opened.describe()
+    return opened
+
+
+def ensure_known(
+    config: str | Path | None, settings: Mapping[str, Any], *, teacher: bool = True, student: bool = True
+) -> None:
+    """Check the names of the models in settings and their packages, before data are imported. Nothing is loaded.
+
+    Args:
+        config: a YAML file of settings.
+        settings: nested settings that take precedence.
+        teacher: whether the teacher is named; false for an open one.
+        student: whether the student is named; false for a module.
+
+    Raises:
+        TeacherError: if the teacher is unknown.
+        StudentError: if the student is unknown.
+        MissingExtraError: if one of them needs a package that is not installed.
+    """
+    merged = merge(read_mapping(Path(config)) if config else {}, settings)
+    named = {part: merged.get(part) for part in ("teacher", "student")}
+    specs = {part: value.get("spec") for part, value in named.items() if isinstance(value, Mapping)}
+    spec = specs.get("teacher")
+    if teacher and isinstance(spec, str) and spec:
+        kind, _, rest = spec.partition(":")
+        if kind == "file" and rest:
+            ensure_file(Path(rest))
+        elif kind not in TEACHERS or kind in TEACHERS.built_in:  # that of another package may load a model
+            open_teacher(spec)
+    spec = specs.get("student")
+    if student and isinstance(spec, str) and spec not in ("", "teacher"):
+        from vl2v.student.backbones import ensure_known as ensure_student_known  # imports torch
+
+        ensure_student_known(spec)
 
 
 def open_student(config: RunConfig) -> Backbone:

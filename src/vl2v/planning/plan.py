@@ -20,7 +20,7 @@ from vl2v.locations import StoragePaths
 from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
 from vl2v.planning.effects import without_effect
-from vl2v.planning.models import ensure_fresh_views_possible, open_configured_teacher, open_student
+from vl2v.planning.models import open_student, ready_teacher
 from vl2v.planning.prepare import Examples, examples_of, list_folder, read_datasets, read_unlabelled
 from vl2v.planning.requirements import EVALUATION, UNSEEN, Requirements, make_quote, requirements_of
 from vl2v.planning.resemblance import copies_of_training, resemblance
@@ -133,8 +133,7 @@ def plan_run(
     """
     progress = progress or Silent()
     listing = listing or list_folder(config.data, begun=begun)
-    teacher = teacher or open_configured_teacher(config)
-    ensure_fresh_views_possible(config, teacher)
+    teacher = ready_teacher(config, teacher)
     if with_student and backbone is None:
         backbone = open_student(config)
     size = backbone.preprocess.size if backbone else config.student.size or DEFAULT_SIZE

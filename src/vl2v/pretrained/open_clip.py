@@ -105,11 +105,14 @@ def _tower_settings(config: Any) -> Any:
     return config["embed_dim"], vision, bool(config.get("quick_gelu"))
 
 
-def create(spec: ClipSpec, error: type[Vl2vError]) -> tuple[Any, Any]:
-    """Build a model with its weights in eval mode, and its evaluation transform.
+def ensure_known(spec: ClipSpec, error: type[Vl2vError]) -> None:
+    """Check the names of a model and its weights without loading anything.
 
     Args:
-        error: exception type if it cannot be built.
+        error: exception type if one of them is unknown, or a checkpoint is missing.
+
+    Raises:
+        MissingExtraError: if open_clip is not installed.
     """
     open_clip = import_open_clip("An open_clip model")
     name = spec.model
@@ -127,6 +130,24 @@ def create(spec: ClipSpec, error: type[Vl2vError]) -> tuple[Any, Any]:
         )
     if spec.file and not spec.file.is_file():
         raise error(f"{spec.file} is missing.", expected="a checkpoint", found="no file", next_step="check the path")
+    known = [] if spec.file or not spec.pretrained else open_clip.list_pretrained_tags_by_model(name)
+    if spec.pretrained and not spec.file and not open_clip.get_pretrained_cfg(name, spec.pretrained):
+        raise error(
+            f"Unknown weights '{spec.pretrained}' of open_clip:{name}.",
+            expected=f"one of {', '.join(known)}" if known else "a local checkpoint, since none are published",
+            found=spec.pretrained,
+            next_step=f"open_clip:{name}/<tag>, or the path of a checkpoint instead of the tag",
+        )
+
+
+def create(spec: ClipSpec, error: type[Vl2vError]) -> tuple[Any, Any]:
+    """Build a model with its weights in eval mode, and its evaluation transform.
+
+    Args:
+        error: exception type if it cannot be built.
+    """
+    ensure_known(spec, error)
+    open_clip, name = import_open_clip("An open_clip model"), spec.model
     try:
         model, _, transform = open_clip.create_model_and_transforms(
             name,

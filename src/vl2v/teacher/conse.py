@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from vl2v.pretrained.extras import package_version
+from vl2v.pretrained.extras import package_folder, package_version
 from vl2v.teacher.base import Embeddings, Price, TeacherCard, open_image, unit_rows
 from vl2v.teacher.offline.sentences import DIMENSION, SentenceEncoder
 
@@ -58,6 +58,7 @@ class ConseTeacher:
     def __init__(self, top: int = 10, device: str = "cpu") -> None:
         self.top, self.device, self.local_device = top, device, device
         self._text = SentenceEncoder(FEATURE, device)
+        package_folder(IMAGE_PACKAGE.replace("-", "_"), IMAGE_PACKAGE, FEATURE)
 
     def describe(self) -> TeacherCard:
         """See `Teacher.describe`. Only the metadata of the packages is read.

