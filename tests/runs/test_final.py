@@ -113,6 +113,7 @@ def test_the_command_that_finishes_the_first_run_can_be_pasted(tmp_path: Path) -
     run = tmp_path / "my run"
     run.mkdir()
     settings = {"data": {"root": "."}, "teacher": {"spec": "offline:"}, "student": {"spec": "offline:"}}
+    settings |= {"made_with": {}}  # at the end of complete settings
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
     with pytest.raises(RunError, match="is not finished") as caught:
         final(run, tmp_path / "final")
