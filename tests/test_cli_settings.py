@@ -54,7 +54,7 @@ def test_every_option_has_a_help_a_section_and_a_field() -> None:
             )
             assert options[flag].help.endswith((".", "..."))
             assert options[flag].rich_help_panel == setting.option.panel
-    work = {"--out", "--resume", "--report", "--no-report", "--cpus-per-worker", "--gpus-per-worker"}
+    work = {"--out", "--resume", "--new-site", "--report", "--no-report", "--cpus-per-worker", "--gpus-per-worker"}
     assert set(options) - set(parameters("quote")) == work
     assert "--set" in parameters("demo")
     assert {"--set", "--teacher", "--student", "--accept-teacher"} < set(parameters("benchmark", "run"))

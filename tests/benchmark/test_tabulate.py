@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from made_records import DOMAINS, SEEDS, accuracy_of, grid, record
 from scipy import stats
 
+from vl2v.benchmark.published import BENCHMARKS, PUBLISHED
 from vl2v.benchmark.render.data import to_csv
 from vl2v.benchmark.results import ZERO_SHOT
 from vl2v.benchmark.selection import ORACLE
 from vl2v.benchmark.tables import Row, Table
-from vl2v.benchmark.tabulate import BENCHMARKS, PUBLISHED, tabulate
+from vl2v.benchmark.tabulate import tabulate
 from vl2v.errors import ConfigError, RunError
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from vl2v.cli import app
 from vl2v.commands.trust import read_answers
-from vl2v.errors import RunError, StudentError
+from vl2v.errors import ConfigError, RunError, StudentError
 from vl2v.onnx_export.exported import EXPORT, REPORT
 from vl2v.runs.folder import RunFolder
 from vl2v.student.files import read_described
@@ -74,7 +74,7 @@ def test_settings_that_are_cut_off_do_not_become_the_defaults(run: Path) -> None
     folder = RunFolder(run)
     text = folder.config_file.read_text()
     folder.config_file.write_text(text[: text.index("seed: ")])
-    with pytest.raises(RunError, match=r"config.yaml is incomplete(.|\n)*copy it again"):
+    with pytest.raises(ConfigError, match=r"config.yaml is incomplete(.|\n)*copy it again"):
         folder.config()
 
 

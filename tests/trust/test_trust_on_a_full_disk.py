@@ -22,7 +22,7 @@ def test_the_student_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyP
     folder.student.mkdir()
     assert trust is not None
     (folder.student / files.FILE).write_text("earlier")
-    monkeypatch.setattr(command, "exported", lambda *_: [tmp_path / "model.onnx"])
+    monkeypatch.setattr(command, "changeable_exports", lambda *_: [tmp_path / "model.onnx"])
     monkeypatch.setattr("vl2v.onnx_export.onnx.rewrite_trust", full)
     with pytest.raises(OSError, match="No space"):
         command._write(trust, folder)

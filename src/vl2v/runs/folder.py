@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vl2v.config import RunConfig, parse
 from vl2v.data.folder import read_mapping
-from vl2v.errors import RunError
+from vl2v.errors import ConfigError, RunError
 from vl2v.faults import UNREADABLE
 from vl2v.hints import resume_command
 from vl2v.json_files import read_json, write_json
@@ -150,12 +150,12 @@ class RunFolder:
         """Read the settings of the run with paths as in `config.yaml`.
 
         Raises:
-            ConfigError: if the file cannot be read, or a setting is not valid.
-            RunError: if the end of the file is missing, whose settings would have their defaults.
+            ConfigError: if the file cannot be read, its end is missing (these settings would have their defaults), or
+                a setting is not valid.
         """
         values = read_mapping(self.config_file)
         if values and "made_with" not in values:
-            raise RunError(
+            raise ConfigError(
                 f"{self.config_file} is incomplete.",
                 expected="all settings of the run, as it wrote them",
                 found="no made_with, which is at the end of the file",
