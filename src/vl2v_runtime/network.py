@@ -100,8 +100,8 @@ class Network:
             one, None for a linear classifier.
 
         Raises:
-            ModelError: if the network fails, for example if one image needs more memory than `MEMORY`. A batch that
-                needs more is divided.
+            ModelError: if the network fails, for example if one image needs more memory than `MEMORY` (a batch that
+                needs more is divided), or if an output is not finite.
         """
         most = min(len(pixels), self._most)
         try:
@@ -139,6 +139,8 @@ class Network:
                 f"{self.path} cannot be used.", expected=expected, found=text[:300], next_step=AGAIN
             ) from error
         by_name = dict(zip(self._outputs, outputs, strict=True))
+        if wrong := [name for name, rows in by_name.items() if not np.isfinite(rows).all()]:
+            self._contradicts(f"{wrong[0]} that are not finite")
         return by_name[LOGITS], by_name.get(EMBEDDING)
 
     def _check(self) -> None:
@@ -160,8 +162,8 @@ class Network:
         logits, embeddings = self._in_time(
             "classify one image", lambda: self._run(pixels, options), lambda: setattr(options, "terminate", True)
         )
-        if logits.shape != (1, len(self.classes)) or not np.isfinite(logits).all():
-            self._contradicts(f"logits {list(logits.shape)} for one image, or not finite")
+        if logits.shape != (1, len(self.classes)):
+            self._contradicts(f"logits {list(logits.shape)} for one image")
         if embeddings is not None and embeddings.shape != (1, self.dimension):
             self._contradicts(f"embeddings {list(embeddings.shape)} for one image")
         _ = self.trust

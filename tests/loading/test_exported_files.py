@@ -17,6 +17,7 @@ from exported_file import changed, make_exported
 from made_folder import PICTURE
 from mutations import mutations
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from watching import watched
 
 from vl2v.onnx_export.onnx import get_metadata, rewrite_classes
@@ -224,6 +225,21 @@ def test_a_file_that_is_too_slow_is_refused(exported: Path, tmp_path: Path, monk
     with pytest.raises(ModelError, match="too slow") as caught:
         Model(file)
     assert caught.value.expected == "at most 0.01 s to classify one image"
+
+
+def test_an_image_without_finite_outputs_gets_no_class(exported: Path, tmp_path: Path) -> None:
+    def use_a_square_root(model: onnx.ModelProto) -> None:
+        """Return NaN for images that are darker than the mean."""
+        next(node for node in model.graph.node if node.op_type == "Flatten").input[0] = "root"
+        model.graph.node.insert(1, helper.make_node("Sqrt", ["pooled"], ["root"]))
+
+    model = Model(changed(exported, tmp_path / "model.onnx", use_a_square_root))
+    size = (32, 32)
+    assert model.predict([Image.new("RGB", size, "white")])
+    with pytest.raises(ModelError, match="not finite"):
+        model.predict([Image.new("RGB", size, "black")])
+    with pytest.raises(ModelError, match="not finite"):
+        model.embed([Image.new("RGB", size, "black")])
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 40, b"\x0a\xff\xff\xff\xff\x0f", b"\x0b\x00", b"text, no model"])
