@@ -63,7 +63,7 @@ def test_equations_are_mathml(site: Path) -> None:
 
 def test_the_reference_is_made_from_the_source(site: Path) -> None:
     site_pages = pages(site)
-    assert "Labels to use per class and source domain" in site_pages["reference/command-line/index.html"]
+    assert "Number of labels per class and source domain" in site_pages["reference/command-line/index.html"]
     assert 'id="vl2v-benchmark-run"' in site_pages["reference/command-line/index.html"]
     assert "The most to spend, in the teacher" in site_pages["reference/python/index.html"].replace(
         "the most", "The most"
