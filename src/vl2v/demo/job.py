@@ -173,7 +173,7 @@ def _title(pair: Pair) -> str:
 
 
 def _folder(out: Path, method: str, seed: int) -> Path:
-    return out / "run" if (method, seed) == (OURS, SEEDS[0]) else out / "beside" / f"{method}-{seed}"
+    return out / "run" if (method, seed) == (OURS, SEEDS[0]) else out / "comparison" / f"{method}-{seed}"
 
 
 def _run(
