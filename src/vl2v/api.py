@@ -16,7 +16,7 @@ from vl2v.commands.classes import add_classes, list_classes, quote_classes, remo
 from vl2v.commands.distill import Run, run
 from vl2v.commands.export import Export
 from vl2v.commands.export import export as export_student
-from vl2v.commands.moved import TRAINING, NewPlaces, locate_images
+from vl2v.commands.moved import TRAINING, NewLocations, locate_images
 from vl2v.config import DataConfig, RunConfig, merge, parse
 from vl2v.data.tables.frame import Frame
 from vl2v.errors import ConfigError, StudentError
@@ -136,9 +136,9 @@ def distill(
         folder = RunFolder(Path(out))
         folder.config(resuming=True)  # its message is for a new run; that of `locate_images` is for any command
         stated, new_site = _section(settings, "data"), _section(settings, "repair").get("images")
-        places = NewPlaces(data, stated.get("unlabelled"), stated.get("drop"), new_site)
+        locations = NewLocations(data, stated.get("unlabelled"), stated.get("drop"), new_site)
         step = RESUMED.format(resume_command(folder.path))
-        base = locate_images(folder, places, storage, progress, step, needed=TRAINING)
+        base = locate_images(folder, locations, storage, progress, step, needed=TRAINING)
         final = _resumed(base, arguments, settings or {})
     else:
         if not Path(out).exists():

@@ -18,8 +18,8 @@ import vl2v
 from once import Once
 from vl2v.cli import app
 from vl2v.cli.repair import _text
-from vl2v.commands.moved import TRAINING, NewPlaces, locate_images
-from vl2v.commands.new_site import ensure_new_images, in_new_place, new_digests
+from vl2v.commands.moved import TRAINING, NewLocations, locate_images
+from vl2v.commands.new_site import at_new_location, ensure_new_images, new_digests
 from vl2v.commands.repair import Repair, repair
 from vl2v.commands.repair_plan import RepairPlan, plan_repair
 from vl2v.config import RunConfig, parse
@@ -169,8 +169,8 @@ def test_the_new_images_may_move(
     locate_images(out, None, paths)
     with pytest.raises(RunError, match=r"repaired, have moved(.|\n)*as for 4 others(.|\n)*--new-site PATH"):
         locate_images(out, None, paths, needed=TRAINING)
-    with pytest.raises(RunError, match=r"does not contain the images of the new site(.|\n)*found: 0 of them"):
-        locate_images(out, NewPlaces(new_site=bench.data / "ink"), paths)
+    with pytest.raises(RunError, match=r"lacks images of the new site(.|\n)*found: 0 of them"):
+        locate_images(out, NewLocations(new_site=bench.data / "ink"), paths)
     done = CliRunner().invoke(
         app, ["final", str(project / "first"), "--new-site", str(site), "--out", str(tmp_path / "f")]
     )
@@ -178,7 +178,7 @@ def test_the_new_images_may_move(
     final = RunFolder(project / "final")  # with the table of the other run
     final.create(second.config, paths)
     for folder in (final, out):
-        config = locate_images(folder, NewPlaces(new_site=site), paths, needed=TRAINING)
+        config = locate_images(folder, NewLocations(new_site=site), paths, needed=TRAINING)
         assert config.repair is not None
         assert config.repair.images == folder.path / TRAINED
         assert locate_images(folder, None, paths, needed=TRAINING) == config
@@ -203,7 +203,7 @@ def test_the_new_images_of_an_earlier_version_stay_where_they_are(tmp_path: Path
     with pytest.raises(RunError, match=r"expected: the file /gone/1.png"):
         ensure_new_images(config, tmp_path)
     with pytest.raises(RunError, match="does not record the content of its images"):
-        in_new_place(RunFolder(tmp_path), config, tmp_path, StoragePaths(), Silent())
+        at_new_location(RunFolder(tmp_path), config, tmp_path, StoragePaths(), Silent())
     done = CliRunner().invoke(app, ["distill", "photos", "--new-site", str(tmp_path)])
     assert "--new-site is for a run that vl2v repair made" in done.stderr
     for damaged in ("path\nx\n", "image,sha256\nx,0\n", "\0"):

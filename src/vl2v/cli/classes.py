@@ -70,7 +70,7 @@ def add(
     from vl2v.api import add_classes, quote_classes
     from vl2v.cli.console import show
     from vl2v.commands.classes import home_of
-    from vl2v.commands.moved import NewPlaces
+    from vl2v.commands.moved import NewLocations
 
     wording: dict[str, Any] = {"phrases": phrase or (), "templates": template or (), "teacher": teacher}
     if free or price_per_1000_texts is not None:
@@ -81,7 +81,7 @@ def add(
         show(cost.to_dict() if as_json else cost.table())
         return
     progress, limit = common.make_progress(quiet, as_json), common.money(budget)
-    wording |= {"accept_teacher": accept_teacher, "share": share, "data": NewPlaces(data, unlabelled, drop)}
+    wording |= {"accept_teacher": accept_teacher, "share": share, "data": NewLocations(data, unlabelled, drop)}
     _tell(run, add_classes(run, names, budget=limit, storage=storage, progress=progress, **wording), as_json)
 
 

@@ -55,15 +55,15 @@ def repair(
     """
     keep_freed_memory()
     from vl2v.cli.console import show
-    from vl2v.commands.moved import NewPlaces
+    from vl2v.commands.moved import NewLocations
     from vl2v.commands.repair import repair as work
     from vl2v.commands.repair_plan import plan_repair
 
-    places = NewPlaces(data, unlabelled, drop)
+    locations = NewLocations(data, unlabelled, drop)
     storage, progress = common.storage_paths(cache, store, run), common.make_progress(quiet, as_json)
     settings = merge(settings, nested({"teacher.spec": teacher}))
     plan = plan_repair(
-        run, images, out, queries=queries, budget=common.money(budget), column=image, skip_bad=skip_bad, data=places,
+        run, images, out, queries=queries, budget=common.money(budget), column=image, skip_bad=skip_bad, data=locations,
         storage=storage, progress=progress, settings=settings,
     )  # fmt: skip
     if quote:
@@ -119,12 +119,12 @@ def final(
     keep_freed_memory()
     from vl2v.cli.printing import run_json, run_text, show
     from vl2v.commands.final import final as work
-    from vl2v.commands.moved import NewPlaces
+    from vl2v.commands.moved import NewLocations
 
-    places = NewPlaces(data, unlabelled, drop, new_site)
+    locations = NewLocations(data, unlabelled, drop, new_site)
     storage, progress = common.storage_paths(cache, store, first), common.make_progress(quiet, as_json)
     done, expected = work(
-        first, out, budget=budget, teacher=teacher, data=places, storage=storage, progress=progress, report=report
+        first, out, budget=budget, teacher=teacher, data=locations, storage=storage, progress=progress, report=report
     )
     if done is not None:
         show(run_json(done) | {"expected": asdict(expected)} if as_json else run_text(done))

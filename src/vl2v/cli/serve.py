@@ -41,7 +41,7 @@ def serve(
     common.need_packages(
         "Serving a student", "serve", "fastapi", "onnxruntime", "prometheus_client", "python_multipart", "uvicorn"
     )
-    from vl2v.commands.moved import ROOT, NewPlaces, locate_images
+    from vl2v.commands.moved import ROOT, NewLocations, locate_images
     from vl2v.runs.folder import RunFolder
     from vl2v.serve.running import serve as work
     from vl2v.serve.settings import ServeSettings
@@ -51,6 +51,6 @@ def serve(
     settings = ServeSettings(run, host, port, int8, threads, edits, common.money(budget), gallery, limits)
     storage = common.storage_paths(cache, store, run, uses_store=edits is not False)
     progress = common.make_progress(quiet, False)
-    if places := NewPlaces(data, unlabelled, drop):
-        locate_images(RunFolder(run), places, storage, progress, needed=ROOT)
+    if locations := NewLocations(data, unlabelled, drop):
+        locate_images(RunFolder(run), locations, storage, progress, needed=ROOT)
     work(settings, storage, progress)

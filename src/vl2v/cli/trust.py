@@ -45,7 +45,7 @@ def trust(
 ) -> None:
     """Refit calibration and rejection from the saved predictions, and show their effect on each domain."""
     from vl2v.cli.console import show
-    from vl2v.commands.moved import NewPlaces
+    from vl2v.commands.moved import NewLocations
     from vl2v.commands.trust import Reject, quote_reject, refit
 
     keep_freed_memory()
@@ -61,7 +61,7 @@ def trust(
         cost = quote_reject(run, change)
         show(cost.to_dict() if as_json else cost.table())
         return
-    result = refit(run, common.make_progress(quiet, as_json), change, NewPlaces(data, unlabelled, drop))
+    result = refit(run, common.make_progress(quiet, as_json), change, NewLocations(data, unlabelled, drop))
     show(result.to_dict() if as_json else trust_text(result, run))
 
 
@@ -128,10 +128,10 @@ def expect(
     keep_freed_memory()
     from vl2v.cli.console import show
     from vl2v.commands.expect import expect as work
-    from vl2v.commands.moved import NewPlaces
+    from vl2v.commands.moved import NewLocations
 
-    places = NewPlaces(data, unlabelled, drop)
-    estimate = work(run, images, column=image, data=places, progress=common.make_progress(quiet, as_json))
+    locations = NewLocations(data, unlabelled, drop)
+    estimate = work(run, images, column=image, data=locations, progress=common.make_progress(quiet, as_json))
     show(estimate.to_dict() if as_json else _expected_text(estimate))
 
 

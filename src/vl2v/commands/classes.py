@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vl2v.commands.moved import ROOT, NamedPlaces, NewPlaces, locate_images
+from vl2v.commands.moved import ROOT, NewLocations, StatedLocations, locate_images
 from vl2v.commands.new_classes import KnownClass, TeacherTexts, known_classes, need_head, new_classes
 from vl2v.commands.reject import KnownImages, logits_of
 from vl2v.commands.run_images import embed_images, sample_rows
@@ -85,7 +85,7 @@ def add_classes(
     teacher: str | Teacher | None = None,
     accept_teacher: bool = False,
     share: float = SHARE,
-    data: NamedPlaces = None,
+    data: StatedLocations = None,
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
     backbone: nn.Module | None = None,
@@ -105,7 +105,7 @@ def add_classes(
         accept_teacher: add a class even if its text embedding equals that of another class.
         share: share of the run's validation images, from 0 to 0.5, that may be assigned to the new classes. It
             determines the offset of their logits, see `vl2v.evaluation.offset`; with 0, there is none.
-        data: the run's images, if they have moved, or `vl2v.commands.moved.NewPlaces`; the run records them.
+        data: the run's images, if they have moved, or `vl2v.commands.moved.NewLocations`; the run records them.
         storage: path of the store; None uses the run's own.
         progress: receives the progress of queries.
         backbone: the architecture, if it is a custom module.
@@ -124,7 +124,7 @@ def add_classes(
     _check_share(share)
     home = home_of(run)
     storage = storage or storage_of(home)
-    if NewPlaces.of(data):
+    if NewLocations.of(data):
         locate_images(RunFolder(home), data, storage, progress, needed=ROOT)
     with _locked(run) as folder, closing(EmbeddingStore(storage.store)) as store:
         student = Student.load(folder, backbone)
@@ -254,8 +254,8 @@ def _locked(run: str | Path) -> Iterator[Path]:
     folder = run / "student" if (run / "student" / CARD).is_file() else run
     if not (folder / CARD).is_file():
         Student.load(folder)  # raises an error that names the fault
-    place = folder.resolve()  # "." has no name
-    with alone_in(home_of(run), "vl2v classes"), file_lock(place.with_name(f"{place.name}.lock")):
+    target = folder.resolve()  # "." has no name
+    with alone_in(home_of(run), "vl2v classes"), file_lock(target.with_name(f"{target.name}.lock")):
         yield folder
 
 

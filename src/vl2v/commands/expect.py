@@ -17,7 +17,7 @@ from vl2v.analysis.expected import Calibration, Signals, inverse_logit
 from vl2v.analysis.intervals import Share, wilson
 from vl2v.commands.expect_basis import Basis, basis_of
 from vl2v.commands.given_images import find_images
-from vl2v.commands.moved import ROOT, NamedPlaces, locate_images
+from vl2v.commands.moved import ROOT, StatedLocations, locate_images
 from vl2v.errors import DataError
 from vl2v.evaluation.reference import LABELS, Reference
 from vl2v.faults import explaining
@@ -130,7 +130,7 @@ def expect(
     images: str | Path | Sequence[str | Path],
     *,
     column: str | None = None,
-    data: NamedPlaces = None,
+    data: StatedLocations = None,
     progress: Progress | None = None,
 ) -> Expected:
     """Estimate the accuracy of a student on images without labels, with a 95% interval. No teacher is queried.
@@ -144,7 +144,7 @@ def expect(
         run: folder of a finished run.
         images: one or several images, folders of images at any depth, tables, or datasets of other tools.
         column: column of the paths in a table; None takes that of the run, or else recognises it by its name.
-        data: the run's images, if they have moved, or `NewPlaces`; the run records them.
+        data: the run's images, if they have moved, or `NewLocations`; the run records them.
 
     Raises:
         RunError: if the run is not finished, has too few validation images, its classes were changed, or its images

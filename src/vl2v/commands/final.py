@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vl2v.analysis.intervals import wilson
 from vl2v.commands.distill import Run, run
-from vl2v.commands.moved import TRAINING, NamedPlaces, locate_images
+from vl2v.commands.moved import TRAINING, StatedLocations, locate_images
 from vl2v.errors import ConfigError, RunError
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.json_files import read_json, write_json
@@ -79,7 +79,7 @@ def final(
     *,
     budget: str | None = None,
     teacher: str | None = None,
-    data: NamedPlaces = None,
+    data: StatedLocations = None,
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
     report: bool = True,
@@ -95,7 +95,7 @@ def final(
         out: folder of the new run, new or empty.
         budget: the most to spend; None spends nothing.
         teacher: the teacher of the run, if its address has changed or the run comes from elsewhere.
-        data: the run's images, if they have moved, or `NewPlaces`; both runs record them.
+        data: the run's images, if they have moved, or `NewLocations`; both runs record them.
         storage: paths of cache and store; None uses those of the first run.
         progress: receives the progress of every stage.
         report: whether to write ``report.html`` at the end.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vl2v.commands.new_site import NEW_SITE, ensure_new_images, in_new_place, new_digests
+from vl2v.commands.new_site import NEW_SITE, at_new_location, ensure_new_images, new_digests
 from vl2v.config import DataConfig, RunConfig, parse
 from vl2v.data.caches import open_index
 from vl2v.data.digest_sample import share_among
@@ -35,7 +35,7 @@ TRAINING = (*ALL, "new_site")  # all images that are needed to train
 
 
 @dataclass(frozen=True)
-class NewPlaces:
+class NewLocations:
     """Where the files that list the images of a run are now; None for those that have not moved.
 
     Attributes:
@@ -51,21 +51,21 @@ class NewPlaces:
     new_site: str | Path | None = None
 
     @classmethod
-    def of(cls, places: NamedPlaces) -> NewPlaces:
+    def of(cls, locations: StatedLocations) -> NewLocations:
         """Return new locations; a single path is that of the images."""
-        return places if isinstance(places, NewPlaces) else cls(places)
+        return locations if isinstance(locations, NewLocations) else cls(locations)
 
     def __bool__(self) -> bool:
         """Whether any is named."""
         return any(getattr(self, key) is not None for key in TRAINING)
 
 
-NamedPlaces = str | Path | Frame | NewPlaces | None
+StatedLocations = str | Path | Frame | NewLocations | None
 
 
 def locate_images(
     folder: RunFolder,
-    data: NamedPlaces,
+    data: StatedLocations,
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
     step: str = MOVED,
@@ -74,7 +74,7 @@ def locate_images(
     """Return the settings of a run whose images are there, after recording new locations if any are given.
 
     Args:
-        data: the folder, table or dataset that the images are in now, or several `NewPlaces`; None if they have not
+        data: the folder, table or dataset that the images are in now, or several `NewLocations`; None if they have not
             moved.
         storage: paths of cache and store; None uses those of the run.
         progress: receives the progress of the scan.
@@ -86,18 +86,18 @@ def locate_images(
         RunError: if the images are missing, or others than those of the run.
         DataError: if the images in the new location cannot be read.
     """
-    config, places = folder.config(), NewPlaces.of(data)
-    if places:
+    config, locations = folder.config(), NewLocations.of(data)
+    if locations:
         storage, progress = storage or storage_of(folder.path, uses_store=False), progress or Silent()
-        if keys := [key for key in ALL if getattr(places, key) is not None]:
+        if keys := [key for key in ALL if getattr(locations, key) is not None]:
             _ensure_known(config.data, folder.path, keys)
-            config = config.model_copy(update={"data": _in_new_places(config.data, places, storage, progress)})
+            config = config.model_copy(update={"data": _at_new_locations(config.data, locations, storage, progress)})
             ensure_images(config.data, folder.path, keys, dict.fromkeys(ALL, "correct it"))
             ensure_images(config.data, folder.path, ALL, {"root": step})
             _check_content(folder, config, storage, progress)
         with alone_in(folder.path, "vl2v"):
-            if places.new_site is not None:
-                config = in_new_place(folder, config, places.new_site, storage, progress)
+            if locations.new_site is not None:
+                config = at_new_location(folder, config, locations.new_site, storage, progress)
             folder.write_config(config)
     ensure_images(config.data, folder.path, [key for key in ALL if key in needed], {"root": step})
     if "new_site" in needed:
@@ -139,16 +139,18 @@ def _ensure_known(data: DataConfig, run: Path, keys: Sequence[str]) -> None:
         )
 
 
-def _in_new_places(data: DataConfig, places: NewPlaces, storage: StoragePaths, progress: Progress) -> DataConfig:
+def _at_new_locations(
+    data: DataConfig, locations: NewLocations, storage: StoragePaths, progress: Progress
+) -> DataConfig:
     values = data.model_dump(mode="json")
-    if places.unlabelled is not None:
-        table = imported(places.unlabelled, values, storage, progress, labelled=False)
-        values["unlabelled"] = str(Path(table or places.unlabelled).absolute())
-    if places.drop is not None:
-        values["drop"] = str(Path(places.drop).absolute())
-    if places.root is not None:
-        values |= known_columns(values, places.root)  # another table may have other columns
-        root = imported(places.root, values, storage, progress) or Path(str(places.root))
+    if locations.unlabelled is not None:
+        table = imported(locations.unlabelled, values, storage, progress, labelled=False)
+        values["unlabelled"] = str(Path(table or locations.unlabelled).absolute())
+    if locations.drop is not None:
+        values["drop"] = str(Path(locations.drop).absolute())
+    if locations.root is not None:
+        values |= known_columns(values, locations.root)  # another table may have other columns
+        root = imported(locations.root, values, storage, progress) or Path(str(locations.root))
         values["root"] = str(root.absolute())
     return parse(DataConfig, values, "the settings of the run")
 

@@ -70,19 +70,19 @@ def new_digests(config: RunConfig) -> Digests:
     return np.frombuffer(bytes.fromhex("".join(digest for _, digest in rows)), np.uint8).reshape(-1, 32)
 
 
-def in_new_place(
-    folder: RunFolder, config: RunConfig, place: str | Path, storage: StoragePaths, progress: Progress
+def at_new_location(
+    folder: RunFolder, config: RunConfig, location: str | Path, storage: StoragePaths, progress: Progress
 ) -> RunConfig:
     """Record where the new images of a repair are now in the tables of a run, and return its settings.
 
     The tables are in the folder of the run afterwards, also if they were in that of an earlier run.
 
     Args:
-        place: folder, table or dataset with at least these images, under any names.
+        location: folder, table or dataset with at least these images, under any names.
 
     Raises:
-        RunError: if the run was not repaired, or an image is missing in `place`.
-        DataError: if the images in `place` cannot be read.
+        RunError: if the run was not repaired, or an image is missing in `location`.
+        DataError: if the images in `location` cannot be read.
     """
     if config.repair is None:
         raise RunError(
@@ -91,7 +91,7 @@ def in_new_place(
             found="--new-site",
             next_step="omit --new-site; to adapt the run to a new site, use vl2v repair",
         )
-    _relocate(folder.path, config.repair.images, place, storage, progress)
+    _relocate(folder.path, config.repair.images, location, storage, progress)
     images = (folder.path / TRAINED).resolve()
     return config.model_copy(update={"repair": config.repair.model_copy(update={"images": images})})
 
@@ -113,7 +113,7 @@ def follow_images(out: Path, record: dict[str, Any], storage: StoragePaths, prog
         write_json(out / REPAIR, recorded | {"images": record["images"]})
 
 
-def _relocate(run: Path, trained: Path, place: str | Path, storage: StoragePaths, progress: Progress) -> None:
+def _relocate(run: Path, trained: Path, location: str | Path, storage: StoragePaths, progress: Progress) -> None:
     """Write the tables of a run with the paths of the same images in another location."""
     tables = {name: _read(table) for name, table in _tables(trained).items()}
     wanted = [digest for rows in tables.values() for _, digest in rows]
@@ -124,23 +124,23 @@ def _relocate(run: Path, trained: Path, place: str | Path, storage: StoragePaths
             found="a table of an earlier version of vl2v",
             next_step="put the images back in their place, or correct the paths in the table",
         )
-    table = imported(place, IMAGE_ONLY, storage, progress) or Path(place)
+    table = imported(location, IMAGE_ONLY, storage, progress) or Path(location)
     with open_index(storage.cache) as index:
         part = unlabelled_images(table, index=index, skip_bad=True, progress=progress)
-    found = {
+    images = {
         bytes(digest).hex(): (part.root / path).absolute()
         for path, digest in zip(part.paths, part.digests, strict=True)
     }
-    known = sum(digest in found for digest in wanted)
+    known = sum(digest in images for digest in wanted)
     if known < len(wanted):
         raise RunError(
-            f"{shown(str(place))} does not contain the images of the new site, with which {shown(run)} was repaired.",
+            f"{shown(str(location))} lacks images of the new site, with which {shown(run)} was repaired.",
             expected=f"the same {len(wanted):,} images, under any names",
-            found=f"{known:,} of them among {len(found):,} images",
+            found=f"{known:,} of them among {len(images):,} images",
             next_step="name the folder or table that these images are in now",
         )
     for name, rows in tables.items():
-        _write(run / name, [(found[digest], digest) for _, digest in rows])
+        _write(run / name, [(images[digest], digest) for _, digest in rows])
 
 
 def _tables(trained: Path) -> dict[str, Path]:

@@ -14,7 +14,7 @@ import numpy as np
 from vl2v.analysis.selection import k_centre
 from vl2v.commands import repair_checks
 from vl2v.commands.choosing import with_recorded_choice
-from vl2v.commands.moved import NamedPlaces, locate_images
+from vl2v.commands.moved import StatedLocations, locate_images
 from vl2v.commands.new_site import ensure_new_images, follow_images
 from vl2v.config import RunConfig
 from vl2v.data.caches import open_caches
@@ -102,7 +102,7 @@ class _FirstRun:
     evaluation: Evaluation
 
     @classmethod
-    def load(cls, path: Path, storage: StoragePaths | None, data: NamedPlaces, progress: Progress) -> _FirstRun:
+    def load(cls, path: Path, storage: StoragePaths | None, data: StatedLocations, progress: Progress) -> _FirstRun:
         """Load the run, and check that its student can be repaired."""
         folder = RunFolder(path)
         folder.config()
@@ -125,7 +125,7 @@ def plan_repair(
     column: str | None = None,
     skip_bad: bool = False,
     teacher: Teacher | None = None,
-    data: NamedPlaces = None,
+    data: StatedLocations = None,
     storage: StoragePaths | None = None,
     progress: Progress | None = None,
     settings: dict[str, Any] | None = None,
@@ -145,7 +145,7 @@ def plan_repair(
             name.
         skip_bad: whether unreadable files among the new images are skipped.
         teacher: an open teacher that replaces the one in the settings.
-        data: the images of the first run, if they have moved, or `NewPlaces`; the runs record them.
+        data: the images of the first run, if they have moved, or `NewLocations`; the runs record them.
         storage: paths of cache and store; None uses those of the run.
         progress: receives the progress of scan and features.
         settings: nested settings of the new run, which replace those of a repair and of the first run.
@@ -158,14 +158,14 @@ def plan_repair(
         DataError: if there are fewer than 5 different images.
         StudentError: if the student cannot be loaded.
     """
-    progress, place = progress or Silent(), Path(images)
+    progress, location = progress or Silent(), Path(images)
     target = Path(out) if out is not None else Path(run).resolve().with_name(f"{Path(run).resolve().name}-repaired")
     _check_queries(queries)
     limit = parse_budget(budget)
     first = _FirstRun.load(Path(run), storage, data, progress)
     record = {
         "first_run": str(first.path.resolve()),
-        "images": str(place.resolve()),
+        "images": str(location.resolve()),
         "queries": min(queries, MOST),
         "settings": json.loads(json.dumps(settings or {}, default=str)),
     }
@@ -173,7 +173,7 @@ def plan_repair(
     begun = repair_checks.is_begun(target, record)
     if begun and RunFolder(target).config_file.is_file():
         locate_images(RunFolder(target), data, first.storage, progress)
-    for source in () if begun else (first.config.data.root, place):
+    for source in () if begun else (first.config.data.root, location):
         ensure_new(RunFolder(target), source)
     config = _settings(first, target, limit, settings or {})
     if begun:
@@ -190,14 +190,14 @@ def plan_repair(
             tables = target / TRAINED, target / CHECKED
             trained, checked = (read_unlabelled(table, None, classes, index, cache, progress) for table in tables)
         else:
-            listing = _listed(first, place, column, progress)
+            listing = _listed(first, location, column, progress)
             new_images = read_unlabelled(*listing, classes, index, cache, progress, skip_bad=skip_bad)
             count = _affordable(queries, limit, teacher_instance.describe().price)
             trained, checked = _select(first, new_images, cache, count, progress)
-    _bind(teacher_instance, first.config, place, trained, checked)
+    _bind(teacher_instance, first.config, location, trained, checked)
     prompts, quote = _quote(first, teacher_instance, np.concatenate([trained.digests, checked.digests]), progress)
     return RepairPlan(
-        first.path, place, target, config, first.storage, teacher_instance, first.student, first.evaluation, trained,
+        first.path, location, target, config, first.storage, teacher_instance, first.student, first.evaluation, trained,
         checked, prompts, quote, begun, record,
     )  # fmt: skip
 

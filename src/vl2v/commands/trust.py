@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v.commands.moved import MOVED, ROOT, NamedPlaces, NewPlaces, locate_images
+from vl2v.commands.moved import MOVED, ROOT, NewLocations, StatedLocations, locate_images
 from vl2v.commands.reject import KnownImages, logits_of, negative_texts
 from vl2v.commands.run_images import embed_images, sample_rows
 from vl2v.data.splits import Indices
@@ -110,7 +110,7 @@ class Refitted:
         return measure | {"trust": trust, "domains": rows}
 
 
-def refit(path: Path, progress: Progress, reject: Reject | None = None, data: NamedPlaces = None) -> Refitted:
+def refit(path: Path, progress: Progress, reject: Reject | None = None, data: StatedLocations = None) -> Refitted:
     """Fit the trust data of a finished run from `predictions.npz`, and write them to student and exported files.
 
     The drift reference and the thresholds of negative texts need embeddings. They are computed if the images of the run
@@ -118,7 +118,7 @@ def refit(path: Path, progress: Progress, reject: Reject | None = None, data: Na
 
     Args:
         reject: change of the negative texts; None leaves those of the student.
-        data: the run's images, if they have moved, or `NewPlaces`; the run records them.
+        data: the run's images, if they have moved, or `NewLocations`; the run records them.
 
     Raises:
         RunError: if the run has no saved predictions, or none on validation images; if negative texts are to be added
@@ -127,7 +127,7 @@ def refit(path: Path, progress: Progress, reject: Reject | None = None, data: Na
         BudgetError: before anything is sent that would exceed the budget.
         TeacherError: if the teacher is not the student's, or returns no usable response.
     """
-    if NewPlaces.of(data):
+    if NewLocations.of(data):
         locate_images(RunFolder(path), data, progress=progress, needed=ROOT)
     with alone_in(path, "vl2v trust"):
         return _refit(path, progress, reject)
