@@ -66,7 +66,7 @@ def resized(pixels: Tensor, side: int) -> Tensor:
 def _corrupted(images: Tensor, name: str) -> Tensor:
     change = next(change for change in CHANGES if change.name == name)
     draws = torch.full((len(images), PARAMETERS), SEVERITY, device=images.device)
-    return (change.apply(images.float() / 255, draws, None) * 255).round().to(torch.uint8)
+    return change.of_pixels(images, draws)
 
 
 @torch.no_grad()

@@ -62,5 +62,4 @@ def changed(pixels: Tensor, view: int, generator: np.random.Generator) -> Tensor
         view: number of the change, from 1 to the number of `VIEWS`.
     """
     draws = torch.from_numpy(generator.random((len(pixels), PARAMETERS), dtype=np.float32))
-    result = VIEWS[view - 1].apply(pixels.float() / 255, draws, None)
-    return (result * 255).round().clamp(0, 255).to(torch.uint8)
+    return VIEWS[view - 1].of_pixels(pixels, draws)

@@ -34,6 +34,11 @@ class Change:
     weight: int = 1
     partner: bool = False
 
+    def of_pixels(self, pixels: Tensor, draws: Tensor) -> Tensor:
+        """Change uint8 images [n, 3, S, S], with draws [n, PARAMETERS]; only for changes without a partner."""
+        changed = self.apply(pixels.float() / 255, draws, None)
+        return (changed * 255).round().clamp(0, 255).to(torch.uint8)
+
 
 def grey(images: Tensor) -> Tensor:
     """[B, 1, S, S], the brightness of [B, 3, S, S] as JPEG and PIL define it."""

@@ -53,6 +53,5 @@ def styled_temperature(
 def _changed(images: NDArray[np.uint8], style: Change) -> NDArray[np.uint8]:
     """Change N images [N, S, S, 3] to a style, each with a random strength."""
     draws = torch.rand(len(images), PARAMETERS, generator=torch.Generator().manual_seed(0))
-    styled_images = style.apply(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, draws, None)
-    result: NDArray[np.uint8] = (styled_images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return result
+    changed: NDArray[np.uint8] = style.of_pixels(torch.from_numpy(images).permute(0, 3, 1, 2), draws).numpy()
+    return changed.transpose(0, 2, 3, 1)

@@ -138,9 +138,7 @@ def split_dataset(dataset: ImageDataset, config: DataConfig, seed: int) -> Split
             if config.rest_unlabelled:
                 unselected.append(np.setdiff1d(all_rows, train))
             share = config.holdout_fraction / (1 - config.holdout_fraction)
-            label_count = max(
-                1, round(config.labels_per_class * share)
-            )  # the number of validation labels is reduced as well
+            label_count = max(1, round(config.labels_per_class * share))  # as large a share as with all labels
             out = labels_per_class(out, dataset.labels, label_count, seed, i)
         training[domain], validation[domain] = train, out
     return Split(sources, training, validation, test, np.concatenate(unselected), own_test, left_out)

@@ -62,7 +62,7 @@ class Exchange:
         self._http.close()
 
     def tries(self, patience: Patience, rng: random.Random) -> Tries:
-        """Return the attempts at one order. The user is told of waits."""
+        """Return the attempts at one order. Waits are shown to the user."""
         return Tries(patience, rng, lambda: self.reached, self.tell)
 
     def tell(self, text: str, seconds: float) -> None:
