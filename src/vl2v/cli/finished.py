@@ -99,11 +99,7 @@ def push(
     from vl2v.hub.push import dry_run_folder
     from vl2v.hub.push import push as send
 
-    if out is not None and not dry_run:
-        raise ConfigError(
-            "--out is the folder of a dry run.", expected="--dry-run", found="--out alone, and nothing was uploaded",
-            next_step="add --dry-run, or omit --out to upload",
-        )  # fmt: skip
+    ensure_effect("--dry-run", dry_run, {"--out": out is not None})
     folder = (out or dry_run_folder(run)) if dry_run else None
     progress = make_progress(False, as_json)
     done = send(run, name, private=private, licence=licence, revision=revision, dry_run=folder, progress=progress)
