@@ -324,11 +324,15 @@ def test_broken_samples_of_shards_are_faults_of_their_rows(tmp_path: Path) -> No
         add(archive, "9/3.png", encoded(noise(99)))
         add(archive, "9/3.cls", b"0")
         add(archive, "9/3.json", b"{broken")
+        add(archive, "9/4.png", encoded(noise(98)))
+        add(archive, "9/4.cls", b"0")
+        add(archive, "9/4.json", b'{"camera": "art", "camera": "photo"}')
     result = faults(imported(str(tmp_path / "part-*.tar"), tmp_path, domain="camera"), label="cls", domain="camera")
     assert {where: problem[:30] for where, problem in result.items()} == {
         "row 17: part-001.tar: 9/1": "not a JPEG, PNG, WebP, BMP, TI",
         "row 18": "no image in the column image",
         "row 19 (part-001.tar: 9/3)": "a .json file that is not JSON ",
+        "row 20 (part-001.tar: 9/4)": "the key camera twice",
     }
 
 

@@ -476,6 +476,7 @@ def test_files_that_are_not_tables_of_images_are_refused(tmp_path: Path, content
         ("t.jsonl", b'[{"path": "a.png"}]', "not an object, but a list"),
         ("t.jsonl", b'{"path": "a.png", "label": ["cat"]}', "a list in the column label"),
         ("t.jsonl", b'{"path": "a.png", "label": "cat"', "not JSON"),
+        ("t.jsonl", b'{"path": "a.png", "label": "cat", "label": "dog"}', "the key label twice"),
         ("t.jsonl", b'{"path": "\\ud800.png", "label": "cat"}', "not UTF-8"),
         ("t.jsonl", b'{"path": "a\\u0000.png", "label": "cat"}', "a NUL character"),
         ("t.parquet", b"PAR1", "cannot be read"),
@@ -489,6 +490,15 @@ def test_damaged_files_of_other_formats_are_refused(tmp_path: Path, name: str, c
     with pytest.raises(DataError) as caught:
         list_folder(DataConfig(root=table)).scan()
     assert message in str(caught.value)
+
+
+def test_a_repeated_key_of_json_lines_matters_only_in_a_used_column(tmp_path: Path) -> None:
+    root = folder_of(tmp_path)
+    lines = [json.dumps(row)[:-1] + ', "note": 1, "note": {"a": 2, "a": 3}}' for row in rows_of(root)]
+    (root / "t.jsonl").write_text("\n".join(lines))
+    assert not TableListing(root / "t.jsonl").faults
+    (root / "t.jsonl").write_text("\n".join([*lines[:-1], lines[-1][:-1] + ', "camera": "art"}']))
+    assert faults(root / "t.jsonl")[f"line {len(lines)}"] == "the key camera twice"
 
 
 def test_images_in_the_table_itself_are_refused(tmp_path: Path) -> None:

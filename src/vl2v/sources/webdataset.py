@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from vl2v.data.splits import part_of
-from vl2v.data.tables.base import Broken, Row, empty
+from vl2v.data.tables.base import Broken, Row, empty, with_repeated_keys
 from vl2v.errors import DataError
 from vl2v.sources.base import TEXT_BYTES, Embedded, Source, unreadable, version_of
 from vl2v.tar_files import members_of
@@ -135,7 +135,7 @@ def _files(shard: Path) -> Iterator[tuple[str, str, bytes | None]]:
 
 def _keys(data: bytes) -> dict[str, object]:
     try:
-        fields = json.loads(data)
+        fields = json.loads(data, object_pairs_hook=with_repeated_keys)
     except (ValueError, RecursionError) as error:
         return {JSON: Broken(f"a .json file that is not JSON ({' '.join(str(error).split())[:80]})", "write it again")}
     if not isinstance(fields, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -29,6 +30,18 @@ class Broken:
 
 
 Row = tuple[int, tuple[object, ...] | Broken]
+
+
+def with_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object of JSON in which a repeated key has a `Broken`, as a hook for `json.loads`.
+
+    Readers of JSON disagree on which value counts, and a row whose key is not used is fine.
+    """
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        repeated = (key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+        content |= {key: Broken(f"the key {shown(key[:40])} twice", "keep one of its values") for key in repeated}
+    return content
 
 
 class Table(Protocol):

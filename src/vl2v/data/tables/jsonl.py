@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from vl2v.data.tables.base import Broken, Row, empty, encoding_of
+from vl2v.data.tables.base import Broken, Row, empty, encoding_of, with_repeated_keys
 from vl2v.data.tables.imported import BROKEN, NAME, is_imported
 from vl2v.errors import DataError
 from vl2v_runtime.names import shown
@@ -47,7 +47,11 @@ class JsonLines:
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """See `Table.rows`."""
         for number, value in self._objects():
-            yield number, value if isinstance(value, Broken) else tuple(value.get(column) for column in columns)
+            if isinstance(value, dict):
+                cells = tuple(value.get(column) for column in columns)
+                yield number, next((cell for cell in cells if isinstance(cell, Broken)), cells)
+            else:
+                yield number, value
 
     def _objects(self) -> Iterator[tuple[int, dict[str, object] | Broken]]:
         errors = "replace" if self._encoding == "utf-16" else "surrogateescape"
@@ -64,7 +68,7 @@ class JsonLines:
 
 def _parse(line: str) -> dict[str, object] | Broken:
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=with_repeated_keys)
     except (ValueError, RecursionError) as error:
         return Broken(f"not JSON ({' '.join(str(error).split())[:100]})", REMEDY)
     if isinstance(value, dict):
