@@ -23,6 +23,12 @@ def money(amount: Decimal | float, currency: str) -> str:
     return f"{value:,.{decimals}f} {currency}"
 
 
+def exact(amount: Decimal) -> str:
+    """Return an amount of money in plain digits without rounding, and without zeros after the second decimal."""
+    units, point, decimals = f"{amount:f}".partition(".")
+    return f"{units}{point}{decimals[:2]}{decimals[2:].rstrip('0')}"
+
+
 def count(number: float) -> str:
     """Return a number rounded to an integer, with commas between thousands."""
     return f"{number:,.0f}"

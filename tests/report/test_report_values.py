@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from itertools import combinations
 
 import numpy as np
@@ -25,7 +26,7 @@ from vl2v.reports.learning import DISTILL, StageCurve, learning_curves, smoothed
 from vl2v.reports.maps import principal_axes
 from vl2v.reports.run import write_run_report
 from vl2v.trust.rejection import RiskCoverage, Threshold
-from vl2v.words import duration, money, percent, shortened, size
+from vl2v.words import duration, exact, money, percent, shortened, size
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,8 @@ def test_numbers_are_formatted_for_readers() -> None:
     assert money(0, "USD") == "0.00 USD"
     assert money(1234.5, "EUR") == "1,234.50 EUR"
     assert money(0.00482, "USD") == "0.0048 USD"
+    amounts = ("0", "0E-12", "0.900000", "12", "1E+1", "0.000480")
+    assert [exact(Decimal(text)) for text in amounts] == ["0", "0.00", "0.90", "12", "10", "0.00048"]
     assert [duration(s) for s in (5, 600, 7300, 1e6)] == ["5.0 s", "10.0 min", "2.0 h", "11.6 days"]
     assert shortened("a" * 30, 9) == "aaaaaa…aa"
 

@@ -19,6 +19,7 @@ from vl2v.planning.plan import plan_run
 from vl2v.progress import Progress
 from vl2v.training.duration import Rates, Workload, seconds_of
 from vl2v.training.process import make_accelerator
+from vl2v.words import exact
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values for JSON; amounts of money are exact strings."""
-        values = asdict(self) | {"cost": f"{self.cost:f}"}
+        values = asdict(self) | {"cost": exact(self.cost)}
         return values | {"hours_from": values.pop("basis")}
 
     def table(self) -> RenderableType:
@@ -54,7 +55,7 @@ class Plan:
         table.add_row("of them finished", f"{self.finished:,}")
         table.add_row("image queries to buy", f"{self.image_queries:,}")
         table.add_row("text queries to buy", f"{self.text_queries:,}")
-        table.add_row(f"cost, {self.currency}", f"{self.cost:f}")
+        table.add_row(f"cost, {self.currency}", exact(self.cost))
         table.add_row("hours, one job at a time", f"{self.hours:.1f}")
         return Group(table, f"hours: from {self.basis}")
 

@@ -9,6 +9,7 @@ import typer
 
 from vl2v.cli import common
 from vl2v.cli.settings import with_settings
+from vl2v.words import exact
 
 if TYPE_CHECKING:
     from vl2v.commands.label import Labels
@@ -83,7 +84,7 @@ def _json(labels: Labels) -> dict[str, Any]:
         "error": labels.error,
         "image_queries": labels.queries[0],
         "text_queries": labels.queries[1],
-        "spent": f"{labels.spent:f}",
+        "spent": exact(labels.spent),
         "currency": labels.currency,
     }
 
@@ -93,7 +94,7 @@ def _text(labels: Labels) -> str:
     lines = [
         f"{labels.file}: {labels.written:,} of {len(labels.predictions):,} images",
         f"classes   {counts}",
-        f"queries   {labels.queries[0]:,} images, {labels.queries[1]:,} texts: {labels.spent:f} {labels.currency}",
+        f"queries   {labels.queries[0]:,} images, {labels.queries[1]:,} texts: {exact(labels.spent)} {labels.currency}",
     ]
     if labels.trusted is None:
         lines.append("trusted   unknown: pass some labelled images of the same kind with --check")

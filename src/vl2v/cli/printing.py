@@ -22,6 +22,7 @@ from vl2v.faults import naming
 from vl2v.runs.folder import RunFolder
 from vl2v.teacher.purchase.ledger import LedgerEntry
 from vl2v.terminal import clean
+from vl2v.words import exact
 from vl2v_runtime.names import cell, printable, quoted, shown
 from vl2v_runtime.trust import UNSURE, Trust
 
@@ -86,7 +87,7 @@ def _try_it(run: Path) -> Text:
 
 def ledger_json(entries: Sequence[LedgerEntry]) -> list[dict[str, Any]]:
     """Convert ledger entries to JSON."""
-    return [asdict(e) | {"time": e.time.isoformat(timespec="seconds"), "cost": f"{e.cost:f}"} for e in entries]
+    return [asdict(e) | {"time": e.time.isoformat(timespec="seconds"), "cost": exact(e.cost)} for e in entries]
 
 
 def ledger_table(entries: Sequence[LedgerEntry]) -> RenderableType:
@@ -100,7 +101,7 @@ def ledger_table(entries: Sequence[LedgerEntry]) -> RenderableType:
     for name in ("run", "teacher", "kind", "purpose", "state", "queries", "cost"):
         table.add_column(name, justify="right" if name in ("queries", "cost") else "left", overflow="fold")
     for (run, teacher, kind, purpose, currency, state), (queries, cost) in sums.items():
-        table.add_row(run, teacher, kind, purpose, state, f"{queries:,}", f"{cost:f} {currency}")
+        table.add_row(run, teacher, kind, purpose, state, f"{queries:,}", f"{exact(cost)} {currency}")
     return table
 
 

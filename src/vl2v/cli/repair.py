@@ -12,6 +12,7 @@ from vl2v.allocator import keep_freed_memory
 from vl2v.cli import common
 from vl2v.cli.settings import with_settings
 from vl2v.nested import merge, nested
+from vl2v.words import exact
 
 if TYPE_CHECKING:
     from vl2v.commands.repair import Repair
@@ -81,7 +82,7 @@ def _text(result: Repair, first: Path) -> str:
     measure = result.new.reference.measure_of(False)
     lines = [
         f"student   {shown(result.folder / 'student')}; {shown(first / 'student')} is unchanged",
-        f"queries   {result.queries:,} images: {result.spent:f} {result.currency}",
+        f"queries   {result.queries:,} images: {exact(result.spent)} {result.currency}",
         f"new site  agreement with the teacher on {result.checked} images that were not trained on: "
         f"{result.agreement[0]} before, {result.agreement[1]} after",
         f"{measure} on validation images, percent:",

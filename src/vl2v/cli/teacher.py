@@ -11,6 +11,7 @@ import typer
 from vl2v.cli import common
 from vl2v.cli.settings import COLUMNS, with_settings
 from vl2v.terminal import say
+from vl2v.words import exact
 
 if TYPE_CHECKING:
     from vl2v.commands.check import Check
@@ -65,7 +66,7 @@ def check_json(result: Check) -> dict[str, Any]:
         "deterministic": result.deterministic,
         "image_queries": result.queries[0],
         "text_queries": result.queries[1],
-        "spent": f"{result.spent:f}",
+        "spent": exact(result.spent),
         "currency": result.card.price.currency,
         "note": result.note,
         "advice": result.advice.to_dict() if result.advice else None,
@@ -87,12 +88,12 @@ def check_text(result: Check) -> str:
         f"one space       {one_space}: {accuracy}",
         f"deterministic   {verdict[result.deterministic]}: cosine {result.cosine:.6f} of two embeddings of one image",
         f"this check      {result.queries[0]} image and {result.queries[1]} text queries,"
-        f" {result.spent:f} {card.price.currency}",
+        f" {exact(result.spent)} {card.price.currency}",
     ]
     if result.job is not None:
         job = result.job
         queries = f"{job.image_queries:,} more image and {job.text_queries:,} more text queries"
-        lines.append(f"the whole job   at most {job.cost:f} {card.price.currency} for {queries}")
+        lines.append(f"the whole job   at most {exact(job.cost)} {card.price.currency} for {queries}")
     if result.advice is not None:
         lines.append(result.advice.line)
     if result.note:

@@ -19,6 +19,7 @@ from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder
 from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.words import exact
 
 
 def with_choice(
@@ -98,7 +99,7 @@ def _too_little(plan: RunPlan, budget: Budget, candidates: Candidates) -> Budget
     what = f"an image of every {every}" if plan.labelled else "a training and an evaluation image of every domain"
     return BudgetError(
         f"The budget does not cover {what}.",
-        expected=f"at least {least:f} {price.currency}, for {images} images and {texts:,} texts",
-        found=f"{budget.left:f} {price.currency}",
-        next_step=f"raise it: --budget {budget.spent + least:f} or more",
+        expected=f"at least {exact(least)} {price.currency}, for {images} images and {texts:,} texts",
+        found=f"{exact(budget.left)} {price.currency}",
+        next_step=f"raise it: --budget {exact(budget.spent + least)} or more",
     )

@@ -40,6 +40,7 @@ from vl2v.teacher.prompts import text_head
 from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote, parse_budget
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.purchase.watch import SAME
+from vl2v.words import exact
 
 PURPOSE = "classes"  # purpose of the queries in the ledger
 MAX_SHARE = 0.5  # maximum share of the validation images
@@ -200,7 +201,7 @@ def _buy(
     budget, before = Budget(limit, currency=currency, less="fewer classes"), ledger.spent(run)
     queries = class_texts.buy(store, budget, run, progress, PURPOSE)
     prompts = {key: list(texts) for key, texts in class_texts.prompts.items()}
-    return {"added": prompts, "text_queries": queries, "cost": f"{ledger.spent(run) - before:f}", "currency": currency}
+    return {"added": prompts, "text_queries": queries, "cost": exact(ledger.spent(run) - before), "currency": currency}
 
 
 def _offset(student: Student, folder: RunFolder, rows: torch.Tensor, share: float, progress: Progress) -> float:

@@ -30,6 +30,7 @@ from vl2v.teacher.purchase.image_set import ImageSet
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.words import exact
 
 TOLERANCE = 0.005  # loss of mean accuracy on the validation images from which the new student counts as worse
 
@@ -90,7 +91,7 @@ class Repair:
             },
             "measure": self.new.reference.measure,
             "image_queries": self.queries,
-            "spent": f"{self.spent:f}",
+            "spent": exact(self.spent),
             "currency": self.currency,
         }
 

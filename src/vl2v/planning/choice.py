@@ -22,6 +22,7 @@ from vl2v.planning.split import Split
 from vl2v.strict import described
 from vl2v.teacher.http.remote import resumable
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.words import exact
 
 
 class _File(BaseModel):
@@ -253,7 +254,7 @@ def quoted_choice(plan: RunPlan, store: EmbeddingStore) -> RunPlan:
         return plan
     candidates, price = Candidates.of(plan, store), plan.card.price
     if covered(plan, config.budget) < (missing := candidates.missing):
-        least = f"{price.of(missing, quote.text_queries):f} {price.currency}"
+        least = f"{exact(price.of(missing, quote.text_queries))} {price.currency}"
         line = f"the budget is too small for a run, which needs at least {least}: {missing} images and the texts"
         return replace(plan, quote=replace(quote, choice=line))
     parts = candidates.training, candidates.evaluation

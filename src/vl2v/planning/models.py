@@ -13,6 +13,7 @@ from vl2v.teacher.base import Price, Teacher
 from vl2v.teacher.file import FileTeacher, ensure_file
 from vl2v.teacher.prompts import load_templates
 from vl2v.teacher.registry import TEACHERS, is_remote, open_teacher
+from vl2v.words import exact
 
 if TYPE_CHECKING:
     from vl2v.student.backbones import Backbone
@@ -118,7 +119,8 @@ def stated_price(config: RunConfig) -> Price | None:
     spec, prices = config.teacher.spec, "--price-per-1000-images and --price-per-1000-texts"
     if config.teacher.free and not price.free:
         step = f"drop {prices}, or --free"
-        found = f"both: {price.per_1000_images:f} for 1000 images, {price.per_1000_texts:f} for 1000 texts, and free"
+        images, texts = exact(price.per_1000_images), exact(price.per_1000_texts)
+        found = f"both: {images} for 1000 images, {texts} for 1000 texts, and free"
         raise ConfigError(
             "A teacher cannot have a price and be free.", expected="one of them", found=found, next_step=step
         )

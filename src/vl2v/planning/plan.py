@@ -31,6 +31,7 @@ from vl2v.teacher.base import Teacher, TeacherCard
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.purchase.ledger import Quote
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.words import exact
 
 if TYPE_CHECKING:
     from vl2v.student.backbones import Backbone
@@ -104,8 +105,8 @@ class RunPlan:
         training_texts = set(self.requirements.texts) - set(self.requirements.unseen)
         texts = len(training_texts) if self.method.queries_teacher or self.method.classifier == "cosine" else 0
         price = self.quote.price
-        usage = {"image_queries": images, "text_queries": texts, "cost": f"{price.of(images=images, texts=texts):f}"}
-        return usage | {"currency": price.currency, "price_per_1000_images": f"{price.per_1000_images:f}"}
+        usage = {"image_queries": images, "text_queries": texts, "cost": exact(price.of(images=images, texts=texts))}
+        return usage | {"currency": price.currency, "price_per_1000_images": exact(price.per_1000_images)}
 
 
 def plan_run(

@@ -16,6 +16,7 @@ from vl2v.runs.storage import started_in
 from vl2v.teacher.purchase.ledger import Ledger, LedgerEntry
 from vl2v.teacher.purchase.spending import FILE, total_in
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.words import exact
 from vl2v_runtime.names import printable, shown
 
 REFUSED = "refused"
@@ -84,7 +85,7 @@ def entries_of(run: Path, ledger: Ledger, store: Path) -> tuple[list[LedgerEntry
         "made under another path or on another machine, whose ledger lists its purchases."
     )
     amount = total_in(run)
-    return [], note if amount is None else f"{note} According to {FILE} in the run, they cost {amount:f}."
+    return [], note if amount is None else f"{note} According to {FILE} in the run, they cost {exact(amount)}."
 
 
 def spending(run: Path, needed: Mapping[str, Any], store: Path) -> Spending:
@@ -125,10 +126,10 @@ def _entries(run: Path, store: Path) -> tuple[list[LedgerEntry], str]:
 def spending_sheet(costs: Spending) -> Sheet:
     """Return the entries of the ledger, and the queries that training needs without stored embeddings."""
     rows: list[Sequence[str | int]] = [
-        ("paid", line.kind, line.purpose, line.state, line.queries, f"{line.cost:f}", line.currency)
+        ("paid", line.kind, line.purpose, line.state, line.queries, exact(line.cost), line.currency)
         for line in costs.lines
     ]
     for kind, queries in (("image", costs.image_queries), ("text", costs.text_queries)):
         rows.append(("needed for training", kind, "", "", queries, "", costs.currency))
-    rows.append(("needed for training", "all", "", "", costs.image_queries + costs.text_queries, f"{costs.cost:f}", ""))
+    rows.append(("needed for training", "all", "", "", costs.image_queries + costs.text_queries, exact(costs.cost), ""))
     return Sheet("spending", ("what", "kind", "purpose", "state", "queries", "cost", "currency"), rows)

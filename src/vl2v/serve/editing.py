@@ -17,6 +17,7 @@ from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.words import exact
 
 
 class RunEditor:
@@ -46,7 +47,7 @@ class RunEditor:
             teacher=quote.teacher,
             prompts=list(request.texts),
             known=quote.texts_known,
-            cost=f"{quote.cost:f}",
+            cost=exact(quote.cost),
             currency=quote.price.currency,
         )
 
@@ -60,7 +61,7 @@ class RunEditor:
         if self._budget is not None and budget > (remainder := self._budget - self._spent):
             step = "start vl2v serve with a higher --budget"
             raise BudgetError(
-                "The budget does not cover this.", expected=f"{remainder:f}", found=f"{budget:f}", next_step=step
+                "The budget does not cover this.", expected=exact(remainder), found=exact(budget), next_step=step
             )
         student = add_classes(self._run, names, budget=budget, teacher=self._teacher, storage=self._storage)
         change = student.provenance[CHANGES][-1]

@@ -10,6 +10,7 @@ from vl2v.errors import TeacherError
 from vl2v.teacher.http.remote import Account, Order
 from vl2v.teacher.purchase.ledger import PurchaseContext
 from vl2v.teacher.purchase.ledger_table import Pending
+from vl2v.words import exact
 
 
 class BatchAccount(Account):
@@ -112,11 +113,11 @@ class BatchAccount(Account):
         """Return the error to report if the vendor charged more than it stated, and None otherwise."""
         if charged is None or charged <= self._reserved_cost:
             return None
-        currency = self._context.card.price.currency
+        currency, order = self._context.card.price.currency, self._order
         return TeacherError(
             f"{self._context.card.identity} charged more than it stated.",
-            expected=f"at most {self._reserved_cost:f} {currency} for {self._order.count} {self._order.kind} queries",
-            found=f"{charged:f} {currency}",
+            expected=f"at most {exact(self._reserved_cost)} {currency} for {order.count} {order.kind} queries",
+            found=f"{exact(charged)} {currency}",
             next_step="the response is saved and recorded at that price; get a new quote before you continue",
         )
 

@@ -19,6 +19,7 @@ from vl2v.teacher.purchase.ledger_table import LedgerEntry as LedgerEntry
 from vl2v.teacher.purchase.quote import Quote as Quote
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
+from vl2v.words import exact
 
 
 class Ledger:
@@ -152,14 +153,14 @@ class Budget:
         remainder = (self.limit or Decimal(0)) - spent
         if cost <= 0 or cost <= remainder:
             return
-        price = f"{what} for {cost:f} {self.currency}"
+        price = f"{what} for {exact(cost)} {self.currency}"
         if self.limit is None:
             problem, expected = "No budget was given.", "a budget, since this teacher charges"
-            step = f"--budget {cost:f}"
+            step = f"--budget {exact(cost)}"
         else:
             problem = "The budget does not cover this."
-            expected = f"at most {remainder:f} {self.currency} ({spent:f} of {self.limit:f} spent)"
-            step = f"raise it: --budget {spent + cost:f}, or query less: {self._less}"
+            expected = f"at most {exact(remainder)} {self.currency} ({exact(spent)} of {exact(self.limit)} spent)"
+            step = f"raise it: --budget {exact(spent + cost)}, or query less: {self._less}"
         raise BudgetError(problem, expected=expected, found=price, next_step=step)
 
     def reserve(self, cost: Decimal, what: str, write: Callable[[], int], undo: Callable[[int], None]) -> int:

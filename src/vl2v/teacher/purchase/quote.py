@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from vl2v.teacher.base import Price
-from vl2v.words import size
+from vl2v.words import exact, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -81,14 +81,14 @@ class Quote:
             "texts": {"needed": self.texts, "known": self.texts_known},
             "image_queries": self.image_queries,
             "text_queries": self.text_queries,
-            "cost": f"{self.cost:f}",
+            "cost": exact(self.cost),
             "currency": self.price.currency,
             "disk_bytes": self.disk_bytes,
             "note": self.note,
             "training": asdict(self.training) if self.training else None,
             "advice": self.advice or None,
             "choice": self.choice or None,
-            **({"reserved": f"{self.reserved:f}"} if self.reserved else {}),
+            **({"reserved": exact(self.reserved)} if self.reserved else {}),
         } | ({"data": self.contents.to_dict()} if self.contents else {})
 
     def table(self) -> RenderableType:
@@ -103,14 +103,14 @@ class Quote:
         for purpose, needed in self.images.items():
             stored = self.images_known[purpose]
             cost = self.price.of(images=needed - stored)
-            table.add_row(f"images, {purpose}", f"{needed:,}", f"{stored:,}", f"{needed - stored:,}", f"{cost:f}")
+            table.add_row(f"images, {purpose}", f"{needed:,}", f"{stored:,}", f"{needed - stored:,}", exact(cost))
         cost = self.price.of(texts=self.text_queries)
-        table.add_row("prompts", f"{self.texts:,}", f"{self.texts_known:,}", f"{self.text_queries:,}", f"{cost:f}")
+        table.add_row("prompts", f"{self.texts:,}", f"{self.texts_known:,}", f"{self.text_queries:,}", exact(cost))
         table.add_section()
-        table.add_row("all", "", "", f"{self.image_queries + self.text_queries:,}", f"{self.cost:f}", style="bold")
+        table.add_row("all", "", "", f"{self.image_queries + self.text_queries:,}", exact(self.cost), style="bold")
         disk = ", ".join(f"{name} {size(count)}" for name, count in self.disk_bytes.items())
         understood = [Text("\n".join(self.contents.lines()))] if self.contents else []
-        waiting = f"{self.reserved:f} {self.price.currency} of the cost is reserved already for queries in flight"
+        waiting = f"{exact(self.reserved)} {self.price.currency} of the cost is reserved already for queries in flight"
         further = [Text(waiting)] if self.reserved else []
         further += [Text(f"training on this machine: {self.training}")] if self.training else []
         further += [Text(f"note: {self.note}")] if self.note else []
