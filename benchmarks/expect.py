@@ -26,7 +26,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from common import RESULTS, circumstances, keep
-from vl2v.analysis.changed import joined, outputs
+from vl2v.analysis.changed_images import join_outputs, model_outputs
 from vl2v.benchmark.results import JOBS
 from vl2v.commands.expect import expected_of
 from vl2v.commands.expect_basis import Basis, basis_of
@@ -117,7 +117,7 @@ def confidence_threshold(logits: NDArray[np.float32], labels: NDArray[np.int64])
 
 def site(basis: Basis, corruption: str, pixels: Tensor, labels: NDArray[np.int64], threshold: float) -> Row:
     """One point of the plot, shares in [0, 1]."""
-    new = joined(list(outputs(basis.student, basis.frozen, pixels)), basis.frozen is None)
+    new = join_outputs(list(model_outputs(basis.student, basis.frozen, pixels)), basis.frozen is None)
     expected = expected_of(basis, new, len(labels), 0)
     sure = softmax(new.logits.astype(np.float64) / basis.temperature).max(axis=1)
     return {

@@ -19,10 +19,10 @@ from common import ROOT, circumstances, keep, need_shared, write_table
 from pacs_dataset import DOMAINS, SimulatedVendor, link_images, student, vectors_file
 from pacs_jobs import restore_jobs, save_jobs
 from vl2v.allocator import keep_freed_memory
+from vl2v.benchmark.local_jobs import run_locally
 from vl2v.benchmark.protocol import Grid, Variant, make_variants
 from vl2v.benchmark.render import render
 from vl2v.benchmark.results import ZERO_SHOT, once
-from vl2v.benchmark.side_by_side import run_here
 from vl2v.benchmark.sweep import Sweep, records_in
 from vl2v.benchmark.tabulate import tabulate
 from vl2v.cli.benchmark import curve
@@ -222,7 +222,7 @@ def main() -> None:
     restore_jobs(a.grid, a.out)
     sweep, progress = make_sweep(a.grid, a.out, folder), LogLines()
     sweep.open(progress)
-    done = run_here(sweep, 1, progress)
+    done = run_locally(sweep, 1, progress)
     seeds = list(sweep.grid.seeds)
     keep(
         f"pacs-{a.grid}", {"finished": len(done.finished), "failed": done.failed, "circumstances": circumstances(seeds)}

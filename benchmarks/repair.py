@@ -47,7 +47,7 @@ from vl2v.runs.folder import RunFolder
 from vl2v.settings import make_config
 from vl2v.student.model import Student
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.training.aligning import solve
+from vl2v.training.align_options import solve_projection
 from vl2v.training.data import TrainingData, write_slots
 from vl2v.training.feature_cache import FeatureCache
 from vl2v.training.process import make_accelerator
@@ -122,7 +122,7 @@ def control(out: Path) -> None:
         without = replace(data, groups=data.groups[:-1], shares=data.shares[:-1])
         for name, part in (("with", data), ("without", without)):
             layer = torch.nn.Linear(backbone.features, data.head.shape[1])
-            solve(layer, features, part, config)
+            solve_projection(layer, features, part, config)
             student = Student(backbone, layer, data.head, plan.dataset.names, data.logit_scale)
             repaired[name] = accuracy(student, *sample, storage)
         earlier = accuracy(Student.load(config.repair.run), *sample, storage) if config.repair else 0.0

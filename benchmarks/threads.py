@@ -65,7 +65,7 @@ def training_step(measure: bool) -> Callable[[], None]:
     from vl2v.method.loop import adam
     from vl2v.shards import sharding
     from vl2v.student.backbones import load_backbone
-    from vl2v.training.pace import training_threads
+    from vl2v.training.thread_count import training_threads
 
     backbone = load_backbone("offline:", size=SIZE)
     config = RunConfig.model_validate(

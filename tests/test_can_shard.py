@@ -6,7 +6,7 @@ import pytest
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from vl2v.training.pace import can_shard
+from vl2v.training.thread_count import can_shard
 
 
 class Counted(nn.Sequential):

@@ -11,8 +11,8 @@ import vl2v
 SOURCE = Path(vl2v.__file__).parent
 FOUNDATION = """
     errors hints strict nested yaml_keys terminal addresses allocator writing locking sqlite arrays tensor_files
-    parquet_files tar_files faults progress stopping threads shards micro_batch plugins options training_time locations
-    renamed words json_files notebook digests origin
+    parquet_files tar_files faults progress interrupts threads shards micro_batch plugins options training_time
+    locations renamed formatting json_files notebook digests origin
 """
 LAYERS = [
     FOUNDATION, "pretrained cluster", "data", "datasets trust sources", "student", "teacher", "method", "recipes",

@@ -27,7 +27,7 @@ from vl2v.json_files import write_json
 from vl2v.method.evaluation import mean_over_domains, score
 from vl2v.reports.run import write_run_report
 from vl2v.runs.run_files import read_evaluation
-from vl2v.tracking.following import values_of
+from vl2v.tracking.run_tracking import values_of
 
 sys.path.append(str(Path(__file__).parent / "report"))
 from made_run import make_run

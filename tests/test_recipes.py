@@ -13,7 +13,7 @@ from vl2v.api import make_config
 from vl2v.cli import app
 from vl2v.config import RunConfig, parse
 from vl2v.errors import ConfigError
-from vl2v.planning.settling import settled
+from vl2v.planning.resolved_settings import resolved
 from vl2v.recipes import OOD, PAPER, RECIPES, with_recipe
 
 BASE: dict[str, Any] = {"data": {"root": "x"}, "teacher": {"spec": "file:x"}, "student": {"spec": "timm:x"}}
@@ -44,40 +44,40 @@ def test_ood_has_the_settings_on_its_page() -> None:
 
 
 def test_settings_of_the_user_override_the_recipe() -> None:
-    settled_config = config(
+    resolved_config = config(
         recipe="ood", distill={"steps": 700, "augment": {"style": 0.2}}, align={"learning_rate": 2e-3}, seed=3
     )
-    assert (settled_config.distill.steps, settled_config.distill.passes, settled_config.distill.learning_rate) == (
+    assert (resolved_config.distill.steps, resolved_config.distill.passes, resolved_config.distill.learning_rate) == (
         700,
         None,
         3e-4,
     )
     assert (
-        settled_config.distill.augment.style,
-        settled_config.distill.augment.scale,
-        settled_config.align.learning_rate,
+        resolved_config.distill.augment.style,
+        resolved_config.distill.augment.scale,
+        resolved_config.align.learning_rate,
     ) == (0.2, 0.7, 2e-3)
-    assert settled_config.align.steps == 1001
+    assert resolved_config.align.steps == 1001
     shared = config(recipe="ood", batch_per_domain=4)
     assert (shared.batch, shared.batch_per_domain, shared.unlabelled_per_batch) == (None, 4, 12)
     assert config(recipe="ood", unlabelled_per_batch=5).batch is None
     assert config(recipe="ood", batch=48).batch == 48
     assert [config(recipe="ood", distill={"steps": n}).distill.checkpoint_every for n in (5, 120, 9000)] == [1, 10, 100]
     assert config(recipe="ood", distill={"steps": 120, "checkpoint_every": 60}).distill.checkpoint_every == 60
-    assert settled(config(recipe="ood"), 3, 40, False).distill.checkpoint_every == 25
+    assert resolved(config(recipe="ood"), 3, 40, False).distill.checkpoint_every == 25
     assert RECIPES["ood"] == OOD
     assert OOD["distill"]["passes"] == 60, "laying it under must not change it"
 
 
 @pytest.mark.parametrize(("method", "steps"), [("adip", 1001), ("kd", 0), ("linear-probe", 0), ("no-align", 0)])
 def test_other_methods_use_the_recipe_without_stages_that_they_do_not_have(method: str, steps: int) -> None:
-    settled_config = config(recipe="ood", method=method)
-    assert (settled_config.method, settled_config.first_stage_steps, settled_config.distill.learning_rate) == (
+    resolved_config = config(recipe="ood", method=method)
+    assert (resolved_config.method, resolved_config.first_stage_steps, resolved_config.distill.learning_rate) == (
         method,
         steps,
         3e-4,
     )
-    assert settled_config.distill.augment.style == 0.5
+    assert resolved_config.distill.augment.style == 0.5
 
 
 @pytest.mark.parametrize("data", [{"unlabelled": "y"}, {"rest_unlabelled": True, "labels_per_class": 4}])
@@ -108,15 +108,17 @@ def test_images_without_labels_learn_their_class_from_the_teacher(data: dict[str
 def test_steps_and_shares_depend_on_the_data(
     settings: dict[str, Any], sources: int, images: int, unlabelled: bool, batch: tuple[int, int], steps: int
 ) -> None:
-    settled_config = settled(config(recipe="ood", **settings), sources, images, unlabelled)
-    assert (settled_config.batch, settled_config.distill.passes, settled_config.distill.steps) == (None, None, steps)
-    assert (settled_config.batch_per_domain, settled_config.unlabelled_per_batch) == batch
-    assert settled(settled_config, 2, 10, True) == settled_config, "settled once for all"
-    assert parse(RunConfig, settled_config.model_dump(mode="json"), "a run") == settled_config, "as config.yaml has it"
+    resolved_config = resolved(config(recipe="ood", **settings), sources, images, unlabelled)
+    assert (resolved_config.batch, resolved_config.distill.passes, resolved_config.distill.steps) == (None, None, steps)
+    assert (resolved_config.batch_per_domain, resolved_config.unlabelled_per_batch) == batch
+    assert resolved(resolved_config, 2, 10, True) == resolved_config, "resolved once for all"
+    assert parse(RunConfig, resolved_config.model_dump(mode="json"), "a run") == resolved_config, (
+        "as config.yaml has it"
+    )
 
 
 def test_settings_without_a_recipe_are_not_changed() -> None:
-    assert settled(config(), 3, 10, True) == config()
+    assert resolved(config(), 3, 10, True) == config()
 
 
 def test_faults_name_the_recipe() -> None:

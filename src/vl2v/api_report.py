@@ -8,7 +8,7 @@ from pathlib import Path
 from vl2v.errors import ConfigError
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import alone_in
-from vl2v.runs.starting import ensure_outside
+from vl2v.runs.start_checks import ensure_outside
 from vl2v.writing import check_folder, ensure_writable
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vl2v.words import duration
+from vl2v.formatting import duration
 
 OVER = 1.1  # times the limit: more than the error of the estimate
 

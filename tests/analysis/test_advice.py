@@ -6,7 +6,7 @@ import pytest
 from vl2v.analysis.advice import DISTIL, LABELS_ALONE, OTHER_TEACHER, UNDECIDED, Advice, advise
 from vl2v.analysis.intervals import difference, share_of
 from vl2v.analysis.probe import cross_validated, domain_folds, probabilities, stratified_folds
-from vl2v.analysis.worth import CLASSES, SAMPLE, sample_of
+from vl2v.analysis.teacher_value import CLASSES, SAMPLE, sample_of
 
 
 def right(share: float, count: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vl2v.analysis.changed import VIEWS, changed
+from vl2v.analysis.changed_images import VIEWS, apply_change
 from vl2v.analysis.expected import (
     AGREEMENT,
     BOTH,
@@ -112,7 +112,7 @@ def test_a_few_images_are_not_far_by_chance() -> None:
 @pytest.mark.parametrize("view", range(1, len(VIEWS) + 1), ids=[change.name for change in VIEWS])
 def test_each_augmentation_is_repeatable_and_changes_images(view: int) -> None:
     pixels = torch.randint(0, 256, (6, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    first, second = (changed(pixels, view, np.random.default_rng(0)) for _ in range(2))
+    first, second = (apply_change(pixels, view, np.random.default_rng(0)) for _ in range(2))
     assert torch.equal(first, second)
     assert first.shape == pixels.shape
     assert first.dtype == torch.uint8

@@ -9,7 +9,7 @@ import pytest
 from tiny_dataset import Bench
 from tiny_grid import PRICED, opened, tiny_grid
 
-from vl2v.benchmark.purchase import AnsweredTeacher, buy_ahead, copy_once
+from vl2v.benchmark.purchase import PurchasedTeacher, buy_ahead, copy_once
 from vl2v.benchmark.sweep import Sweep
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.progress import Silent
@@ -79,7 +79,7 @@ def test_a_copy_of_the_embeddings_is_a_separate_store(bench: Bench, tmp_path: Pa
 def test_a_teacher_whose_answers_are_all_stored_is_not_queried(bench: Bench, tmp_path: Path) -> None:
     teacher = opened(bench, tmp_path / "grid").teacher
     assert teacher is not None
-    answered = AnsweredTeacher(teacher.describe())
+    answered = PurchasedTeacher(teacher.describe())
     assert answered.describe() == teacher.describe()
     with pytest.raises(TeacherError, match="run the benchmark again"):
         answered.embed_images([b"new"])

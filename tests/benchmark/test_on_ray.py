@@ -18,9 +18,9 @@ from tiny_dataset import Bench, environment
 from tiny_grid import opened, tiny_grid
 
 from recorders import NoteRecorder
+from vl2v.benchmark.local_jobs import run_locally
 from vl2v.benchmark.on_ray import run_on_ray
 from vl2v.benchmark.protocol import Variant
-from vl2v.benchmark.side_by_side import run_here
 from vl2v.benchmark.sweep import Sweep
 from vl2v.cluster.connection import connected
 from vl2v.errors import ConfigError, MissingExtraError
@@ -36,7 +36,7 @@ def in_process(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     sweep = opened(bench, tmp_path_factory.mktemp("grid") / "in-process")
-    run_here(sweep, 1, Silent())
+    run_locally(sweep, 1, Silent())
     yield sweep
     torch.set_num_threads(threads)
 

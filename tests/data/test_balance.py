@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vl2v.config import RunConfig, parse
 from vl2v.data.batches import Streams, class_shares, expected_draws, shuffled_pass
 from vl2v.errors import ConfigError
-from vl2v.training.aligning import row_weights
+from vl2v.training.align_options import row_weights
 from vl2v.training.balance import macro_accuracy
 from vl2v.training.data import TrainingData
 

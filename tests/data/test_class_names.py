@@ -13,7 +13,7 @@ from vl2v.config import DataConfig, RunConfig, parse
 from vl2v.data.classes import class_names, held_out_folders
 from vl2v.data.contents import Contents
 from vl2v.data.folder import FaultyDataError
-from vl2v.data.heap import ImageHeap
+from vl2v.data.unlabelled_folder import UnlabelledFolder
 from vl2v.errors import ConfigError, DataError
 
 CLASSES = ("cat", "guinea pig")
@@ -152,7 +152,7 @@ def test_a_folder_without_labels_is_one_domain_at_any_depth(tmp_path: Path) -> N
     for name in ("a.png", "b/c.png", "b/d/e.png", "f/g.png"):
         image(tmp_path / "unsorted" / name)
     (tmp_path / "unsorted" / "classes.yaml").write_text("guinea pig: cavy\n")
-    dataset = ImageHeap(tmp_path / "unsorted", CLASSES).scan()
+    dataset = UnlabelledFolder(tmp_path / "unsorted", CLASSES).scan()
     assert (dataset.domains, dataset.names, dataset.phrases) == (("unsorted",), CLASSES, ("cat", "cavy"))
     assert len(dataset) == 4
     assert np.array_equal(dataset.labels, [-1] * 4)
@@ -164,13 +164,13 @@ def test_a_folder_without_labels_is_one_domain_at_any_depth(tmp_path: Path) -> N
 def test_folders_are_domains_with_domain_folders(tmp_path: Path) -> None:
     for name in ("left/1.png", "left/deep/2.png", "right/3.png", "right/4.png"):
         image(tmp_path / name)
-    dataset = ImageHeap(tmp_path, CLASSES, domain_folders=True).scan()
+    dataset = UnlabelledFolder(tmp_path, CLASSES, domain_folders=True).scan()
     assert dataset.domains == ("left", "right")
     assert np.array_equal(dataset.domain_of, [0, 0, 1, 1])
     image(tmp_path / "5.png")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FaultyDataError) as caught:
-        ImageHeap(tmp_path, CLASSES, domain_folders=True).scan()
+        UnlabelledFolder(tmp_path, CLASSES, domain_folders=True).scan()
     assert "outside every domain folder" in str(caught.value)
     assert "a domain folder without images" in str(caught.value)
 
@@ -180,9 +180,9 @@ def test_class_folders_are_not_silently_read_as_unlabelled(tmp_path: Path, prefi
     for name in ("Cat/1.png", "Cat/2.png", "guinea_pig/3.png"):
         image(tmp_path / f"{prefix}{name}")
     with pytest.raises(FaultyDataError, match="with the names of classes") as caught:
-        ImageHeap(tmp_path, CLASSES).scan()
+        UnlabelledFolder(tmp_path, CLASSES).scan()
     assert "without --classes" in str(caught.value)
-    dataset = ImageHeap(tmp_path, CLASSES, as_found=True).scan()
+    dataset = UnlabelledFolder(tmp_path, CLASSES, as_found=True).scan()
     assert len(dataset) == 3
     assert any("with the names of classes" in warning for warning in dataset.warnings)
 
@@ -190,7 +190,7 @@ def test_class_folders_are_not_silently_read_as_unlabelled(tmp_path: Path, prefi
 def test_a_single_folder_named_like_a_class_can_be_a_domain(tmp_path: Path) -> None:
     for name in ("cat/1.png", "other/2.png"):
         image(tmp_path / name)
-    assert len(ImageHeap(tmp_path, CLASSES).scan()) == 2
+    assert len(UnlabelledFolder(tmp_path, CLASSES).scan()) == 2
 
 
 def test_an_unknown_class_is_reported_with_all_classes_and_the_most_similar_one() -> None:
@@ -204,14 +204,14 @@ def test_an_unknown_class_is_reported_with_all_classes_and_the_most_similar_one(
 def test_split_folders_are_not_domains(tmp_path: Path) -> None:
     for name in ("train/1.png", "train/2.png", "val/3.png", "val/4.png"):
         image(tmp_path / name)
-    assert ImageHeap(tmp_path, CLASSES).scan().domains == (tmp_path.name,)
+    assert UnlabelledFolder(tmp_path, CLASSES).scan().domains == (tmp_path.name,)
     with pytest.raises(FaultyDataError, match="splits of one dataset"):
-        ImageHeap(tmp_path, CLASSES, domain_folders=True).scan()
+        UnlabelledFolder(tmp_path, CLASSES, domain_folders=True).scan()
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="contains no images") as caught:
-        ImageHeap(tmp_path, CLASSES)
+        UnlabelledFolder(tmp_path, CLASSES)
     assert "with or without subfolders" in (caught.value.expected or "")
     with pytest.raises(DataError, match="is not a folder"):
-        ImageHeap(tmp_path / "absent", CLASSES)
+        UnlabelledFolder(tmp_path / "absent", CLASSES)

@@ -20,9 +20,9 @@ from vl2v.data import near_duplicates as near
 from vl2v.data.alignment import CORRELATION, aligned_correlations
 from vl2v.data.folder import DomainFolder
 from vl2v.data.pixels import PixelCache
-from vl2v.planning import resemblance as planned
-from vl2v.planning.resemblance import resemblance, resemblance_of_embeddings
+from vl2v.planning import split_duplicates as planned
 from vl2v.planning.split import split_dataset
+from vl2v.planning.split_duplicates import split_duplicates, split_duplicates_by_embedding
 from vl2v.progress import Advance, Silent
 
 
@@ -191,7 +191,7 @@ def test_a_split_with_copies_is_compared_once_and_then_read(
     with closing(PixelCache(tmp_path / "cache", 32)) as cache:
         config = DataConfig(root=folder, held_out=("rose",))
         dataset = DomainFolder(folder).scan(cache=cache)
-        plain = resemblance(dataset, split_dataset(dataset, config, 0), cache)
+        plain = split_duplicates(dataset, split_dataset(dataset, config, 0), cache)
         assert (plain.validation, plain.test, plain.text()) == (0, 0, "")
         train = split_dataset(dataset, config, 0).training["ink"].tolist()
         copied = dataset.paths[next(row for row in train if "cat" in dataset.paths[row])]
@@ -201,7 +201,7 @@ def test_a_split_with_copies_is_compared_once_and_then_read(
         )  # the same file, which is reported elsewhere
         dataset = DomainFolder(folder).scan(cache=cache)
         split = split_dataset(dataset, config, 0)
-        duplicates = resemblance(dataset, split, cache)
+        duplicates = split_duplicates(dataset, split, cache)
         assert (duplicates.validation, duplicates.test) == (0, 1)
         assert duplicates.examples == (("rose/cat/3.png", copied),)
         assert duplicates.text().startswith(
@@ -213,7 +213,7 @@ def test_a_split_with_copies_is_compared_once_and_then_read(
             raise AssertionError("compared again")
 
         monkeypatch.setattr(planned, "near_duplicates", again)
-        assert resemblance(dataset, split, cache) == duplicates
+        assert split_duplicates(dataset, split, cache) == duplicates
 
 
 def test_embeddings_find_a_mirrored_copy_and_omit_copies_found_by_the_hash(
@@ -235,9 +235,9 @@ def test_embeddings_find_a_mirrored_copy_and_omit_copies_found_by_the_hash(
         embeddings[[r for r in alike if dataset.paths[r].startswith("rose")]] = embeddings[row] + 0.01
         examples = near.EmbeddingRows(embeddings, training)
 
-        def compared(teacher: str) -> planned.Resemblance:
+        def compared(teacher: str) -> planned.SplitDuplicates:
             evaluation = embeddings[split.evaluation_rows]
-            return resemblance_of_embeddings(dataset, split, cache, training, evaluation, examples, teacher)
+            return split_duplicates_by_embedding(dataset, split, cache, training, evaluation, examples, teacher)
 
         duplicates = compared("a 1")
         assert (duplicates.validation, duplicates.test) == (0, 1)
@@ -245,7 +245,7 @@ def test_embeddings_find_a_mirrored_copy_and_omit_copies_found_by_the_hash(
         assert duplicates.text().startswith(
             "1 test image resembles a training image once cropped or mirrored (found by"
         )
-        assert resemblance(dataset, split, cache).examples == (("rose/cat/3.png", dataset.paths[row]),)
+        assert split_duplicates(dataset, split, cache).examples == (("rose/cat/3.png", dataset.paths[row]),)
 
         def none(*_: object) -> near.NearDuplicates:
             return near.NearDuplicates(np.zeros((0, 2), np.int64))
@@ -270,7 +270,7 @@ def test_runs_that_plan_the_same_split_at_once_write_one_file(
 
     def plan(_: int) -> str:
         with closing(PixelCache(tmp_path / "cache", 32)) as pixel_cache:
-            return resemblance(dataset, split, pixel_cache).text()
+            return split_duplicates(dataset, split, pixel_cache).text()
 
     monkeypatch.setattr(planned, "near_duplicates", waiting)
     for _ in range(25):

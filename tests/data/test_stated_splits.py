@@ -22,8 +22,8 @@ from vl2v.data.splits import TEST, TRAIN, VALIDATION, grouped_holdout, part_of
 from vl2v.data.table import TableListing
 from vl2v.errors import ConfigError, DataError
 from vl2v.planning.prepare import list_folder, open_folder
-from vl2v.planning.resemblance import copies_of_training
 from vl2v.planning.split import Split, split_dataset
+from vl2v.planning.split_duplicates import copies_of_training
 
 Row = dict[str, str]
 COLUMNS = {"split": "fold", "group": "clip"}

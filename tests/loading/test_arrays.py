@@ -21,9 +21,9 @@ from vl2v.benchmark.results import job_seconds, records_of
 from vl2v.errors import Vl2vError
 from vl2v.evaluation.predictions import read_predictions
 from vl2v.json_files import write_json
-from vl2v.reports.answers import map_section, mistake_section
 from vl2v.reports.maps import embedding_maps, map_sheet
 from vl2v.reports.mistakes import confusions, mistakes
+from vl2v.reports.prediction_sections import map_section, mistake_section
 from vl2v.reports.source import read_run
 from vl2v.runs.folder import RunFolder
 from vl2v.serve.gallery import Gallery

@@ -19,7 +19,7 @@ from vl2v.locations import StoragePaths
 from vl2v.planning.models import open_student
 from vl2v.progress import Silent
 from vl2v.runs.folder import RunFolder
-from vl2v.runs.made_here import MARK, sign_teacher
+from vl2v.runs.signatures import MARK, sign_teacher
 from vl2v.settings import make_config
 from vl2v.student.backbones import from_module
 from vl2v.student.model import Student

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_made_here import config_of, made_by
+from test_signatures import config_of, made_by
 from watching import watched
 
 from vl2v.commands.new_classes import own_templates
 from vl2v.errors import TeacherError
-from vl2v.runs.made_here import sign_teacher
+from vl2v.runs.signatures import sign_teacher
 from vl2v.student.model import Student
 
 

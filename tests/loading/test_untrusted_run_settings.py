@@ -15,7 +15,7 @@ from watching import watched
 from command_line import Done, run_cli
 from vl2v.errors import RunError, TeacherError
 from vl2v.runs.folder import RunFolder
-from vl2v.runs.made_here import sign_teacher
+from vl2v.runs.signatures import sign_teacher
 from vl2v.runs.storage import teacher_signature
 
 ADDRESS = "https://attacker.invalid/v1"

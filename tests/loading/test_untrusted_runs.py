@@ -21,7 +21,7 @@ from vl2v.config import RunConfig, parse
 from vl2v.errors import HubError, RunError, StudentError, Vl2vError
 from vl2v.hub.package import make_package
 from vl2v.json_files import write_json
-from vl2v.reports.extras import export_table
+from vl2v.reports.extra_tables import export_table
 from vl2v.reports.source import read_run
 from vl2v.runs.folder import RunFolder, State
 from vl2v.runs.run_files import read_evaluation, read_export

@@ -19,7 +19,7 @@ from vl2v.method.loop import Batch, total
 from vl2v.method.loss import dual_parts
 from vl2v.method.registry import METHODS
 from vl2v.runs.run_files import MetricsLine, StateValues
-from vl2v.tracking.following import values_of
+from vl2v.tracking.run_tracking import values_of
 from vl2v.training.parts import LossParts
 
 

@@ -21,9 +21,9 @@ from vl2v.benchmark.protocol import Origin, key_of, make_variants
 from vl2v.cli import app
 from vl2v.config import RunConfig, parse
 from vl2v.errors import ConfigError, Interrupted
+from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.method.registry import BUILT_IN, METHODS
-from vl2v.stopping import stopped_by
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "add-a-method.md"
 BASE: dict[str, Any] = {"data": {"root": "x"}, "teacher": {"spec": "file:x"}, "student": {"spec": "timm:x"}}
@@ -87,7 +87,7 @@ def test_the_method_is_trained_resumed_and_its_student_predicts(bench: Bench, tm
         assert line["parts"]["divergence"] > 0
         assert sum(line["parts"].values()) == pytest.approx(sum(line["losses"]) / len(line["losses"]), abs=1e-6)
     polls = iter(range(100))
-    with pytest.raises(Interrupted), stopped_by(lambda: next(polls) >= 5):  # in Distill, between two validations
+    with pytest.raises(Interrupted), stop_when(lambda: next(polls) >= 5):  # in Distill, between two validations
         distill(bench, stopped)
     assert json.loads((stopped / "state.json").read_text())["parts"]["divergence"] > 0
     distill(bench, stopped, resume=True)

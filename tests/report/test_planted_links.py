@@ -26,8 +26,8 @@ from vl2v.serve.gallery import Gallery
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.tracking.base import Memory
-from vl2v.tracking.following import Tracking
 from vl2v.tracking.mlflow import MlflowTracker
+from vl2v.tracking.run_tracking import Tracking
 from vl2v.writing import check_alone, check_folder, in_place, replacing
 
 
@@ -88,7 +88,7 @@ def track(name: str, run: Path) -> None:
         notes: list[str] = []
         folder.add_metrics({"stage": "align", "step": 1, "losses": [0.5], "domains": {}})
         tracking = Tracking([name], folder, notes.append)
-        tracking.follow()
+        tracking.send_new_lines()
         tracking.finish({"accuracy": 0.5})
         assert not notes or "could change another file" in notes[0]
 

@@ -17,16 +17,16 @@ from matplotlib.text import Text
 
 from vl2v.analysis.intervals import wilson
 from vl2v.evaluation.evaluation import IN_DOMAIN
+from vl2v.formatting import duration, exact, money, percent, shortened, size
 from vl2v.reports import figures
-from vl2v.reports.answers import SHOWN
 from vl2v.reports.calibration import Rejection
 from vl2v.reports.drawing import WIDTH
 from vl2v.reports.figures import learning_panels, rejection_panel
 from vl2v.reports.learning import DISTILL, StageCurve, learning_curves, smoothed
 from vl2v.reports.maps import principal_axes
+from vl2v.reports.prediction_sections import SHOWN
 from vl2v.reports.run import write_run_report
 from vl2v.trust.rejection import RiskCoverage, Threshold
-from vl2v.words import duration, exact, money, percent, shortened, size
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from vl2v.commands.choosing import with_choice
 from vl2v.commands.distill import run
 from vl2v.config import RunConfig
 from vl2v.errors import BudgetError, ConfigError, Interrupted, RunError
+from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.nested import merge
 from vl2v.planning.choice import Candidates, Choice, Images, narrowed
@@ -32,7 +33,6 @@ from vl2v.purchase import BoughtEmbeddings, BudgetAccount, ensure_affordable, ex
 from vl2v.runs.folder import RunFolder
 from vl2v.schema import RepairConfig
 from vl2v.settings import make_config
-from vl2v.stopping import stopped_by
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
 
@@ -328,7 +328,7 @@ def test_a_run_is_trained_on_all_images_and_resumed_with_the_same_weights(bench:
     evaluation = json.loads((tmp_path / "whole" / "evaluation.json").read_text())
     assert evaluation["asked"]["image_queries"] == 20
     paths = StoragePaths(tmp_path / "cache", tmp_path / "again.sqlite")
-    with stopped_by(lambda: True), pytest.raises(Interrupted):
+    with stop_when(lambda: True), pytest.raises(Interrupted):
         distill(tmp_path / "cut")
     resumed = vl2v.distill(out=tmp_path / "cut", resume=True, budget="50", storage=paths)
     assert resumed is not None

@@ -15,7 +15,7 @@ from vl2v.commands.trust import read_answers
 from vl2v.errors import ConfigError, RunError, StudentError
 from vl2v.onnx_export.exported import EXPORT, REPORT
 from vl2v.runs.folder import RunFolder
-from vl2v.student.files import read_described
+from vl2v.student.files import read_card
 
 FILES = [
     "config.yaml", "evaluation.json", "predictions.npz", "places.json", "metrics.jsonl", "state.safetensors",
@@ -86,11 +86,11 @@ def test_advice_names_the_command_that_writes_the_file_again(run: Path) -> None:
     card = run / "student" / "student.json"
     cut(card)
     with pytest.raises(StudentError, match=rf"cannot be read(.|\n)*delete the folder student(.|\n)*{again}"):
-        read_described(card.parent)
+        read_card(card.parent)
     card.unlink()
     for folder in (run, card.parent):
         with pytest.raises(StudentError, match=rf"finish it: {again}"):
-            read_described(folder)
+            read_card(folder)
 
 
 @pytest.mark.slow

@@ -20,10 +20,10 @@ from recorders import NoteRecorder
 from vl2v.cli import app
 from vl2v.config import RunConfig
 from vl2v.errors import ConfigError, Interrupted
+from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.planning.models import open_student
 from vl2v.schema import DistillConfig, minutes_of
-from vl2v.stopping import stopped_by
 from vl2v.training.duration import FEWEST, Rates, Workload, longest, seconds_of, within
 from vl2v.training_time import TrainingTime
 
@@ -72,7 +72,7 @@ def test_a_run_is_shortened_with_a_note_and_resumed_with_its_steps(
         "threads": 1,
     }
     arguments: dict[str, Any] = {"out": tmp_path / "run", "storage": storage, "progress": notes, "report": False}
-    with stopped_by(lambda: (tmp_path / "run" / "state.safetensors").exists()), pytest.raises(Interrupted):
+    with stop_when(lambda: (tmp_path / "run" / "state.safetensors").exists()), pytest.raises(Interrupted):
         vl2v.distill(bench.data, bench.teacher, bench.student, held_out=["rose"], settings=settings, **arguments)
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["distill"]
     assert (stored["steps"], stored["checkpoint_every"], stored["minutes"]) == (30, 2, 0)

@@ -17,7 +17,7 @@ from torch import nn
 
 import vl2v
 from command_line import run_cli
-from vl2v.analysis.changed import joined, outputs
+from vl2v.analysis.changed_images import join_outputs, model_outputs
 from vl2v.commands.expect import Expected, expected_of
 from vl2v.commands.expect_basis import basis_of
 from vl2v.config import RunConfig, parse
@@ -137,7 +137,7 @@ def test_images_beyond_every_training_domain_lead_to_a_warning(made: Path) -> No
     basis = basis_of(made, Silent())
     assert basis.distances is not None
     pixels = torch.randint(0, 256, (40, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    new = joined(list(outputs(basis.student, basis.frozen, pixels)), False)
+    new = join_outputs(list(model_outputs(basis.student, basis.frozen, pixels)), False)
     beyond = expected_of(replace(basis, distances=replace(basis.distances, farthest=0.01)), new, 40, 0)
     assert any("unlike all training domains" in text for text in beyond.warnings)
     within = expected_of(replace(basis, distances=replace(basis.distances, farthest=2.0)), new, 40, 0)

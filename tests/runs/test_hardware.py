@@ -18,6 +18,7 @@ import vl2v
 from vl2v.benchmark.protocol import Origin, key_of
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
+from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.method.base import Context
 from vl2v.method.distill import distill
@@ -25,7 +26,6 @@ from vl2v.method.loop import Batch
 from vl2v.method.registry import BUILT_IN, METHODS
 from vl2v.method.swad import LossValley
 from vl2v.micro_batch import MicroBatch
-from vl2v.stopping import stopped_by
 from vl2v.threads import cores
 from vl2v.training.data import loading_processes
 from vl2v.training.process import make_accelerator, precision_of, tuned
@@ -69,7 +69,7 @@ def test_a_gpu_that_accelerate_ignores_does_not_count(monkeypatch: pytest.Monkey
 def test_a_run_stores_the_value_that_auto_selects(bench: Bench, tmp_path: Path) -> None:
     storage = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite")
     settings = TINY | {"distill": {"steps": 2, "checkpoint_every": 1}, "align": {"steps": 2}}
-    with pytest.raises(Interrupted), stopped_by(lambda: True):
+    with pytest.raises(Interrupted), stop_when(lambda: True):
         vl2v.distill(
             bench.data, bench.teacher, bench.student, out=tmp_path / "run", settings=settings, storage=storage
         )  # fmt: skip

@@ -14,12 +14,12 @@ from tiny_dataset import Bench, bench  # noqa: F401 - a fixture
 import vl2v
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
+from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.planning.models import open_student
 from vl2v.planning.prepare import list_folder
 from vl2v.progress import Recorder, Silent
 from vl2v.settings import make_config
-from vl2v.stopping import stopped_by
 from vl2v.student.backbones import from_module
 from vl2v.student.preprocess import Preprocess
 from vl2v.training import image_size
@@ -114,7 +114,7 @@ def test_a_run_stores_its_size_and_a_quote_names_it(
     assert quote.training is not None
     assert "images of 128 pixels" in str(quote.training)
     out = tmp_path / "run"
-    with stopped_by(lambda: (out / "state.safetensors").exists()), pytest.raises(Interrupted):
+    with stop_when(lambda: (out / "state.safetensors").exists()), pytest.raises(Interrupted):
         vl2v.distill(bench.data, bench.teacher, bench.student, **arguments, out=out, report=False)
     stored = yaml.safe_load((out / "config.yaml").read_text())
     assert (stored["student"]["size"], stored["distill"]["minutes"], stored["distill"]["steps"]) == (128, 0, 20)

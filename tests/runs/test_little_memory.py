@@ -16,10 +16,10 @@ import vl2v
 from recorders import NoteRecorder
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
+from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.method.distill import Projected
 from vl2v.planning.models import open_student
-from vl2v.stopping import stopped_by
 from vl2v.threads import computing
 from vl2v.training.duration import Rates
 
@@ -70,7 +70,7 @@ def test_the_student_is_that_of_a_set_micro_batch_after_a_resume_too(
     assert student(tmp_path / "found") == student(tmp_path / "set")
 
     polls = iter(range(100))
-    with pytest.raises(Interrupted), stopped_by(lambda: next(polls) >= 15):
+    with pytest.raises(Interrupted), stop_when(lambda: next(polls) >= 15):
         distill(bench, tmp_path / "stopped")
     tried.clear()
     distill(bench, tmp_path / "stopped")

@@ -18,12 +18,12 @@ from vl2v.cli.printing import calibration_line
 from vl2v.commands.distill import Run
 from vl2v.errors import ConfigError, Interrupted
 from vl2v.hub.card import Facts, model_card
+from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.method.evaluation import score
 from vl2v.progress import Silent
 from vl2v.runs.folder import RunFolder
 from vl2v.serve.collect import build
-from vl2v.stopping import stopped_by
 from vl2v_runtime import Model
 
 NAMES = "blank,bar,zebra stripe"
@@ -106,7 +106,7 @@ def test_a_stopped_run_ends_bit_for_bit_like_an_uninterrupted_one(
     unsorted: Bench, finished: Path, tmp_path: Path, steps: int
 ) -> None:
     stopped, polls = tmp_path / "stopped", iter(range(100))
-    with pytest.raises(Interrupted), stopped_by(lambda: next(polls) >= steps):
+    with pytest.raises(Interrupted), stop_when(lambda: next(polls) >= steps):
         distill(unsorted, stopped)
     distill(unsorted, stopped, resume=True)
     for name in ("student/model.safetensors", "student/trust.json", "config.yaml", "metrics.jsonl"):

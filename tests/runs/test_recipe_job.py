@@ -18,8 +18,8 @@ from tiny_dataset import TINY, Bench, bench, environment  # noqa: F401 - a fixtu
 
 import vl2v
 from vl2v.errors import Interrupted
+from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
-from vl2v.stopping import stopped_by
 from vl2v.student.model import cosine_logits
 
 SMALL = TINY | {
@@ -81,7 +81,7 @@ def test_a_stopped_run_ends_bit_for_bit_like_an_uninterrupted_one(
 ) -> None:
     stopped = tmp_path / "stopped"
     polls = iter(range(100))
-    with pytest.raises(Interrupted), stopped_by(lambda: next(polls) >= steps):
+    with pytest.raises(Interrupted), stop_when(lambda: next(polls) >= steps):
         distill(bench, stopped)
     stage = json.loads((stopped / "state.json").read_text())["stage"]
     assert stage == ("align" if steps < 12 else "distill")

@@ -10,7 +10,7 @@ import pytest
 from vl2v.config import RunConfig
 from vl2v.locations import StoragePaths
 from vl2v.runs.folder import RunFolder
-from vl2v.runs.starting import resume_run
+from vl2v.runs.start_checks import resume_run
 from vl2v.runs.storage import started_in
 from vl2v.settings import make_config
 

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 import vl2v
 from vl2v.cli import app
 from vl2v.errors import BudgetError, Interrupted
+from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.storage import remember, storage_of
-from vl2v.stopping import stopped_by
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
 
@@ -57,7 +57,7 @@ def default_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 def begin(bench: Bench, out: Path, storage: StoragePaths, budget: str = "9.03") -> str:
     """Stop a run after its first step and return the command that continues it."""
-    with stopped_by(stop_at_once()), pytest.raises(Interrupted) as caught:
+    with stop_when(stop_at_once()), pytest.raises(Interrupted) as caught:
         vl2v.distill(
             bench.data, bench.teacher, bench.student, out=out, held_out=["rose"], budget=budget, settings=SETTINGS,
             storage=storage, report=False,

@@ -98,10 +98,10 @@ def test_shards_train_the_student_of_the_folder(bench: Bench, run: tuple[Run, Pa
 
 def test_a_run_continues_without_its_source(bench: Bench, tmp_path: Path) -> None:
     from vl2v.errors import Vl2vError
-    from vl2v.stopping import stopped_by
+    from vl2v.interrupts import stop_when
 
     polls, data = iter(range(100)), shards(bench.data, tmp_path)
-    with pytest.raises(Vl2vError), stopped_by(lambda: next(polls) >= 3):
+    with pytest.raises(Vl2vError), stop_when(lambda: next(polls) >= 3):
         distill(bench, data, tmp_path / "run", tmp_path)
     data.unlink()
     assert distill(bench, None, tmp_path / "run", tmp_path).evaluation.rows

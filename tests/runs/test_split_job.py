@@ -18,9 +18,9 @@ from vl2v.commands.distill import Run
 from vl2v.commands.export import _sample
 from vl2v.errors import Vl2vError
 from vl2v.evaluation.predictions import read_predictions
+from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
-from vl2v.stopping import stopped_by
 
 SMALL = TINY | {
     "recipe": "paper",
@@ -100,7 +100,7 @@ def test_test_images_are_evaluated_on_and_neither_trained_on_nor_selected_by(spl
 
 def test_a_stopped_run_continues_and_ends_the_same(split_bench: Bench, run: Run, tmp_path: Path) -> None:
     stopped, polls = tmp_path / "stopped", iter(range(100))
-    with pytest.raises(Vl2vError), stopped_by(lambda: next(polls) >= 3):
+    with pytest.raises(Vl2vError), stop_when(lambda: next(polls) >= 3):
         distill(split_bench, stopped)
     noted = yaml.safe_load((stopped / "config.yaml").read_text())["data"]
     assert {role: noted[role] for role in COLUMNS} == COLUMNS
@@ -154,7 +154,7 @@ def test_folders_of_a_split_train_and_resume(split_bench: Bench, tmp_path: Path)
     }
     polls = iter(range(100))
     out = tmp_path / "run"
-    with pytest.raises(Vl2vError), stopped_by(lambda: next(polls) >= 3):
+    with pytest.raises(Vl2vError), stop_when(lambda: next(polls) >= 3):
         api.distill(data, f"file:{tmp_path / 'teacher.npz'}", split_bench.student, out=out, settings=SMALL, **arguments)
     done = api.distill(out=out, resume=True, **arguments)
     assert done is not None

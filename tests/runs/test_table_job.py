@@ -19,10 +19,10 @@ from vl2v.commands import trust as trusting
 from vl2v.commands.distill import Run
 from vl2v.commands.export import _sample
 from vl2v.errors import Vl2vError
+from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 from vl2v.runs.storage import storage_of
-from vl2v.stopping import stopped_by
 
 SMALL = TINY | {
     "recipe": "paper",
@@ -94,7 +94,7 @@ def test_a_stopped_run_continues_and_ends_the_same(table_bench: Bench, run: Path
     write(
         renamed, [{"path": r["where"], "class": r["species"], "site": r["camera"]} for r in rows_of(table_bench.data)]
     )
-    with pytest.raises(Vl2vError), stopped_by(lambda: next(polls) >= 4):
+    with pytest.raises(Vl2vError), stop_when(lambda: next(polls) >= 4):
         distill(table_bench, renamed, stopped)
     noted = yaml.safe_load((stopped / "config.yaml").read_text())["data"]
     assert [noted[key] for key in ("image", "label", "domain")] == ["path", "class", "site"]
@@ -106,7 +106,7 @@ def test_a_changed_table_is_refused_on_resume(table_bench: Bench, tmp_path: Path
     stopped, polls, rows = tmp_path / "stopped", iter(range(100)), rows_of(table_bench.data)
     table = write(table_bench.data / "changing.csv", rows)
     data = {"image": "where"}
-    with pytest.raises(Vl2vError), stopped_by(lambda: next(polls) >= 4):
+    with pytest.raises(Vl2vError), stop_when(lambda: next(polls) >= 4):
         distill(table_bench, table, stopped, data=data)
     write(table, [row | {"species": "bar"} if row["where"] == "ink/blank/3.png" else row for row in rows])
     with pytest.raises(Vl2vError, match="The data has changed"):

@@ -16,11 +16,11 @@ import vl2v
 from vl2v import threads
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
+from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.planning.models import open_student
 from vl2v.progress import Silent
-from vl2v.stopping import stopped_by
-from vl2v.training.pace import student_threads, training_threads
+from vl2v.training.thread_count import student_threads, training_threads
 
 SMALL: dict[str, Any] = {
     "student": {"size": 32},
@@ -56,7 +56,7 @@ def distill(bench: Bench, out: Path, seen: Counting | None = None, resume: bool 
 
 def stop(bench: Bench, out: Path, **settings: Any) -> None:
     polls = iter(range(100))
-    with pytest.raises(Interrupted), stopped_by(lambda: next(polls) >= 7):
+    with pytest.raises(Interrupted), stop_when(lambda: next(polls) >= 7):
         distill(bench, out, **settings)
 
 
@@ -102,10 +102,10 @@ def test_a_resumed_run_continues_with_the_stored_number(bench: Bench, tmp_path: 
 def test_the_measured_number_is_stored_before_the_first_step(
     bench: Bench, tmp_path: Path, free: pytest.MonkeyPatch
 ) -> None:
-    free.setattr("vl2v.training.pace.choose", lambda work, images, total: 1)
+    free.setattr("vl2v.training.thread_count.choose", lambda work, images, total: 1)
     stop(bench, tmp_path / "run")
     assert stored(tmp_path / "run") == 1
-    free.setattr("vl2v.training.pace.choose", lambda work, images, total: 2)
+    free.setattr("vl2v.training.thread_count.choose", lambda work, images, total: 2)
     seen = distill(bench, tmp_path / "run", resume=True)
     assert (seen.threads["Distill"], stored(tmp_path / "run")) == (1, 1)
 

@@ -10,14 +10,14 @@ import pytest
 
 from recorders import NoteRecorder
 from vl2v.errors import Interrupted, RunError, TrainingError
+from vl2v.interrupts import stop_requests
 from vl2v.progress import Progress, Silent
-from vl2v.stopping import stop_asked
 from vl2v.training import workers
 from vl2v.training.workers import Workers
 
 
 def run_until_stopped() -> None:
-    with stop_asked() as stop:
+    with stop_requests() as stop:
         while not stop():
             time.sleep(0.01)
     raise Interrupted("Stopped.")

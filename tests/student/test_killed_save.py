@@ -50,7 +50,7 @@ def test_a_killed_change_of_classes_is_completed_by_repeating_it(
     left = Student.load(folder)
     known = "zebra" in left.classes
     assert known == (written == 2), "the weights decide"
-    described = files.read_described(folder)
+    described = files.read_card(folder)
     assert described["classes"] == left.classes
     assert bool(described["provenance"].get(files.CHANGES)) == known
     assert left.trust is not None

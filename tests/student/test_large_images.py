@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vl2v.analysis.changed import outputs
+from vl2v.analysis.changed_images import model_outputs
 from vl2v.commands.evaluate import classify
 from vl2v.evaluation.features import pass_through
 from vl2v.reports.comparison import measure_speed
@@ -29,7 +29,7 @@ USES: dict[str, Callable[[Student, Path], object]] = {
     "evaluate": lambda student, _: list(
         pass_through(student, student.preprocess, PIXELS, np.arange(COUNT), student.device)
     ),
-    "changed copies": lambda student, _: list(outputs(student, None, IMAGES)),
+    "changed copies": lambda student, _: list(model_outputs(student, None, IMAGES)),
     "speed": lambda student, _: measure_speed(student),
 }
 

@@ -23,7 +23,7 @@ from misbehaving_vendor import DIMENSION, answer_to, picture
 from vl2v.errors import BudgetError, TeacherError
 from vl2v.teacher.base import Price
 from vl2v.teacher.http.client import HttpTeacher
-from vl2v.teacher.http.retry import Circuit, Patience
+from vl2v.teacher.http.retry import CircuitBreaker, RetryPolicy
 from vl2v.teacher.http.uri import open_wire
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Ledger
@@ -32,7 +32,7 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 PICTURES = [picture(i) for i in range(24)]
 DIGESTS = np.array([list(hashlib.sha256(p).digest()) for p in PICTURES], np.uint8)
 NUMBERS = itertools.count()
-NOW = Patience(attempts=4, first=0.0, spoilt=2)
+NOW = RetryPolicy(attempts=4, first=0.0, unusable=2)
 OUTCOMES = ["ok", "429", "500", "lost", "lost unbilled", "nan", "402", "unreached"]
 
 
@@ -82,7 +82,7 @@ class Scripted:
         wire = open_wire(f"http://{self.name}/v1#{options}", None if self.once else Price(self.price))
         if not self.once:
             wire.limits = type(wire.limits)(self.batch, self.batch)
-        circuit = Circuit(threshold=1000)
+        circuit = CircuitBreaker(threshold=1000)
         return HttpTeacher(wire, patience=NOW, circuit=circuit, transport=httpx.MockTransport(self))
 
 

@@ -24,7 +24,7 @@ from vl2v.progress import Silent
 from vl2v.purchase import BudgetAccount, ensure_affordable, open_budget, purchase
 from vl2v.teacher.base import Embeddings, Price, TeacherCard
 from vl2v.teacher.http.client import HttpTeacher
-from vl2v.teacher.http.retry import Patience
+from vl2v.teacher.http.retry import RetryPolicy
 from vl2v.teacher.http.uri import open_wire
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
@@ -189,7 +189,7 @@ def test_a_run_that_failed_during_the_purchase_needs_no_larger_budget(
 
         def attempt() -> None:
             wire = open_wire(f"{vendor.url}#concurrency=1")
-            teacher = HttpTeacher(wire, patience=Patience(attempts=2, first=0.0))
+            teacher = HttpTeacher(wire, patience=RetryPolicy(attempts=2, first=0.0))
             plan, run = plan_run(config, storage, teacher=teacher, with_student=False), str(tmp_path / "run")
             with closing(EmbeddingStore(storage.store)) as store:
                 budget = open_budget(plan, BudgetAccount.of_run(run), store)

@@ -17,7 +17,7 @@ from test_unreliable_vendor import buy, teacher_of
 
 from vl2v.errors import TeacherError
 from vl2v.runs.folder import RunFolder
-from vl2v.runs.starting import ensure_same_model
+from vl2v.runs.start_checks import ensure_same_model
 from vl2v.teacher.base import Price, TeacherCard
 from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.uri import open_wire

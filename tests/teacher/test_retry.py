@@ -14,10 +14,10 @@ from misbehaving_vendor import UnreliableVendor, picture
 from test_unreliable_vendor import buy, teacher_of
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.http.limits import Pace, pause
 from vl2v.teacher.http.packing import Limits
+from vl2v.teacher.http.rate_limits import RateLimiter, pause
 from vl2v.teacher.http.remote import AbandonedError
-from vl2v.teacher.http.retry import Circuit, Failure, Patience, Tries, retry_after
+from vl2v.teacher.http.retry import CircuitBreaker, Failure, Retries, RetryPolicy, retry_after
 from vl2v.teacher.purchase.store import EmbeddingStore
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
@@ -65,7 +65,7 @@ def test_every_thread_waits_as_long_as_the_vendor_requests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     waits_taken: list[float] = []
-    monkeypatch.setattr(Pace, "pause_all", lambda self, seconds: waits_taken.append(seconds))
+    monkeypatch.setattr(RateLimiter, "pause_all", lambda self, seconds: waits_taken.append(seconds))
     monkeypatch.setattr("vl2v.teacher.http.client.pause", lambda seconds, stop: waits_taken.append(seconds))
     store = EmbeddingStore(tmp_path / "s.sqlite")
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
@@ -89,8 +89,8 @@ def test_too_long_a_wait_is_refused(tmp_path: Path) -> None:
 
 @given(st.integers(0, 2**32 - 1))
 def test_waits_grow_and_are_spread(seed: int) -> None:
-    patience = Patience(attempts=100, first=0.5, longest=8.0)
-    tries = Tries(patience, random.Random(seed))
+    patience = RetryPolicy(attempts=100, first=0.5, longest=8.0)
+    tries = Retries(patience, random.Random(seed))
     waits = [tries.after(Failure("x", FAULT), True) for _ in range(8)]
     for i, wait in enumerate(waits):
         full = min(8.0, 0.5 * 2**i)
@@ -98,7 +98,7 @@ def test_waits_grow_and_are_spread(seed: int) -> None:
 
 
 def test_refusals_use_up_the_waiting_time_and_not_the_attempts() -> None:
-    tries = Tries(Patience(attempts=2, first=1.0, longest=10.0, total=100.0), random.Random(0))
+    tries = Retries(RetryPolicy(attempts=2, first=1.0, longest=10.0, total=100.0), random.Random(0))
     refused = Failure("HTTP 429", FAULT, charged=False)
     waits = 0
     while tries.waited <= 100:
@@ -111,13 +111,13 @@ def test_refusals_use_up_the_waiting_time_and_not_the_attempts() -> None:
 
 def test_a_final_failure_is_never_tried_again() -> None:
     with pytest.raises(TeacherError):
-        Tries(Patience()).after(Failure("x", FAULT, final=True), True)
+        Retries(RetryPolicy()).after(Failure("x", FAULT, final=True), True)
 
 
 def test_the_circuit_opens_probes_once_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("vl2v.teacher.http.retry.pause", clock.sleep)
-    circuit = Circuit(threshold=3, rest=10.0, rests=2, clock=clock)
+    circuit = CircuitBreaker(threshold=3, rest=10.0, rests=2, clock=clock)
     for _ in range(3):
         assert circuit.enter(None) is False
         circuit.leave(False, False)
@@ -133,7 +133,7 @@ def test_the_circuit_opens_probes_once_and_closes(monkeypatch: pytest.MonkeyPatc
 
 
 def test_only_one_request_probes_whether_a_vendor_has_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
-    circuit = Circuit(threshold=1, rest=0.0)
+    circuit = CircuitBreaker(threshold=1, rest=0.0)
     circuit.leave(circuit.enter(None), False)
     probe = circuit.enter(None)
     assert probe is True
@@ -148,7 +148,7 @@ def test_only_one_request_probes_whether_a_vendor_has_recovered(monkeypatch: pyt
 def test_a_vendor_that_stays_down_ends_the_purchase(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("vl2v.teacher.http.retry.pause", clock.sleep)
-    circuit = Circuit(threshold=1, rest=1.0, rests=2, clock=clock)
+    circuit = CircuitBreaker(threshold=1, rest=1.0, rests=2, clock=clock)
     for _ in range(3):
         circuit.leave(circuit.enter(None), False)
     with pytest.raises(TeacherError, match="does not respond"):
@@ -166,10 +166,10 @@ def test_an_unreachable_vendor_is_reported_within_the_waiting_time(tmp_path: Pat
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=40), st.integers(1, 600))
 def test_no_minute_has_more_requests_than_the_rate_limit(images: list[int], rate: int) -> None:
     clock = Clock()
-    pace = Pace(Limits(1, 1, requests_per_minute=120, images_per_minute=rate), clock)
+    pace = RateLimiter(Limits(1, 1, requests_per_minute=120, images_per_minute=rate), clock)
     sent: list[tuple[float, int]] = []
     for count in images:
-        clock.now += pace.turn(requests=1, images=count)
+        clock.now += pace.reserve(requests=1, images=count)
         sent.append((clock.now, count))
     for i, (begin, _) in enumerate(sent):
         within = [count for at, count in sent[i:] if at < begin + 60 - 1e-6]
@@ -179,9 +179,9 @@ def test_no_minute_has_more_requests_than_the_rate_limit(images: list[int], rate
 
 def test_all_threads_wait_while_the_vendor_requests_it() -> None:
     clock = Clock()
-    pace = Pace(Limits(1, 1), clock)
+    pace = RateLimiter(Limits(1, 1), clock)
     pace.pause_all(5.0)
-    assert pace.turn(requests=1, tokens=1e9) == pytest.approx(5.0)
+    assert pace.reserve(requests=1, tokens=1e9) == pytest.approx(5.0)
     assert pace.paused == pytest.approx(5.0)
     clock.now += 5
     assert pace.paused == 0

@@ -25,7 +25,7 @@ from vl2v.locations import StoragePaths
 from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.exchange import LONGEST
 from vl2v.teacher.http.keys import Secret, ask_for, from_environment
-from vl2v.teacher.http.retry import Patience
+from vl2v.teacher.http.retry import RetryPolicy
 from vl2v.teacher.http.uri import open_wire
 from vl2v.teacher.registry import open_teacher
 
@@ -36,7 +36,7 @@ def test_a_secret_is_not_shown_by_repr_or_str() -> None:
     secret = Secret(KEY)
     shown = f"{secret} {secret!r} {[secret]} {vars(type(secret))}"
     assert KEY not in shown
-    assert secret.strike(f"bad key {KEY}!") == "bad key ***!"
+    assert secret.redact(f"bad key {KEY}!") == "bad key ***!"
     with pytest.raises(TypeError):
         pickle.dumps(secret)
     assert not Secret()
@@ -68,7 +68,7 @@ ODD_KEY = "sk+/k=~?&<\"'\\>%\xc3-é".encode("ascii", "ignore").decode() + KEY
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_secret_is_redacted_in_every_encoding(encoding: str, key: str) -> None:
     encoded = ENCODINGS[encoding](key)
-    text = Secret(key).strike(f"bad key ({encoded}) in Authorization")
+    text = Secret(key).redact(f"bad key ({encoded}) in Authorization")
     assert text.startswith("bad key (")
     assert text.endswith(") in Authorization")
     assert "***" in text
@@ -78,9 +78,9 @@ def test_a_secret_is_redacted_in_every_encoding(encoding: str, key: str) -> None
 
 def test_other_text_is_not_redacted() -> None:
     text = f"model {KEY[:10]} of {standard('someone else, and 100%')}"
-    assert Secret(KEY).strike(text) == text
-    assert Secret("").strike(text) == text
-    assert Secret("a").strike("no base64 of a short one: YQ==") == "no b***se64 of *** short one: YQ=="
+    assert Secret(KEY).redact(text) == text
+    assert Secret("").redact(text) == text
+    assert Secret("a").redact("no base64 of a short one: YQ==") == "no b***se64 of *** short one: YQ=="
 
 
 @pytest.mark.parametrize("where", ["error", "body", "cut", "header", "location", "description"])
@@ -106,7 +106,7 @@ def test_a_key_that_the_vendor_repeats_is_redacted(monkeypatch: pytest.MonkeyPat
         return full_response({"error": {"message": text}} if where == "error" else text.encode(), 401)
 
     with peer(answer) as server:
-        teacher = HttpTeacher(open_wire(server.url), patience=Patience(attempts=1))
+        teacher = HttpTeacher(open_wire(server.url), patience=RetryPolicy(attempts=1))
         try:
             card = teacher.describe()
             shown = repr(card)

@@ -155,7 +155,7 @@ class Deadly(Scripted):
             raise
 
 
-def side_by_side(work: list[Callable[[], None]]) -> None:
+def local_jobs(work: list[Callable[[], None]]) -> None:
     """Run each in a separate thread; errors with which a purchase may end are expected."""
     faults: list[BaseException] = []
 
@@ -208,7 +208,7 @@ def test_200_schedules_of_parallel_processes_stay_within_the_budget(
             buyer.images(DIGESTS[chosen], PICTURES[chosen].__getitem__, "training")
 
     for _ in range(rounds):
-        side_by_side([lambda part=part: process(*part) for part in parts])  # type: ignore[misc]
+        local_jobs([lambda part=part: process(*part) for part in parts])  # type: ignore[misc]
     with closing(opened(folder / "0.sqlite")) as one, closing(opened(folder / "1.sqlite")) as two:
         ledgers = Ledger(one).spent() + Ledger(two).spent()
         assert vendor.money <= ledgers == Spending(folder, one, is_of_this_run).total <= limit

@@ -15,7 +15,7 @@ from test_purchase import Vendor, contents_of, hashed
 from test_purchase import buy as buy_locally
 from test_unreliable_vendor import buy, teacher_of
 
-from vl2v.stopping import stopping_between
+from vl2v.interrupts import deferred_interrupts
 from vl2v.teacher.base import Price
 from vl2v.teacher.http.packing import Limits
 from vl2v.teacher.purchase.ledger import Budget
@@ -95,7 +95,7 @@ def test_a_signal_after_the_last_batch_is_not_lost() -> None:
     done = []
 
     def finish() -> None:
-        with stopping_between():
+        with deferred_interrupts():
             os.kill(os.getpid(), signal.SIGTERM)
             done.append("finished")
 

@@ -33,7 +33,7 @@ from vl2v.planning.models import stated_price
 from vl2v.student.model import Student
 from vl2v.teacher.base import Price
 from vl2v.teacher.http.client import HttpTeacher
-from vl2v.teacher.http.retry import Patience
+from vl2v.teacher.http.retry import RetryPolicy
 from vl2v.teacher.http.uri import open_wire
 from vl2v.teacher.http.vendors.base import data_uri
 from vl2v.teacher.http.vendors.openai_styles import PROBE
@@ -124,7 +124,7 @@ class Served:
         return self.embed(self.body[-1])
 
     def teacher(self, url: str = "http://localhost/v1", price: Price | None = None) -> HttpTeacher:
-        patience = Patience(attempts=3, first=0.001)
+        patience = RetryPolicy(attempts=3, first=0.001)
         return HttpTeacher(open_wire(url, price), patience=patience, transport=httpx.MockTransport(self))
 
 

@@ -20,19 +20,19 @@ from vl2v.errors import BudgetError, TeacherError
 from vl2v.progress import Silent
 from vl2v.teacher.base import Price
 from vl2v.teacher.http.client import HttpTeacher
-from vl2v.teacher.http.retry import Circuit, Patience
+from vl2v.teacher.http.retry import CircuitBreaker, RetryPolicy
 from vl2v.teacher.http.uri import open_wire
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.image_set import ImageSet
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
 
-QUICK = Patience(first=0.005, longest=0.05)
+QUICK = RetryPolicy(first=0.005, longest=0.05)
 
 
 def teacher_of(vendor: UnreliableVendor, options: str = "timeout=0.3", price: Price | None = None) -> HttpTeacher:
     wire = open_wire(f"{vendor.url}#{options}", price)
-    return HttpTeacher(wire, patience=QUICK, rng=random.Random(0), circuit=Circuit(rest=0.05))
+    return HttpTeacher(wire, patience=QUICK, rng=random.Random(0), circuit=CircuitBreaker(rest=0.05))
 
 
 def buy(
@@ -154,7 +154,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from test_unreliable_vendor import buy, picture
 from vl2v.teacher.http.client import HttpTeacher
-from vl2v.teacher.http.retry import Patience
+from vl2v.teacher.http.retry import RetryPolicy
 from vl2v.teacher.http.uri import open_wire
 from vl2v.teacher.purchase.store import EmbeddingStore
 contents = [picture(i) for i in range(int(sys.argv[3]))]
@@ -162,7 +162,7 @@ for _ in sys.stdin:
     child = os.fork()
     if not child:
         wire = open_wire(sys.argv[1] + "#timeout=0.5")
-        teacher = HttpTeacher(wire, patience=Patience(first=0.005, longest=0.05))
+        teacher = HttpTeacher(wire, patience=RetryPolicy(first=0.005, longest=0.05))
         try:
             buy(teacher, EmbeddingStore(Path(sys.argv[2])), contents, Decimal("0.0006") * len(contents))
         except BaseException as error:
@@ -248,8 +248,8 @@ def test_a_vendor_that_charges_for_unusable_answers_is_not_queried_indefinitely(
         teacher = teacher_of(vendor, "dimension=4", Price(PER_IMAGE * 1000, PER_TEXT * 1000))
         with pytest.raises(TeacherError, match="NaN"):
             buy(teacher, store, [picture(0)], Decimal(1))
-        assert vendor.meter.requests == QUICK.spoilt
-        assert vendor.meter.money == Ledger(store).spent() == PER_IMAGE * QUICK.spoilt
+        assert vendor.meter.requests == QUICK.unusable
+        assert vendor.meter.money == Ledger(store).spent() == PER_IMAGE * QUICK.unusable
 
 
 def test_after_the_last_retry_possible_charges_stay_spent(store: EmbeddingStore) -> None:

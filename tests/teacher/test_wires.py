@@ -20,7 +20,7 @@ from vl2v.errors import TeacherError
 from vl2v.teacher.base import Price
 from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.remote import Account
-from vl2v.teacher.http.retry import Patience
+from vl2v.teacher.http.retry import RetryPolicy
 from vl2v.teacher.http.uri import open_wire
 
 KEY = "test-key-123"
@@ -254,7 +254,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def teacher_of(spec: str, reply: Callable[[httpx.Request], httpx.Response], price: Price | None = None) -> HttpTeacher:
-    patience = Patience(attempts=2, first=0.0)
+    patience = RetryPolicy(attempts=2, first=0.0)
     return HttpTeacher(open_wire(spec, price), patience=patience, transport=httpx.MockTransport(reply))
 
 

@@ -21,11 +21,11 @@ from vl2v.benchmark.sweep import Sweep
 from vl2v.cli import app
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted, MissingExtraError
+from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 from vl2v.runs.folder import RunFolder
-from vl2v.stopping import stopped_by
-from vl2v.tracking.following import Tracking, values_of
+from vl2v.tracking.run_tracking import Tracking, values_of
 
 for needed in ("tensorboard", "wandb", "mlflow", "alembic"):
     pytest.importorskip(needed)
@@ -70,7 +70,7 @@ def distill(
 def stopped_then_resumed(bench: Bench, out: Path, tracking: list[str]) -> Any:
     """A run that was stopped between two validations of Distill and then resumed."""
     polls = iter(range(100))
-    with stopped_by(lambda: next(polls) == 15), pytest.raises(Interrupted):
+    with stop_when(lambda: next(polls) == 15), pytest.raises(Interrupted):
         distill(bench, out, tracking)
     return distill(bench, out, tracking, resume=True)
 
@@ -189,7 +189,7 @@ def test_a_kill_before_the_state_is_saved_leaves_no_duplicate_point(bench: Bench
     """The state of the trackers is lost, as if the process had died in the middle of a checkpoint."""
     run = tmp_path / "run"
     polls = iter(range(100))
-    with stopped_by(lambda: next(polls) == 15), pytest.raises(Interrupted):
+    with stop_when(lambda: next(polls) == 15), pytest.raises(Interrupted):
         distill(bench, run, ["tensorboard", "mlflow"])
     memory = json.loads((run / "tracking.json").read_text())
     for name in memory:

@@ -16,7 +16,7 @@ from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN
 from vl2v.evaluation.split import DomainPredictions, save_predictions, trust_of
 from vl2v.locations import StoragePaths
 from vl2v.runs.folder import RunFolder
-from vl2v.runs.made_here import MARK, sign_teacher
+from vl2v.runs.signatures import MARK, sign_teacher
 from vl2v.settings import make_config
 from vl2v.student.architectures import Recipe
 from vl2v.student.backbones import from_module

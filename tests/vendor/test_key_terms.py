@@ -22,7 +22,7 @@ from vl2v.errors import ConfigError
 from vl2v.teacher.base import Price
 from vl2v.vendor_server.accounts import Account, Accounts
 from vl2v.vendor_server.database import open_database
-from vl2v.vendor_server.keys import Locked
+from vl2v.vendor_server.keys import KeyFault
 
 PRICE = Price(Decimal("0.6"), Decimal("0.1"))
 
@@ -53,15 +53,15 @@ def test_a_key_expires_and_only_its_owner_learns_it(accounts: Accounts, clock: C
     account, key = accounts.create("a", PRICE, expires=datetime(2027, 1, 3, tzinfo=UTC))
     assert isinstance(accounts.find(key), Account)
     clock.now += 2 * 86400
-    assert accounts.find(key) is Locked.EXPIRED
-    assert accounts.find(key[:-1] + ("A" if key[-1] != "A" else "B")) is Locked.UNKNOWN
+    assert accounts.find(key) is KeyFault.EXPIRED
+    assert accounts.find(key[:-1] + ("A" if key[-1] != "A" else "B")) is KeyFault.UNKNOWN
     accounts.edit(account.id, expires=datetime(2027, 2, 1, tzinfo=UTC))
     assert isinstance(accounts.find(key), Account)
     accounts.edit(account.id, expires="never")
     clock.now += 10 * 365 * 86400
     assert isinstance(accounts.find(key), Account)
     accounts.revoke(account.id)
-    assert accounts.find(key) is Locked.REVOKED
+    assert accounts.find(key) is KeyFault.REVOKED
 
 
 def test_a_rotated_key_works_until_its_grace_period_ends(accounts: Accounts, clock: Clock) -> None:
@@ -71,16 +71,16 @@ def test_a_rotated_key_works_until_its_grace_period_ends(accounts: Accounts, clo
     assert first != second
     assert all(isinstance(accounts.find(key), Account) for key in (first, second))
     clock.now += 3601
-    assert accounts.find(first) is Locked.REPLACED
+    assert accounts.find(first) is KeyFault.REPLACED
     assert isinstance(accounts.find(second), Account)
     _, third = accounts.rotate(account.id, 3600)
-    assert accounts.find(first) is Locked.UNKNOWN
+    assert accounts.find(first) is KeyFault.UNKNOWN
     assert isinstance(accounts.find(second), Account)
     _, fourth = accounts.rotate(account.id, 0)
-    assert [accounts.find(key) for key in (second, third)] == [Locked.UNKNOWN, Locked.REPLACED]
+    assert [accounts.find(key) for key in (second, third)] == [KeyFault.UNKNOWN, KeyFault.REPLACED]
     assert isinstance(accounts.find(fourth), Account)
     accounts.revoke(account.id)
-    assert [accounts.find(key) for key in (third, fourth)] == [Locked.REVOKED] * 2
+    assert [accounts.find(key) for key in (third, fourth)] == [KeyFault.REVOKED] * 2
     with pytest.raises(ConfigError, match="closed"):
         accounts.rotate(account.id, 0)
 

@@ -22,8 +22,8 @@ from vl2v.errors import ConfigError
 from vl2v.teacher.base import Price
 from vl2v.vendor_server.accounts import Account, Accounts
 from vl2v.vendor_server.database import accounts, answers, bills, metadata, open_database
-from vl2v.vendor_server.keys import Locked
-from vl2v.vendor_server.meter import Meter, Once, Reservation
+from vl2v.vendor_server.keys import KeyFault
+from vl2v.vendor_server.meter import IdempotencyKey, Meter, Reservation
 from vl2v.vendor_server.money import to_nano, written
 from vl2v.web.faults import ApiError
 
@@ -82,7 +82,9 @@ def make_account(database: Engine, quota: str | None = None, price: Price = PRIC
     return Accounts(database).create("one", price, quota=quota)[0]
 
 
-def admit(meter: Meter, account: Account, request: str, images: int = 1, once: Once | None = None) -> Reservation:
+def admit(
+    meter: Meter, account: Account, request: str, images: int = 1, once: IdempotencyKey | None = None
+) -> Reservation:
     reservation = meter.admit(account, request, images, 0, once)
     assert isinstance(reservation, Reservation)
     return reservation
@@ -135,7 +137,7 @@ def test_two_services_cannot_spend_a_quota_twice(database: Engine) -> None:
 
 
 def test_a_saved_answer_is_repeated_by_any_service_and_billed_once(database: Engine) -> None:
-    account, once = make_account(database), Once.of("k", b"body")
+    account, once = make_account(database), IdempotencyKey.of("k", b"body")
     one, two = Meter(database), Meter(database)
     first, second = admit(one, account, name(account, 1), once=once), admit(two, account, name(account, 2), once=once)
     assert one.settle(first, b"first") == b"first"
@@ -143,7 +145,7 @@ def test_a_saved_answer_is_repeated_by_any_service_and_billed_once(database: Eng
     assert Meter(database).admit(account, name(account, 3), 1, 0, once) == b"first"
     assert count(database, account)[0] == 1
     with pytest.raises(ApiError) as caught:
-        one.admit(account, name(account, 4), 1, 0, Once.of("k", b"another body"))
+        one.admit(account, name(account, 4), 1, 0, IdempotencyKey.of("k", b"another body"))
     assert (caught.value.status, caught.value.code) == (422, "idempotency_key_reused")
     other_account = make_account(database)
     assert isinstance(one.admit(other_account, name(other_account, 1), 1, 0, once), Reservation)
@@ -151,7 +153,7 @@ def test_a_saved_answer_is_repeated_by_any_service_and_billed_once(database: Eng
 
 def test_an_answer_expires_and_its_key_can_be_used_again(database: Engine) -> None:
     now = [1000.0]
-    account, meter, once = make_account(database), Meter(database, 60, lambda: now[0]), Once.of("k", b"body")
+    account, meter, once = make_account(database), Meter(database, 60, lambda: now[0]), IdempotencyKey.of("k", b"body")
     meter.settle(admit(meter, account, name(account, 1), once=once), b"first")
     now[0] += 61
     reservation = admit(meter, account, name(account, 2), once=once)
@@ -164,7 +166,7 @@ def test_an_answer_expires_and_its_key_can_be_used_again(database: Engine) -> No
 
 
 def test_bill_and_answer_are_one_transaction(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    account, meter, once = make_account(database, quota="1"), Meter(database), Once.of("k", b"body")
+    account, meter, once = make_account(database, quota="1"), Meter(database), IdempotencyKey.of("k", b"body")
     reservation = admit(meter, account, name(account, 1), once=once)
 
     def fail(*_: object) -> None:
@@ -226,12 +228,12 @@ def test_a_key_identifies_its_account_until_it_is_revoked(database: Engine) -> N
         "x" * 99,
         f"vl2v-{'0' * 16}-{key[-43:]}",
     ]
-    assert [registry.find(other) for other in others] == [Locked.UNKNOWN] * len(others)
+    assert [registry.find(other) for other in others] == [KeyFault.UNKNOWN] * len(others)
     with database.connect() as read:
         row = read.execute(select(accounts).where(accounts.c.id == account.id)).one()
     assert key[22:] not in str(row)
     registry.revoke(account.id)
-    assert registry.find(key) is Locked.REVOKED
+    assert registry.find(key) is KeyFault.REVOKED
     revoked = registry.revoke(account.id)
     assert revoked.revoked is not None
     assert revoked.id in [one.id for one in registry.all()]

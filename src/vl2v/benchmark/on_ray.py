@@ -12,20 +12,20 @@ from functools import partial
 from pathlib import Path
 
 from vl2v.benchmark.protocol import Job
-from vl2v.benchmark.purchase import Bought, copy_once
+from vl2v.benchmark.purchase import GridPurchase, copy_once
 from vl2v.benchmark.ray_worker import RUNNING, VECTORS, Assignment, work
 from vl2v.benchmark.schedule import Schedule
-from vl2v.benchmark.sweep import Progressed, Sweep
-from vl2v.cluster.connection import LOCAL, ClusterUse, Share, check_room, connected
+from vl2v.benchmark.sweep import Sweep, SweepStatus
+from vl2v.cluster.connection import LOCAL, ClusterUse, Share, check_worker_fits, connected
 from vl2v.cluster.pool import WorkerPool
+from vl2v.interrupts import stop_requests
 from vl2v.progress import Progress
-from vl2v.stopping import stop_asked
 
 
 def run_on_ray(
     sweep: Sweep, address: str, progress: Progress, *, cpus_per_job: float = 1.0, gpus_per_job: float = 0.0
-) -> Progressed:
-    """Run all jobs of a grid on a Ray cluster, as `vl2v.benchmark.side_by_side.run_here` does on this machine.
+) -> SweepStatus:
+    """Run all jobs of a grid on a Ray cluster, as `vl2v.benchmark.local_jobs.run_locally` does on this machine.
 
     This process buys all embeddings first, so the workers need neither key nor budget. If a worker or a machine dies,
     another worker resumes its job from the saved state.
@@ -46,11 +46,11 @@ def run_on_ray(
     """
     use = ClusterUse(address, Share(cpus_per_job, gpus_per_job), "job")
     with connected(address) as ray:
-        check_room(ray, use, progress)
+        check_worker_fits(ray, use, progress)
         schedule = Schedule(sweep, progress)
         with (
             _marked(sweep.out) as mark,
-            stop_asked() as stop,
+            stop_requests() as stop,
             closing(WorkerPool(ray, use, progress, stop, partial(mark.unlink, missing_ok=True))) as pool,
         ):
             return schedule.run(partial(_ended, schedule, pool, mark.name, progress))
@@ -72,7 +72,7 @@ def _ended(
         yield job, outcome.result
 
 
-def _assign(sweep: Sweep, bought: Bought, use: ClusterUse, mark: str) -> Assignment:
+def _assign(sweep: Sweep, bought: GridPurchase, use: ClusterUse, mark: str) -> Assignment:
     """Copy the purchased embeddings to where all machines can read them."""
     assignment = Assignment(
         grid=sweep.grid,

@@ -14,12 +14,12 @@ from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.purchase import survey, unknown
 from vl2v.benchmark.results import job_file, job_seconds
 from vl2v.benchmark.sweep import Sweep
+from vl2v.formatting import exact
 from vl2v.planning.models import open_student
 from vl2v.planning.plan import plan_run
 from vl2v.progress import Progress
 from vl2v.training.duration import Rates, Workload, seconds_of
 from vl2v.training.process import make_accelerator
-from vl2v.words import exact
 
 
 @dataclass(frozen=True)

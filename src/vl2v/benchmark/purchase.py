@@ -34,7 +34,7 @@ NOT_OF_THE_PURCHASE = {  # settings that do not change the queries of a job
 }
 
 
-class AnsweredTeacher:
+class PurchasedTeacher:
     """Placeholder for a teacher whose embeddings have all been bought. It has no key and no weights."""
 
     def __init__(self, card: TeacherCard) -> None:
@@ -69,12 +69,12 @@ def teacher_of(card: TeacherCard, job: Job) -> Teacher:
     """Return the teacher of a job: a placeholder, or the real teacher if the job uses fresh views."""
     config = job.config
     if config.teacher.views != "fresh":
-        return AnsweredTeacher(card)
+        return PurchasedTeacher(card)
     return open_teacher(config.teacher.spec, device=None if config.device == "auto" else config.device)
 
 
 @dataclass(frozen=True)
-class Bought:
+class GridPurchase:
     """The queries that the jobs of a grid require, all of whose embeddings are in the store.
 
     Attributes:
@@ -114,7 +114,7 @@ class Bought:
         fresh.replace(file)
 
 
-def buy_ahead(sweep: Sweep, progress: Progress) -> Bought:
+def buy_ahead(sweep: Sweep, progress: Progress) -> GridPurchase:
     """Buy the embeddings that all unfinished jobs of a grid require, before any of the jobs runs.
 
     One process buys for one job after the other. If another process calls this function at the same time, it waits and
@@ -153,7 +153,7 @@ def purchase_key(job: Job) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def survey(sweep: Sweep, progress: Progress) -> tuple[Bought, list[Job]]:
+def survey(sweep: Sweep, progress: Progress) -> tuple[GridPurchase, list[Job]]:
     """Return the queries of the unfinished jobs, and the jobs whose embeddings are not all in the store."""
     purchases = _purchases(sweep)
     images: dict[int, set[bytes]] = {}
@@ -171,10 +171,10 @@ def survey(sweep: Sweep, progress: Progress) -> tuple[Bought, list[Job]]:
                 lacking.append(job)
             advance(1)
     rows = {view: np.frombuffer(b"".join(sorted(keys)), np.uint8).reshape(-1, 32) for view, keys in images.items()}
-    return Bought(card, rows, tuple(sorted(texts)), frozenset(purchases)), lacking
+    return GridPurchase(card, rows, tuple(sorted(texts)), frozenset(purchases)), lacking
 
 
-def unknown(sweep: Sweep, bought: Bought) -> tuple[int, int]:
+def unknown(sweep: Sweep, bought: GridPurchase) -> tuple[int, int]:
     """Return the numbers of images and texts that are not in the store."""
     with closing(EmbeddingStore(sweep.storage.store)) as store:
         images = sum(int((~store.knows_images(bought.card, rows, v)).sum()) for v, rows in bought.images.items())
@@ -200,7 +200,7 @@ def _purchases(sweep: Sweep) -> dict[str, Job]:
     return jobs
 
 
-def _check(sweep: Sweep, bought: Bought) -> None:
+def _check(sweep: Sweep, bought: GridPurchase) -> None:
     """Check that the budget covers the queries, before anything is sent."""
     card = bought.card
     images, texts = unknown(sweep, bought)

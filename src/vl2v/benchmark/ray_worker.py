@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 
 from vl2v.benchmark.protocol import Grid, Job, Origin
-from vl2v.benchmark.purchase import AnsweredTeacher, copy_once, teacher_of
+from vl2v.benchmark.purchase import PurchasedTeacher, copy_once, teacher_of
 from vl2v.benchmark.results import JOBS
 from vl2v.benchmark.sweep import Sweep, identify
 from vl2v.errors import RunError, Vl2vError
 from vl2v.faults.system import disk_full
+from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.progress import Silent
 from vl2v.runs.storage import FILE as STORAGE
-from vl2v.stopping import stopped_by
 from vl2v.teacher.base import TeacherCard
 from vl2v.training.workers import Notes
 
@@ -86,7 +86,7 @@ def work(assigned: tuple[Assignment, Job]) -> Outcome:
     torch.set_num_threads(assignment.threads)
     try:
         _check_folder(assignment)
-        with stopped_by(_gone(assignment.out / RUNNING / assignment.mark)):
+        with stop_when(_gone(assignment.out / RUNNING / assignment.mark)):
             sweep = _sweep(assignment)
             sweep.teacher = teacher_of(assignment.card, job)
             threads = job.config.threads or assignment.threads  # one per core, unless the settings state the number
@@ -124,7 +124,7 @@ def _opened(assignment: Assignment) -> Sweep:
         raise RunError(problem, expected=f"{a.cache} on a local disk", found=kind, next_step=change)
     sweep = Sweep(a.grid, a.out, StoragePaths(a.cache, a.copy))
     try:
-        sweep.origin = identify(a.grid, AnsweredTeacher(a.card), sweep.storage, Silent())
+        sweep.origin = identify(a.grid, PurchasedTeacher(a.card), sweep.storage, Silent())
     except Vl2vError as error:
         problem = f"{here} cannot read the data of the benchmark: {error.problem}"
         raise RunError(problem, expected=error.expected, found=error.found, next_step=step) from error

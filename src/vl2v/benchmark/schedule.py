@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.purchase import buy_ahead, purchase_key
 from vl2v.benchmark.results import is_finished
-from vl2v.benchmark.sweep import Progressed, Sweep
+from vl2v.benchmark.sweep import Sweep, SweepStatus
 from vl2v.errors import Interrupted, TrainingError
 from vl2v.progress import Progress
 
@@ -32,7 +32,7 @@ class Schedule:
         self._running: set[str] = set()
         self._failed: dict[str, str] = {}
 
-    def run(self, executor: Executor) -> Progressed:
+    def run(self, executor: Executor) -> SweepStatus:
         """Run all jobs, and wait for those on which other commands are working.
 
         Raises:
@@ -54,7 +54,7 @@ class Schedule:
                     f"Stopped with {done} of {total} jobs done; the states of the others are saved.",
                     next_step="continue with the same command",
                 ) from error
-        return Progressed(tuple(self.sweep.finished()), self._failed)
+        return SweepStatus(tuple(self.sweep.finished()), self._failed)
 
     def _left(self) -> list[Job]:
         """Return the jobs that are neither finished nor failed nor running here."""

@@ -25,7 +25,7 @@ from vl2v.planning.prepare import list_folder, read_datasets
 from vl2v.progress import Progress
 from vl2v.purchase import BudgetAccount
 from vl2v.runs.folder import RunFolder
-from vl2v.runs.starting import ensure_outside
+from vl2v.runs.start_checks import ensure_outside
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
@@ -34,7 +34,7 @@ from vl2v.tracking.base import check_installed
 
 
 @dataclass(frozen=True)
-class Progressed:
+class SweepStatus:
     """Progress of a grid.
 
     Attributes:

@@ -98,10 +98,10 @@ def run(
         show(grid_plan.to_dict() if as_json else grid_plan.table())
         return
     if ray is None:
-        from vl2v.benchmark.side_by_side import jobs_at_once, run_here, settle_threads
+        from vl2v.benchmark.local_jobs import jobs_at_once, resolve_threads, run_locally
 
-        settle_threads(sweep, count := at_once or jobs_at_once(sweep))
-        done = run_here(sweep, count, progress)
+        resolve_threads(sweep, count := at_once or jobs_at_once(sweep))
+        done = run_locally(sweep, count, progress)
     else:
         from vl2v.benchmark.on_ray import run_on_ray
 

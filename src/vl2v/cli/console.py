@@ -16,9 +16,9 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from vl2v.faults import naming
+from vl2v.formatting import duration
 from vl2v.progress import Advance, Progress, Silent
 from vl2v.terminal import clean, console, dump_json, say
-from vl2v.words import duration
 
 
 class _Rate(ProgressColumn):

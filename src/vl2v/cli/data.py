@@ -16,8 +16,8 @@ from vl2v.cli.settings import with_settings
 from vl2v.errors import ConfigError, DiskFullError, Interrupted
 from vl2v.faults.other import network
 from vl2v.faults.system import disk_full
+from vl2v.formatting import size
 from vl2v.terminal import say
-from vl2v.words import size
 
 if TYPE_CHECKING:
     from vl2v.commands.suspects import Suspects

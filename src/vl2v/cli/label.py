@@ -9,7 +9,7 @@ import typer
 
 from vl2v.cli import common
 from vl2v.cli.settings import with_settings
-from vl2v.words import exact
+from vl2v.formatting import exact
 
 if TYPE_CHECKING:
     from vl2v.commands.label import Labels

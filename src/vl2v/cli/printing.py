@@ -19,10 +19,10 @@ from vl2v.cli.console import show as show
 from vl2v.evaluation.evaluation import ROLES, Evaluation
 from vl2v.evaluation.reference import LABELS
 from vl2v.faults import naming
+from vl2v.formatting import exact
 from vl2v.runs.folder import RunFolder
 from vl2v.teacher.purchase.ledger import LedgerEntry
 from vl2v.terminal import clean
-from vl2v.words import exact
 from vl2v_runtime.names import cell, printable, quoted, shown
 from vl2v_runtime.trust import UNSURE, Trust
 

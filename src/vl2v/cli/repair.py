@@ -11,8 +11,8 @@ import typer
 from vl2v.allocator import keep_freed_memory
 from vl2v.cli import common
 from vl2v.cli.settings import with_settings
+from vl2v.formatting import exact
 from vl2v.nested import merge, nested
-from vl2v.words import exact
 
 if TYPE_CHECKING:
     from vl2v.commands.repair import Repair

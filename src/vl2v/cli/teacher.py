@@ -10,8 +10,8 @@ import typer
 
 from vl2v.cli import common
 from vl2v.cli.settings import COLUMNS, with_settings
+from vl2v.formatting import exact
 from vl2v.terminal import say
-from vl2v.words import exact
 
 if TYPE_CHECKING:
     from vl2v.commands.check import Check

@@ -117,7 +117,7 @@ def connected(address: str, local_cpus: int | None = None) -> Iterator[Any]:
             if address == LOCAL:
                 settings |= {"num_cpus": local_cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
             try:
-                _knock(address)
+                _ensure_reachable(address)
                 ray.init(address, **settings)
             except (OSError, RuntimeError, ValueError) as error:
                 raise ConfigError(
@@ -130,7 +130,7 @@ def connected(address: str, local_cpus: int | None = None) -> Iterator[Any]:
         yield ray
 
 
-def _knock(address: str) -> None:
+def _ensure_reachable(address: str) -> None:
     """Check that a server listens at the address; Ray itself would retry for minutes."""
     if address == "auto":  # what Ray uses then, also if that cluster is gone
         address_file = Path(tempfile.gettempdir(), "ray", "ray_current_cluster")
@@ -140,7 +140,7 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-def check_room(ray: Any, use: ClusterUse, progress: Progress) -> None:
+def check_worker_fits(ray: Any, use: ClusterUse, progress: Progress) -> None:
     """Reject workers that are too large for a local cluster; for a remote cluster, which may grow, only warn."""
     share, what, nodes = use.share, use.unit, [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not share.gpus and (cards := sum(n.get("GPU", 0) for n in nodes)):
@@ -156,6 +156,6 @@ def check_room(ray: Any, use: ClusterUse, progress: Progress) -> None:
     warn(progress, f"no machine of the cluster has {share} ({found}); the {what}s wait for one to join")
 
 
-def room(ray: Any, share: Share) -> int:
+def free_worker_slots(ray: Any, share: Share) -> int:
     """Return how many jobs or workers the machines of a cluster have room for, at least 1, whoever uses them now."""
     return max(1, sum(share.fits(node["Resources"]) for node in ray.nodes() if node["Alive"]))

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from vl2v.cluster.connection import ClusterUse, Share, check_room, connected, room
+from vl2v.cluster.connection import ClusterUse, Share, check_worker_fits, connected, free_worker_slots
 from vl2v.cluster.worker import Driver, Failed, Worker
 from vl2v.errors import ConfigError, Interrupted, RunError, Vl2vError
 from vl2v.progress import Progress, warn
@@ -26,7 +26,7 @@ PATIENCE = 60.0  # seconds without any worker after which the user is told
 SAVING = 60.0  # seconds that calls have to save their state when they are stopped
 
 
-class _Hired(NamedTuple):
+class _WorkerHandle(NamedTuple):
     """A worker that has started."""
 
     actor: Any
@@ -65,15 +65,15 @@ class WorkerPool:
     ) -> None:
         self._ray, self.use, self._progress, self._stop_requested, self._save = ray, use, progress, stop, save
         self._driver, self._share = Driver(), Share()
-        self._idle: list[_Hired] = []
+        self._idle: list[_WorkerHandle] = []
         self._starting: dict[Any, Any] = {}  # the actor by the result of its start
         self._failures = self._waited = 0
         self._checked = False
 
-    def check_room(self) -> None:
-        """Check once that a worker for a teacher fits on a machine; see `vl2v.cluster.connection.check_room`."""
+    def check_worker_fits(self) -> None:
+        """Check once that a worker for a teacher fits on a machine; see `vl2v.cluster.connection.check_worker_fits`."""
         if not self._checked:
-            check_room(self._ray, self.use, self._progress)
+            check_worker_fits(self._ray, self.use, self._progress)
             self._checked = True
 
     def map(
@@ -106,7 +106,7 @@ class WorkerPool:
         if share != self._share:  # workers with other resources are replaced
             self.close()
             self._share, self._failures = share, 0
-        again, busy = list[_Task[T]](), dict[Any, tuple[_Hired, _Task[T]]]()
+        again, busy = list[_Task[T]](), dict[Any, tuple[_WorkerHandle, _Task[T]]]()
         task: _Task[T] | None = None
         try:
             while True:
@@ -121,7 +121,7 @@ class WorkerPool:
                     busy[ref], task = (worker, task), None
                     continue
                 if task is not None:  # one more than there is room for, so that a cluster that can grow does
-                    self._hire(min(room(self._ray, share) + 1, max(1, count)) - len(busy))
+                    self._start_workers(min(free_worker_slots(self._ray, share) + 1, max(1, count)) - len(busy))
                 elif not busy:
                     return
                 for ref in self._ready(busy):
@@ -148,7 +148,7 @@ class WorkerPool:
         self._idle.clear()
         self._starting.clear()
 
-    def _call(self, function: Callable[[T], R], task: _Task[T]) -> tuple[Any, _Hired]:
+    def _call(self, function: Callable[[T], R], task: _Task[T]) -> tuple[Any, _WorkerHandle]:
         """Give an idle worker a task; return the reference of its result, and the worker."""
         worker = self._idle.pop()
         ref = worker.actor.call.remote(function, task.item)
@@ -157,7 +157,7 @@ class WorkerPool:
             self._progress.note(f"{task.title}: {runs} on {worker.host}, process {worker.pid}")
         return ref, worker
 
-    def _hire(self, most: int) -> None:
+    def _start_workers(self, most: int) -> None:
         """Start workers until there are `most` that are not in a call."""
         kind = self._ray.remote(num_cpus=self._share.cpus, num_gpus=self._share.gpus, max_restarts=0)(Worker)
         while len(self._idle) + len(self._starting) < most:
@@ -189,9 +189,9 @@ class WorkerPool:
             self._dismiss(actor)
             raise started.error
         self._failures = 0
-        self._idle.append(_Hired(actor, *started))
+        self._idle.append(_WorkerHandle(actor, *started))
 
-    def _result(self, ref: Any, worker: _Hired, task: _Task[T]) -> tuple[Any] | None:
+    def _result(self, ref: Any, worker: _WorkerHandle, task: _Task[T]) -> tuple[Any] | None:
         """Return the result of a call; None if its worker died."""
         errors = self._ray.exceptions
         try:

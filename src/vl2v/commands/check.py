@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from vl2v.analysis.advice import Advice
-from vl2v.analysis.worth import worth_of
+from vl2v.analysis.teacher_value import advice_for
 from vl2v.config import merge
 from vl2v.errors import ConfigError
 from vl2v.evaluation.evaluation import top1
@@ -132,7 +132,7 @@ def check_teacher(
     with closing(EmbeddingStore(storage.store)) as store:
         checker = _Checker(teacher_instance, store, budget, progress)
         result = checker.run(contents, dataset.labels[rows], plan.requirements.prompts, len(dataset.phrases))
-        advice = worth_of(plan, store, progress)
+        advice = advice_for(plan, store, progress)
         job = quote_again(plan, store)  # without the queries that the check has bought
         return replace(result, job=job, advice=advice)
 

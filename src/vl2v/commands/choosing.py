@@ -13,13 +13,13 @@ from vl2v.analysis.frozen import frozen_features
 from vl2v.analysis.selection import at_random, diverse
 from vl2v.data.pixels import Digests
 from vl2v.errors import BudgetError
+from vl2v.formatting import exact
 from vl2v.planning.choice import Candidates, Choice, affordable, covered, narrowed
 from vl2v.planning.plan import RunPlan
 from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder
 from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.words import exact
 
 
 def with_choice(

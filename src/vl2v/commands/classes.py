@@ -22,6 +22,7 @@ from vl2v.errors import ConfigError, TeacherError
 from vl2v.evaluation.evaluation import IN_DOMAIN
 from vl2v.evaluation.offset import SHARE, new_class_offset
 from vl2v.faults import explaining
+from vl2v.formatting import exact
 from vl2v.locations import StoragePaths
 from vl2v.locking import file_lock
 from vl2v.nested import names_of
@@ -40,7 +41,6 @@ from vl2v.teacher.prompts import text_head
 from vl2v.teacher.purchase.ledger import Budget, Ledger, Quote, parse_budget
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.purchase.watch import SAME
-from vl2v.words import exact
 
 PURPOSE = "classes"  # purpose of the queries in the ledger
 MAX_SHARE = 0.5  # maximum share of the validation images

@@ -11,7 +11,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from vl2v.analysis.advice import Advice
-from vl2v.analysis.worth import pilot_of, save_advice, saved_advice, tell, worth_of
+from vl2v.analysis.teacher_value import advice_for, pilot_of, save_advice, saved_advice, show_advice
 from vl2v.cluster.connection import ClusterUse
 from vl2v.cluster.pool import cluster_workers, ensure_named
 from vl2v.commands.choosing import with_choice, with_recorded_choice
@@ -47,7 +47,7 @@ from vl2v.purchase import (
 from vl2v.renamed import old_keywords
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import TRAINING, owned
-from vl2v.runs.starting import ensure_new, ensure_same_model, ledger_name, removed_if_refused, resume_run
+from vl2v.runs.start_checks import ensure_new, ensure_same_model, ledger_name, removed_if_refused, resume_run
 from vl2v.runs.storage import ensure_storage_writable, storage_of
 from vl2v.student.backbones import Backbone
 from vl2v.student.model import Student
@@ -56,10 +56,10 @@ from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.threads import computing
 from vl2v.tracking.base import check_installed
-from vl2v.tracking.following import Tracking
-from vl2v.training.balance import settle_balance
+from vl2v.tracking.run_tracking import Tracking
+from vl2v.training.balance import resolve_balance
 from vl2v.training.data import TrainingData, write_slots
-from vl2v.training.duration import settle_by_measuring
+from vl2v.training.duration import resolve_time_limit
 from vl2v.training.fresh import FreshViews
 from vl2v.training.image_size import with_image_size
 from vl2v.training.process import make_accelerator, tuned, versions
@@ -164,7 +164,7 @@ def run(
                 with closing(EmbeddingStore(paths.store)) as store:
                     plan = with_recorded_choice(plan, folder, store)
             with tuned(accelerator.device):
-                plan = settle_by_measuring(plan, folder, accelerator, progress)
+                plan = resolve_time_limit(plan, folder, accelerator, progress)
                 with computing(plan.config.threads):
                     return _train_and_evaluate(plan, folder, accelerator, progress, report)
 
@@ -216,9 +216,9 @@ def _purchase_with_advice(
     history: list[Advice] = []
 
     def advise() -> Advice | None:
-        advice = worth_of(plan, store, progress, accelerator.device, bought=plan.queried is None)
+        advice = advice_for(plan, store, progress, accelerator.device, bought=plan.queried is None)
         if advice is not None and advice.action not in [earlier.action for earlier in history]:
-            tell(advice, progress)
+            show_advice(advice, progress)
             history.append(advice)
         return advice
 
@@ -242,13 +242,13 @@ def _train_and_evaluate(
         if report:
             save_frozen_features(plan, domains, folder.work, accelerator.device)
     data = TrainingData.build(plan, bought, domains, folder.work)
-    plan = settle_balance(plan, data, folder, accelerator, progress)
+    plan = resolve_balance(plan, data, folder, accelerator, progress)
     state = saved_state(folder, data)
     fresh = FreshViews(plan.teacher) if plan.config.teacher.views == "fresh" else None
     with closing(Tracking(plan.config.tracking if first else (), folder, partial(warn, progress))) as tracking:
         result = train(
             plan.config, data, plan.student_backbone, folder, accelerator, progress,
-            state=state, fresh=fresh, on_save=tracking.follow,
+            state=state, fresh=fresh, on_save=tracking.send_new_lines,
         )  # fmt: skip
         if not first:
             return None

@@ -32,7 +32,7 @@ from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 from vl2v.student.provenance import check_provenance, data_settings
 from vl2v.threads import computing
-from vl2v.training.pace import student_threads
+from vl2v.training.thread_count import student_threads
 from vl2v_runtime.drift import Drift
 from vl2v_runtime.imaging import UnreadableImageError
 from vl2v_runtime.model import answers_of

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vl2v.analysis.changed import Outputs, joined, outputs
+from vl2v.analysis.changed_images import Outputs, join_outputs, model_outputs
 from vl2v.analysis.expected import Calibration, Signals, inverse_logit
 from vl2v.analysis.intervals import Share, wilson
 from vl2v.commands.expect_basis import Basis, basis_of
@@ -26,7 +26,7 @@ from vl2v.runs.folder import RunFolder
 from vl2v.runs.storage import storage_of
 from vl2v.student.model import Student
 from vl2v.threads import computing
-from vl2v.training.pace import student_threads
+from vl2v.training.thread_count import student_threads
 from vl2v_runtime.drift import Drift
 from vl2v_runtime.imaging import UnreadableImageError
 from vl2v_runtime.names import shown
@@ -179,10 +179,10 @@ def expect(
     with computing(student_threads(basis.student, len(pixels))):
         parts: list[tuple[Tensor, ...]] = []
         with progress.stage("new images", len(pixels)) as advance:
-            for part in outputs(basis.student, basis.frozen, pixels):
+            for part in model_outputs(basis.student, basis.frozen, pixels):
                 parts.append(part)
                 advance(len(part[0]))
-    expected = expected_of(basis, joined(parts, basis.frozen is None), len(paths) + len(unusable), len(faults))
+    expected = expected_of(basis, join_outputs(parts, basis.frozen is None), len(paths) + len(unusable), len(faults))
     for text in expected.warnings:
         warn(progress, text)
     return expected

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vl2v.analysis.changed import VIEWS, Outputs, changed, joined, outputs
+from vl2v.analysis.changed_images import VIEWS, Outputs, apply_change, join_outputs, model_outputs
 from vl2v.analysis.expected import (
     CLEAN,
     FEWEST_PER_GROUP,
@@ -38,7 +38,7 @@ from vl2v.runs.folder import RunFolder
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.threads import computing
-from vl2v.training.pace import student_threads
+from vl2v.training.thread_count import student_threads
 from vl2v.trust.calibration import fit_temperature
 from vl2v_runtime.imaging import UnreadableImageError
 from vl2v_runtime.names import shown
@@ -179,12 +179,12 @@ def _measure(
         progress.stage("validation images and changed copies", len(pixels) + len(copies) * len(VIEWS)) as advance,
     ):
         for view in range(len(VIEWS) + 1):
-            batch = pixels if view == CLEAN else changed(pixels[copies], view, rng)
+            batch = pixels if view == CLEAN else apply_change(pixels[copies], view, rng)
             parts = []
-            for part in outputs(student, frozen, batch):
+            for part in model_outputs(student, frozen, batch):
                 parts.append(part)
                 advance(len(part[0]))
-            every.append(joined(parts, frozen is None))
+            every.append(join_outputs(parts, frozen is None))
     rows = np.concatenate([np.arange(len(pixels)), np.tile(copies, len(VIEWS))])
     view_of = np.repeat(np.arange(len(VIEWS) + 1), [len(pixels), *[len(copies)] * len(VIEWS)])
     features = np.concatenate([one.features for one in every])

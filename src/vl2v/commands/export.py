@@ -15,8 +15,8 @@ from vl2v.commands.moved import ensure_images
 from vl2v.commands.trust import read_answers
 from vl2v.config import DataConfig, parse
 from vl2v.data.folder import search
-from vl2v.data.heap import class_folders
 from vl2v.data.tables.base import is_table
+from vl2v.data.unlabelled_folder import class_folders
 from vl2v.errors import ConfigError, RunError, StudentError
 from vl2v.evaluation.evaluation import student_answers
 from vl2v.evaluation.reference import LABELS, Reference
@@ -35,7 +35,7 @@ from vl2v.redaction import public_provenance
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import alone_in
 from vl2v.runs.run_files import read_export
-from vl2v.runs.starting import ensure_outside
+from vl2v.runs.start_checks import ensure_outside
 from vl2v.runs.storage import storage_of
 from vl2v.student.architectures import CUSTOM_MODULE
 from vl2v.student.files import CARD

@@ -17,7 +17,7 @@ from vl2v.locations import StoragePaths
 from vl2v.progress import Progress
 from vl2v.reports.source import evaluation_of_run
 from vl2v.runs.folder import EXPECTED, RunFolder
-from vl2v.runs.starting import ensure_finished, ensure_new, ensure_teacher_allowed
+from vl2v.runs.start_checks import ensure_finished, ensure_new, ensure_teacher_allowed
 from vl2v.runs.storage import storage_of
 from vl2v.settings import make_config
 from vl2v_runtime.names import shown

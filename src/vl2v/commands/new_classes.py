@@ -17,8 +17,8 @@ from vl2v.nested import names_of
 from vl2v.planning.models import local_device, stated_price
 from vl2v.planning.requirements import ROW_OVERHEAD, Requirements, make_quote
 from vl2v.progress import Progress
-from vl2v.runs.made_here import MARK, check_prompts, check_teacher
-from vl2v.runs.relative import located
+from vl2v.runs.relative_paths import located
+from vl2v.runs.signatures import MARK, check_prompts, check_teacher
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.student.provenance import check_provenance

@@ -48,8 +48,8 @@ def quote_run(
         plan = quoted_choice(plan, store)
         if not with_student:
             return plan.quote
-        from vl2v.analysis.worth import worth_of  # imports torch
+        from vl2v.analysis.teacher_value import advice_for  # imports torch
         from vl2v.training.duration import quoted_time
 
-        advice = worth_of(plan, store, progress)
+        advice = advice_for(plan, store, progress)
     return replace(plan.quote, training=quoted_time(plan), advice="" if advice is None else advice.line)

@@ -18,19 +18,19 @@ from vl2v.data.pixels import CachedPixels
 from vl2v.data.splits import Indices
 from vl2v.evaluation.evaluation import IN_DOMAIN, DomainScore, Evaluation, student_answers
 from vl2v.faults import explaining
+from vl2v.formatting import exact
 from vl2v.json_files import write_json
 from vl2v.progress import Progress, Silent
 from vl2v.purchase import BudgetAccount, text_heads, zero_shot_logits
 from vl2v.reports.source import evaluation_of_run
 from vl2v.runs.folder import CHECKED, REPAIR, TRAINED, RunFolder
-from vl2v.runs.starting import ledger_name
+from vl2v.runs.start_checks import ledger_name
 from vl2v.student.model import Student
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.image_set import ImageSet
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.words import exact
 
 TOLERANCE = 0.005  # loss of mean accuracy on the validation images from which the new student counts as worse
 

@@ -35,7 +35,7 @@ from vl2v.planning.prepare import known_columns, read_unlabelled
 from vl2v.planning.requirements import make_quote
 from vl2v.progress import Progress, Silent
 from vl2v.runs.folder import CHECKED, TRAINED, RunFolder
-from vl2v.runs.starting import ensure_finished, ensure_new, ensure_same_model, ensure_teacher_allowed
+from vl2v.runs.start_checks import ensure_finished, ensure_new, ensure_same_model, ensure_teacher_allowed
 from vl2v.runs.storage import storage_of
 from vl2v.settings import make_config
 from vl2v.sources.named import imported

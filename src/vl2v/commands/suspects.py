@@ -14,7 +14,7 @@ import numpy as np
 
 from vl2v.analysis.frozen import frozen_features
 from vl2v.analysis.suspects import Judgement, judge
-from vl2v.analysis.worth import copies_of, source_rows
+from vl2v.analysis.teacher_value import copies_of, source_rows
 from vl2v.config import RunConfig
 from vl2v.data.drop import DROP, NO, PATH, YES
 from vl2v.data.splits import DatasetRows

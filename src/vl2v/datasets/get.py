@@ -18,8 +18,8 @@ from vl2v.datasets.images import Image, Reading
 from vl2v.datasets.registry import MANIFEST, compare, image_names, note_place, read_manifest, tally
 from vl2v.datasets.sources import Files, Source, fetch
 from vl2v.errors import ConfigError, DataError, DiskFullError
+from vl2v.formatting import size
 from vl2v.progress import Progress, Silent, warn
-from vl2v.words import size
 
 ROOM = 2.3  # bytes of disk per byte of download: the files, the unpacked images, and a reserve
 

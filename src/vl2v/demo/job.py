@@ -17,6 +17,7 @@ from vl2v.demo.drawings import draw
 from vl2v.errors import ConfigError, Interrupted
 from vl2v.evaluation.evaluation import Evaluation
 from vl2v.faults import reading
+from vl2v.interrupts import stop_requests
 from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
 from vl2v.method import registry
@@ -24,7 +25,6 @@ from vl2v.nested import merge, nested
 from vl2v.planning.models import ensure_known
 from vl2v.progress import Progress, Recorder
 from vl2v.runs.folder import RunFolder
-from vl2v.stopping import stop_asked
 from vl2v.threads import cores, free_memory
 from vl2v.training.workers import Workers
 
@@ -158,7 +158,7 @@ class _Once(Recorder):
 def _run_parallel(shared: Shared, todo: list[Pair], count: int, progress: Progress) -> None:
     """Run several runs in parallel. Their evaluations are on disk afterwards."""
     waiting = iter(todo)
-    with stop_asked() as stop, Workers(count, stop) as workers, progress.stage("runs", len(todo)) as advance:
+    with stop_requests() as stop, Workers(count, stop) as workers, progress.stage("runs", len(todo)) as advance:
         try:
             for _, result in workers.map(partial(_run, *shared), lambda: next(waiting, None), _Once(progress), _title):
                 result()

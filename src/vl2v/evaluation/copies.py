@@ -10,7 +10,7 @@ from vl2v.data.near_duplicates import EmbeddingRows
 from vl2v.data.pixels import PixelCache
 from vl2v.evaluation.zero_shot import queried_examples
 from vl2v.planning.plan import RunPlan
-from vl2v.planning.resemblance import resemblance_of_embeddings
+from vl2v.planning.split_duplicates import split_duplicates_by_embedding
 from vl2v.progress import Progress, warn
 from vl2v.purchase import BoughtEmbeddings
 
@@ -25,7 +25,7 @@ def warn_of_copies(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) 
     examples = queried_examples(plan)
     pixels = plan.pixels
     with closing(PixelCache(pixels.folder, pixels.size, pixels.fit)) as cache:
-        resemblance = resemblance_of_embeddings(
+        duplicates = split_duplicates_by_embedding(
             plan.dataset,
             plan.split,
             cache,
@@ -35,5 +35,5 @@ def warn_of_copies(plan: RunPlan, bought: BoughtEmbeddings, progress: Progress) 
             f"{plan.card.identity} {plan.card.revision}",
             progress,
         )
-    if text := resemblance.text():
+    if text := duplicates.text():
         warn(progress, text)

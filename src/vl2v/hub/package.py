@@ -17,7 +17,7 @@ from vl2v.progress import Progress, Silent, warn
 from vl2v.redaction import PRIVATE, private_strings, public_config, public_provenance
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.run_files import read_evaluation, read_export
-from vl2v.student.files import CARD, WEIGHTS, check_weights, read_described, read_trust
+from vl2v.student.files import CARD, WEIGHTS, check_weights, read_card, read_trust
 from vl2v.trust import files as trust_file
 from vl2v_runtime.names import shown
 from vl2v_runtime.onnx_scan import objection
@@ -105,7 +105,7 @@ def _redact_provenance(value: Any) -> Any:
 
 def _described(folder: RunFolder) -> dict[str, Any]:
     """Read `student.json` and check that it has the provenance that the model card needs."""
-    card = read_described(folder.student)
+    card = read_card(folder.student)
     if lacking := [key for key in NEEDED if card["provenance"].get(key) is None]:
         found, step = f"no {', '.join(lacking)}", "publish a run that vl2v distill made"
         problem = f"{folder.path} has no provenance."

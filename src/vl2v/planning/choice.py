@@ -15,6 +15,7 @@ from vl2v.data.pixels import Digests
 from vl2v.data.splits import DatasetRows, Indices
 from vl2v.digests import among, distinct
 from vl2v.errors import RunError
+from vl2v.formatting import exact
 from vl2v.json_files import read_json, write_json
 from vl2v.planning.plan import RunPlan, quote_again
 from vl2v.planning.requirements import EVALUATION, TRAINING, UNLABELLED, UNSEEN, VALIDATION
@@ -22,7 +23,6 @@ from vl2v.planning.split import Split
 from vl2v.strict import described
 from vl2v.teacher.http.remote import resumable
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.words import exact
 
 
 class _File(BaseModel):

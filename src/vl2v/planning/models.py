@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from vl2v.config import RunConfig, merge
 from vl2v.data.folder import read_mapping
 from vl2v.errors import ConfigError, StudentError
+from vl2v.formatting import exact
 from vl2v.teacher.base import Price, Teacher
 from vl2v.teacher.file import FileTeacher, ensure_file
 from vl2v.teacher.prompts import load_templates
 from vl2v.teacher.registry import TEACHERS, is_remote, open_teacher
-from vl2v.words import exact
 
 if TYPE_CHECKING:
     from vl2v.student.backbones import Backbone

@@ -16,6 +16,7 @@ from vl2v.data.contents import Contents
 from vl2v.data.images import ImageDataset
 from vl2v.data.listing import Listing
 from vl2v.data.pixels import CachedPixels
+from vl2v.formatting import exact
 from vl2v.locations import StoragePaths
 from vl2v.method.base import Method
 from vl2v.method.registry import METHODS
@@ -23,15 +24,14 @@ from vl2v.planning.effects import without_effect
 from vl2v.planning.models import open_student, ready_teacher
 from vl2v.planning.prepare import Examples, examples_of, list_folder, read_datasets, read_unlabelled
 from vl2v.planning.requirements import EVALUATION, UNSEEN, Requirements, make_quote, requirements_of
-from vl2v.planning.resemblance import copies_of_training, resemblance
-from vl2v.planning.settling import settled
+from vl2v.planning.resolved_settings import resolved
 from vl2v.planning.split import Split, split_dataset
+from vl2v.planning.split_duplicates import copies_of_training, split_duplicates
 from vl2v.progress import Progress, Silent, warn
 from vl2v.teacher.base import Teacher, TeacherCard
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.purchase.ledger import Quote
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.words import exact
 
 if TYPE_CHECKING:
     from vl2v.student.backbones import Backbone
@@ -153,14 +153,14 @@ def plan_run(
             warn(progress, f"{split.left_out} images are not used for training, because their groups have test images")
         for text in without_effect(config):
             warn(progress, text)
-        if backbone and (text := resemblance(dataset, split, cache).text()):
+        if backbone and (text := split_duplicates(dataset, split, cache).text()):
             warn(progress, text)
         examples = examples_of(config, dataset, unlabelled, split, index, cache, progress, new)
         if text := copies_of_training(dataset, split, unseen, examples.digests[examples.views == 0]):
             warn(progress, text)
         _bind(teacher, parts)
         ordinary = len(examples.groups) - (new is not None)
-        config = settled(config, len(split.sources), examples.images, ordinary > len(split.sources))
+        config = resolved(config, len(split.sources), examples.images, ordinary > len(split.sources))
         requirements = requirements_of(config, dataset, split, examples, unseen)
         images = sum(len(part) for part in (*parts, new) if part is not None) + examples.further_views
         quote = make_quote(requirements, teacher, store, images, size, backbone.parameter_count if backbone else None)

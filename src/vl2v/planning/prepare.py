@@ -15,7 +15,6 @@ from vl2v.config import DataConfig, RunConfig
 from vl2v.data.classes import held_out_folders, part_classes
 from vl2v.data.drop import without_dropped
 from vl2v.data.folder import DomainFolder, search, unlabelled_images
-from vl2v.data.heap import ImageHeap
 from vl2v.data.images import ImageDataset, spelling
 from vl2v.data.layout import are_parts
 from vl2v.data.listing import Listing
@@ -27,6 +26,7 @@ from vl2v.data.tables.base import SUFFIXES, is_table, open_table
 from vl2v.data.tables.columns import ROLES, find_columns
 from vl2v.data.tables.frame import frame_columns
 from vl2v.data.tables.imported import columns_asked
+from vl2v.data.unlabelled_folder import UnlabelledFolder
 from vl2v.data.views import View, make_views
 from vl2v.errors import ConfigError
 from vl2v.planning.split import Split, check_domains
@@ -50,7 +50,7 @@ def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
             next_step=step,
         )
     if config.classes:
-        return ImageHeap(config.root, config.classes, domain_folders=config.domain_folders, as_found=as_found)
+        return UnlabelledFolder(config.root, config.classes, domain_folders=config.domain_folders, as_found=as_found)
     return DomainFolder(
         config.root,
         allow_missing_classes=config.allow_missing_classes,

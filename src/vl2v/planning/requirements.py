@@ -13,6 +13,7 @@ from vl2v.config import RunConfig
 from vl2v.data.images import ImageDataset
 from vl2v.digests import distinct
 from vl2v.errors import DiskFullError
+from vl2v.formatting import size
 from vl2v.locations import StoragePaths
 from vl2v.method.registry import METHODS
 from vl2v.planning.prepare import Examples
@@ -21,7 +22,6 @@ from vl2v.teacher.base import Teacher
 from vl2v.teacher.prompts import load_templates, render
 from vl2v.teacher.purchase.ledger import Quote, reserved
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
-from vl2v.words import size
 
 TRAINING = "training"  # the purpose of the labelled images of the source domains that are trained on
 UNLABELLED = "unlabelled"  # the purpose of further images without labels, and of the new images of a repair

@@ -11,10 +11,10 @@ from vl2v.analysis.intervals import share_of
 from vl2v.evaluation.evaluation import ROLES, DomainScore, Evaluation, recalls
 from vl2v.evaluation.predictions import Predictions
 from vl2v.evaluation.reference import LABELS, Reference
+from vl2v.formatting import NONE, count, percent
 from vl2v.reports.page import Section, TableBlock
 from vl2v.reports.sheet import Sheet
 from vl2v.reports.source import ROLE_NAMES, Source
-from vl2v.words import NONE, count, percent
 
 
 def accuracies(evaluation: Evaluation) -> list[DomainScore]:

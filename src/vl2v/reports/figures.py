@@ -12,15 +12,15 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from vl2v.analysis.intervals import share_of
 from vl2v.evaluation.evaluation import OUT_OF_DOMAIN, TEST, DomainScore
 from vl2v.evaluation.reference import LABELS, Reference
+from vl2v.formatting import listed, percent, shortened
+from vl2v.reports.axes import LONGEST, PERCENT, mark, name_rows, share_axes
 from vl2v.reports.calibration import Calibration, Rejection
 from vl2v.reports.drawing import CLASS_COLOURS, INK, PAPER, SHADE, SOFT, STRONG, STUDENT, TEACHER, Panel, panel
 from vl2v.reports.learning import StageCurve, smoothed
 from vl2v.reports.mistakes import MANY, Confusion
-from vl2v.reports.parts import LONGEST, PERCENT, mark, name_rows, share_axes
 from vl2v.reports.source import ROLE_NAMES
 from vl2v.trust.calibration import Reliability
 from vl2v.trust.rejection import Threshold
-from vl2v.words import listed, percent, shortened
 
 LINES = ("-", "--", ":", "-.")
 MIN_ERROR = 0.05  # upper end of the axis of error rates, at least

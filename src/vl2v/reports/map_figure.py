@@ -11,10 +11,10 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from vl2v.evaluation.evaluation import IN_DOMAIN
+from vl2v.formatting import listed, percent, shortened
 from vl2v.reports.drawing import CLASS_COLOURS, INK, PAPER, SOFT, Panel, panel
 from vl2v.reports.maps import STAGES, EmbeddingMap
 from vl2v.reports.source import ROLE_NAMES, Arrays
-from vl2v.words import listed, percent, shortened
 
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 # Shapes of the marks in the key, in a box of 10 by 10.

@@ -7,10 +7,10 @@ from decimal import Decimal
 from pathlib import Path
 
 from vl2v.reports.accuracy import recall_section
-from vl2v.reports.answers import confusion_section, map_section, mistake_section, trust_section
 from vl2v.reports.calibration import fitted
 from vl2v.reports.comparison import compare
 from vl2v.reports.page import Page
+from vl2v.reports.prediction_sections import confusion_section, map_section, mistake_section, trust_section
 from vl2v.reports.sections import (
     accuracy_section,
     advice_section,

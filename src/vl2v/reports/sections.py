@@ -9,10 +9,11 @@ from pathlib import Path
 from vl2v.data.tables.imported import name_of
 from vl2v.evaluation.evaluation import ROLES, TEST, DomainScore, Evaluation
 from vl2v.evaluation.reference import LABELS
+from vl2v.formatting import NONE, count, duration, money, percent, shortened, size
 from vl2v.method.registry import METHODS
 from vl2v.reports.accuracy import accuracies, accuracy_sheet, with_interval
 from vl2v.reports.comparison import BATCHES, Comparison, comparison_sheet, machine
-from vl2v.reports.extras import export_table, unseen_table
+from vl2v.reports.extra_tables import export_table, unseen_table
 from vl2v.reports.figures import accuracy_panel, learning_panels
 from vl2v.reports.learning import ALIGN, StageCurve, learning_curves, loss_sheet, validation_sheet
 from vl2v.reports.page import Figure, Section, TableBlock
@@ -20,7 +21,6 @@ from vl2v.reports.sheet import Sheet
 from vl2v.reports.source import HEADS, ROLE_NAMES, Source
 from vl2v.reports.spending import REFUSED, Spending, spending_sheet
 from vl2v.reports.summary import backbone_of, teacher_of
-from vl2v.words import NONE, count, duration, money, percent, shortened, size
 
 PURPOSES = {"training": "training images", "evaluation": "zero-shot column", "unlabelled": "unlabelled images"}
 PURPOSES["validation"] = "validation images, for the comparison with the teacher"

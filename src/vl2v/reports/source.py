@@ -23,7 +23,7 @@ from vl2v.origin import ORIGIN, check_origin, origin_of
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.run_files import read_evaluation, read_export, read_metrics
 from vl2v.runs.storage import made_here
-from vl2v.student.files import CARD, read_described
+from vl2v.student.files import CARD, read_card
 from vl2v.trust import files as trust_file
 from vl2v_runtime.trust import Trust
 
@@ -124,7 +124,7 @@ def read_run(path: Path) -> Source:
             next_step=f"continue it: {resume_command(path)}",
         )
     evaluation, content = evaluation_of_run(folder)
-    card, is_own, parts = read_described(folder.student), made_here(path), _Parts(path)
+    card, is_own, parts = read_card(folder.student), made_here(path), _Parts(path)
     origin = origin_of(card["provenance"])
     earlier = "This run was made by an earlier version"
     predictions = parts.read(

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from vl2v.errors import Vl2vError
+from vl2v.formatting import exact
 from vl2v.reports.sheet import Sheet
 from vl2v.runs.storage import started_in
 from vl2v.teacher.purchase.ledger import Ledger, LedgerEntry
 from vl2v.teacher.purchase.spending import FILE, total_in
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.words import exact
 from vl2v_runtime.names import printable, shown
 
 REFUSED = "refused"

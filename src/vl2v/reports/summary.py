@@ -7,12 +7,12 @@ from pathlib import Path
 from vl2v.data.tables.imported import name_of
 from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, ROLES, TEST
 from vl2v.evaluation.reference import LABELS
+from vl2v.formatting import count, listed, money, percent, shortened, size
 from vl2v.method.registry import METHODS
 from vl2v.reports.comparison import BATCHES, Comparison
 from vl2v.reports.page import Tile
 from vl2v.reports.source import Source
 from vl2v.reports.spending import Spending
-from vl2v.words import count, listed, money, percent, shortened, size
 
 TILES = {IN_DOMAIN: "In-domain", TEST: "Test", OUT_OF_DOMAIN: "Held-out"}
 

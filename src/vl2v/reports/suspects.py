@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from vl2v.formatting import count, percent
 from vl2v.reports.mistakes import picture
 from vl2v.reports.page import Page, Picture, Pictures, Section, Tile
-from vl2v.words import count, percent
 from vl2v_runtime.names import printable
 
 LABEL, UNLIKE = "label", "unlike any class"

@@ -24,13 +24,13 @@ from vl2v.hints import resume_command
 from vl2v.json_files import read_json, write_json
 from vl2v.locations import StoragePaths
 from vl2v.origin import ORIGIN, check_origin, origin_of
-from vl2v.runs.made_here import sign_teacher
 from vl2v.runs.ownership import LOCK, OWNER
-from vl2v.runs.relative import located
+from vl2v.runs.relative_paths import located
 from vl2v.runs.run_files import StateValues, first_origin
+from vl2v.runs.signatures import sign_teacher
 from vl2v.runs.storage import FILE as STORAGE
 from vl2v.runs.storage import remember
-from vl2v.student.files import CARD, read_described
+from vl2v.student.files import CARD, read_card
 from vl2v.teacher.purchase import spending
 from vl2v.tensor_files import open_tensors
 from vl2v.writing import in_place, replacing, write_text
@@ -169,7 +169,7 @@ class RunFolder:
         Raises:
             StudentError: if its `student.json` is damaged.
         """
-        return read_described(self.student)["provenance"] if (self.student / CARD).is_file() else {}
+        return read_card(self.student)["provenance"] if (self.student / CARD).is_file() else {}
 
     def origin(self) -> str:
         """Return the origin of the student, see `vl2v.origin`; empty if there is no student yet."""

@@ -11,14 +11,14 @@ from vl2v.data.caches import INDEX
 from vl2v.errors import RunError
 from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths, default_cache, default_store
-from vl2v.runs.made_here import MARK, is_signed, sign
+from vl2v.runs.signatures import MARK, is_signed, sign
 from vl2v.writing import ensure_writable
 from vl2v_runtime import strict_json
 from vl2v_runtime.names import printable, quoted, shown
 
 FILE = "places.json"  # in the run folder
 FOLDER, PATH, FOLDER_MARK = "folder", "run", "folder_signature"
-TEACHER_MARK = "teacher_signature"  # see `vl2v.runs.made_here.sign_teacher`
+TEACHER_MARK = "teacher_signature"  # see `vl2v.runs.signatures.sign_teacher`
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from starlette.types import ASGIApp
 
 from vl2v import __version__
 from vl2v.errors import BudgetError, DiskFullError, StudentError, TeacherError, Vl2vError
-from vl2v.serve.answers import About, Added, Classes, NewClasses, Prediction, Refusal
 from vl2v.serve.guard import SECURITY, check_host, check_origin
 from vl2v.serve.pages import api_page, main_page
+from vl2v.serve.schemas import AddedClasses, Classes, ErrorResponse, ModelInfo, NewClasses, Prediction
 from vl2v.serve.service import Options, Service
 from vl2v.web.body import body_of
 from vl2v.web.envelope import Envelope, answer_faults
@@ -81,13 +81,13 @@ def create_app(service: Service, *, local: bool = True) -> ASGIApp:
     app = FastAPI(
         title="vl2v serve",
         version=__version__,
-        description="An image classifier made by vl2v. Every error response has a body of the type Refusal.",
+        description="An image classifier made by vl2v. Every error response has a body of the type ErrorResponse.",
         lifespan=lifespan,
         dependencies=[Depends(guard)],
         docs_url=None,  # the page of FastAPI loads files from another host
         redoc_url=None,
         redirect_slashes=False,
-        responses={"4XX": {"model": Refusal, "description": "Error; the body states the reason."}},
+        responses={"4XX": {"model": ErrorResponse, "description": "Error; the body states the reason."}},
     )
     answer_faults(app, FAILED, "Unknown path or method; see /docs.")
     _add_answers(app, service)
@@ -122,7 +122,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             return Response(await service.in_executor(work), media_type="application/json")
 
     @app.get("/v1/model")
-    async def model() -> About:
+    async def model() -> ModelInfo:
         """Describe the served student and the limits on requests."""
         return service.about()
 
@@ -146,7 +146,7 @@ def _add_classes(app: FastAPI, service: Service) -> None:
         return Classes(classes=known())
 
     @app.post("/v1/classes", openapi_extra=NAMES)
-    async def add(request: Request) -> Added:
+    async def add(request: Request) -> AddedClasses:
         """Add classes. A budget buys their texts and adds them; without one, only the price is stated."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise ApiError(415, "unsupported_media_type", "Expected application/json.", param="content-type")
@@ -160,7 +160,7 @@ def _add_classes(app: FastAPI, service: Service) -> None:
             price = await service.edit(lambda editor: editor.price(names))
             if budget is not None:
                 new_names = await service.edit(lambda editor: editor.add(names, budget), "added")
-        return Added(price=price, added=new_names, classes=known())
+        return AddedClasses(price=price, added=new_names, classes=known())
 
     @app.delete("/v1/classes/{name:path}")
     async def remove(name: str) -> Classes:

@@ -10,14 +10,14 @@ from pathlib import Path
 from vl2v.commands.classes import add_classes, home_of, remove_classes
 from vl2v.commands.new_classes import new_classes
 from vl2v.errors import BudgetError
+from vl2v.formatting import exact
 from vl2v.locations import StoragePaths
-from vl2v.serve.answers import Price
+from vl2v.serve.schemas import Price
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.words import exact
 
 
 class RunEditor:

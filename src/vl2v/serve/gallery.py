@@ -15,7 +15,7 @@ from vl2v.arrays import BYTES, FLOAT, TEXT, WHOLE, Form, read_arrays
 from vl2v.errors import RunError
 from vl2v.faults import UNREADABLE
 from vl2v.origin import origin_of
-from vl2v.serve.answers import DIGITS, Near
+from vl2v.serve.schemas import DIGITS, Neighbour
 from vl2v.writing import replacing
 from vl2v_runtime import Model
 
@@ -71,7 +71,7 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def nearest(self, embeddings: NDArray[np.float32], count: int) -> list[list[Near]]:
+    def nearest(self, embeddings: NDArray[np.float32], count: int) -> list[list[Neighbour]]:
         """Return the most similar training images for each query, most similar first.
 
         Args:
@@ -86,9 +86,9 @@ class Gallery:
             for row, indices in zip(close, some, strict=True)
         ]
 
-    def _near(self, i: int, cosine: float) -> Near:
+    def _near(self, i: int, cosine: float) -> Neighbour:
         similarity, label, domain, path = round(float(cosine), DIGITS), self.labels[i], self.domains[i], self.paths[i]
-        return Near(picture=f"/v1/gallery/{i}", similarity=similarity, label=label, domain=domain, path=path)
+        return Neighbour(picture=f"/v1/gallery/{i}", similarity=similarity, label=label, domain=domain, path=path)
 
     def save(self, path: Path) -> None:
         """Write the gallery to a file, atomically."""

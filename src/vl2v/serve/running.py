@@ -23,9 +23,9 @@ from vl2v.progress import Progress, warn
 from vl2v.redaction import FILE, PRIVATE
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.ownership import alone_in
-from vl2v.serve.answers import About
 from vl2v.serve.app import create_app
 from vl2v.serve.gallery import NAME, Gallery, identity_of
+from vl2v.serve.schemas import ModelInfo
 from vl2v.serve.service import Service
 from vl2v.serve.settings import ServeSettings
 from vl2v.serve.source import Source
@@ -80,7 +80,7 @@ def open_service(settings: ServeSettings, storage: StoragePaths, progress: Progr
     gallery, no_gallery = _gallery(run, model, storage, progress) if settings.gallery else (None, "--no-gallery")
     no_edits = _no_edits(settings, run, model)
 
-    def about(model: Model) -> About:
+    def about(model: Model) -> ModelInfo:
         return _about(model, (run or settings.run.absolute()).name, settings.limits, gallery, no_gallery, no_edits)
 
     editor = None
@@ -180,9 +180,9 @@ def _no_edits(settings: ServeSettings, run: Path | None, model: Model) -> str | 
 
 def _about(
     model: Model, name: str, limits: Limits, gallery: Gallery | None, no_gallery: str | None, no_edits: str | None
-) -> About:
+) -> ModelInfo:
     trust, teacher = model.trust, (model.metadata.provenance.get("teacher") or {}).get("identity", "")
-    return About(
+    return ModelInfo(
         name=name,
         version=__version__,
         size=model.size,

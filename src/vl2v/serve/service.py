@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from vl2v.errors import StudentError, Vl2vError
-from vl2v.serve.answers import About, DriftHint, ImageAnswer, Prediction, fault, rank
 from vl2v.serve.engine import Engine, Outputs
 from vl2v.serve.gallery import Gallery
 from vl2v.serve.inputs import Upload, read
 from vl2v.serve.metrics import Metrics
+from vl2v.serve.schemas import DriftHint, ImageAnswer, ModelInfo, Prediction, fault, rank
 from vl2v.serve.source import Source
 from vl2v.web.body import BodyMemory
 from vl2v.web.faults import ApiError, bad_image, schema
@@ -68,7 +68,7 @@ class Service:
     def __init__(
         self,
         model: Model,
-        about: Callable[[Model], About],
+        about: Callable[[Model], ModelInfo],
         gallery: Gallery | None,
         editor: RunEditor | None,
         limits: Limits,
@@ -129,7 +129,7 @@ class Service:
         except (ModelError, Vl2vError, OSError) as error:
             logger.error("the model's file changed and cannot be used; the previous one remains in use: %s", error)
 
-    def about(self) -> About:
+    def about(self) -> ModelInfo:
         """Return the description of the served student."""
         return self._about(self.engine.model)
 

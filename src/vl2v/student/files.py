@@ -53,7 +53,7 @@ METADATA_KEY = "student"  # the only metadata key of the weights, since safetens
 CHANGES = "classes_changed"  # in the provenance: classes added and removed after training, oldest first
 
 
-def read_described(folder: Path) -> dict[str, Any]:
+def read_card(folder: Path) -> dict[str, Any]:
     """Read `student.json` as a mapping, without loading the student. The types of all values are checked.
 
     The class names are those of the weights if a process was killed before it had written `student.json`.

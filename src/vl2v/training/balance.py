@@ -22,14 +22,14 @@ from vl2v.planning.plan import RunPlan
 from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder
 from vl2v.student.model import cosine_logits
-from vl2v.training.aligning import BLOCK, dual_blocks, row_weights
+from vl2v.training.align_options import BLOCK, dual_blocks, row_weights
 from vl2v.training.data import TrainingData
 from vl2v.training.feature_cache import training_features
 
 EXPONENTS = (0.0, 0.5, 1.0)
 
 
-def settle_balance(
+def resolve_balance(
     plan: RunPlan, data: TrainingData, folder: RunFolder, accelerator: Accelerator, progress: Progress
 ) -> RunPlan:
     """Replace ``data.balance: auto`` by a number, also in `config.yaml`. All processes call this function.
@@ -50,12 +50,12 @@ def settle_balance(
             f"data.balance is {exponent:g}: macro accuracy of a probe on the validation images is {accuracies}"
         )
 
-    def settled(config: RunConfig) -> RunConfig:
+    def resolved(config: RunConfig) -> RunConfig:
         return config.model_copy(update={"data": config.data.model_copy(update={"balance": exponent})})
 
     if accelerator.is_main_process:
-        folder.write_config(settled(folder.config()))
-    return replace(plan, config=settled(plan.config))
+        folder.write_config(resolved(folder.config()))
+    return replace(plan, config=resolved(plan.config))
 
 
 def macro_accuracy(features: NDArray[np.float32], data: TrainingData, config: RunConfig, balance: float) -> float:

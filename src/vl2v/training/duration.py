@@ -21,7 +21,7 @@ from vl2v.evaluation.final_size import RATIOS, larger_sizes
 from vl2v.method.registry import METHODS
 from vl2v.micro_batch import MicroBatch
 from vl2v.planning.plan import RunPlan
-from vl2v.planning.settling import SETTLED
+from vl2v.planning.resolved_settings import RESOLVED
 from vl2v.progress import Progress
 from vl2v.recipes import validation_interval
 from vl2v.runs.folder import RunFolder
@@ -29,8 +29,8 @@ from vl2v.schema import DistillConfig
 from vl2v.student.backbones import Backbone
 from vl2v.threads import computing
 from vl2v.training.data import loading_processes
-from vl2v.training.pace import fastest, training_threads, trial_steps
 from vl2v.training.process import make_accelerator, tuned
+from vl2v.training.thread_count import fastest, training_threads, trial_steps
 from vl2v.training_time import TrainingTime
 
 TRIES = 3  # measurements of a training step, of which the fastest counts
@@ -154,7 +154,7 @@ def longest(settings: DistillConfig, work: Workload, rates: Rates) -> float:
     return min(60 * AUTO_LONGEST, max(60 * AUTO_MINUTES, seconds_of(epochs, work, rates)))
 
 
-def settle_by_measuring(plan: RunPlan, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> RunPlan:
+def resolve_time_limit(plan: RunPlan, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> RunPlan:
     """Choose the number of threads and, if time is limited, of steps, by measurements before the first step.
 
     Both are written to `config.yaml`, together with settings that depend on the data. A run with a saved state uses the
@@ -171,7 +171,7 @@ def settle_by_measuring(plan: RunPlan, folder: RunFolder, accelerator: Accelerat
                 distill, estimate = training_time(plan, accelerator)
             progress.note(str(estimate))
             config = config.model_copy(update={"distill": distill})
-    final = file_config.model_copy(update={key: getattr(config, key) for key in ("threads", *SETTLED)})
+    final = file_config.model_copy(update={key: getattr(config, key) for key in ("threads", *RESOLVED)})
     if accelerator.is_main_process and final != file_config:
         folder.write_config(final)
     return replace(plan, config=config)

@@ -9,16 +9,16 @@ from accelerate import Accelerator
 
 from vl2v.config import RunConfig
 from vl2v.data.listing import Listing
+from vl2v.formatting import duration
 from vl2v.method.registry import METHODS
 from vl2v.planning.models import open_student
-from vl2v.planning.settling import settled
+from vl2v.planning.resolved_settings import resolved
 from vl2v.planning.split import match_domains
 from vl2v.progress import Progress
 from vl2v.student.backbones import Backbone
 from vl2v.threads import computing
 from vl2v.training.duration import Rates, Workload, seconds_of, size_seconds
-from vl2v.training.pace import FEW, fastest, trial_steps
-from vl2v.words import duration
+from vl2v.training.thread_count import FEW, fastest, trial_steps
 
 TRIES = 2  # of a step, the fastest counts
 SIZES = (128, 160, 192, 224, 256, 288, 320, 384)  # pixels; of these, only sizes below that of the weights are chosen
@@ -74,7 +74,7 @@ def _workload(config: RunConfig, listing: Listing) -> tuple[RunConfig, Workload]
     images = sum(counts[domain] for domain in sources)
     test = sum(counts.values()) - images
     validation = round(config.data.holdout_fraction * images)
-    settings = settled(config, len(sources), images - validation, unlabelled=False)
+    settings = resolved(config, len(sources), images - validation, unlabelled=False)
     batch = settings.batch_per_domain * len(sources)
     return settings, Workload(images - validation, batch, validation, test, config.student.final_size == "auto")
 

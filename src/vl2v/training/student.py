@@ -16,7 +16,7 @@ from vl2v.method.swad import Weights
 from vl2v.planning.plan import RunPlan
 from vl2v.planning.split import match_domains
 from vl2v.runs.folder import RunFolder
-from vl2v.runs.made_here import MARK, sign_teacher
+from vl2v.runs.signatures import MARK, sign_teacher
 from vl2v.student.card import MAX_LOGIT_SCALE
 from vl2v.student.model import Student
 from vl2v.teacher.prompts import load_templates

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from vl2v.config import RunConfig
 from vl2v.data.batches import stage_seed
 from vl2v.errors import RunError, StudentError
+from vl2v.interrupts import stop_requests
 from vl2v.method.registry import METHODS
 from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder, State
-from vl2v.stopping import stop_asked
 from vl2v.student.backbones import Backbone
 from vl2v.student.frozen import frozen
 from vl2v.training.data import TrainingData
@@ -66,7 +66,7 @@ def train(
         StudentError: if the dimension of the teacher's own encoder differs from that of its embeddings.
     """
     projection = initial_projection(config, backbone, data.head)
-    with frozen(backbone.module, config.distill.freeze), stop_asked() as stop:
+    with frozen(backbone.module, config.distill.freeze), stop_requests() as stop:
         trainer = Trainer(
             config, folder, accelerator, backbone, projection, data, progress, stop, fresh, on_save
         )  # fmt: skip

@@ -32,13 +32,13 @@ from vl2v.runs.folder import RunFolder, State
 from vl2v.shards import Shards, sharding
 from vl2v.student.backbones import Backbone
 from vl2v.training.adam import adam_of, adam_tensors, load_adam, set_rates
-from vl2v.training.aligning import Average, average_of, solve
+from vl2v.training.align_options import Average, average_of, solve_projection
 from vl2v.training.data import BatchLoader, TrainingData
 from vl2v.training.feature_cache import training_features
 from vl2v.training.fresh import FreshViews
-from vl2v.training.pace import can_shard
 from vl2v.training.parts import LossParts
 from vl2v.training.process import requested_anywhere
+from vl2v.training.thread_count import can_shard
 from vl2v.training.validation import Validator
 from vl2v.training.weights import TrainedWeights, WeightSelector, under
 
@@ -152,7 +152,7 @@ class Trainer:
                 return self._after("align", step, loss, steps, optimizer, advance) or _died(average)
 
             if settings.solver == "ridge":
-                after(0, solve(self.projection, features[self.data.slots], self.data, self.config))
+                after(0, solve_projection(self.projection, features[self.data.slots], self.data, self.config))
                 return
             align(
                 self.projection,

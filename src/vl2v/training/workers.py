@@ -16,8 +16,8 @@ from typing import Any, Self, TypeVar
 
 from vl2v.allocator import keep_freed_memory
 from vl2v.errors import Interrupted, RunError
+from vl2v.interrupts import stop_when
 from vl2v.progress import Progress, Silent
-from vl2v.stopping import stopped_by
 
 Key = TypeVar("Key")
 R = TypeVar("R")
@@ -147,5 +147,5 @@ def _do(work: Callable[[Key, Progress], R], job: Key) -> tuple[R, list[str]]:
     def requested() -> bool:
         return (_stop is not None and _stop.is_set()) or (parent is not None and not parent.is_alive())
 
-    with _at_work, stopped_by(requested):
+    with _at_work, stop_when(requested):
         return work(job, notes), notes.lines

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, Row, insert, select, update
 from vl2v.errors import ConfigError
 from vl2v.teacher.base import Price
 from vl2v.vendor_server.database import accounts
-from vl2v.vendor_server.keys import Locked, account_id, digest, new_key, reason_locked
+from vl2v.vendor_server.keys import KeyFault, account_id, digest, fault_of_key, new_key
 from vl2v.vendor_server.money import to_nano
 from vl2v_runtime.names import has_control
 
@@ -219,17 +219,17 @@ class Accounts:
         """
         return self._update(identity, {} if self.get(identity).revoked else {"revoked": self._clock()})
 
-    def find(self, key: str) -> Account | Locked:
+    def find(self, key: str) -> Account | KeyFault:
         """Return the account of a key, or the reason why the key is invalid.
 
-        The row is selected by the public part of the key. See `reason_locked`.
+        The row is selected by the public part of the key. See `fault_of_key`.
         """
         identity = account_id(key)
         if identity is None:
-            return Locked.UNKNOWN
+            return KeyFault.UNKNOWN
         row = self._row(identity)
-        reason = reason_locked(key, row, self._clock())  # also without a row, as it takes the same time
-        return Locked.UNKNOWN if row is None else reason or _account(row)
+        reason = fault_of_key(key, row, self._clock())  # also without a row, as it takes the same time
+        return KeyFault.UNKNOWN if row is None else reason or _account(row)
 
     def _row(self, identity: str) -> Row[Any] | None:
         with self._engine.connect() as connection:

@@ -14,7 +14,7 @@ from sqlalchemy import Row
 KEY = re.compile(r"vl2v-([0-9a-f]{16})-[A-Za-z0-9_-]{43}")
 
 
-class Locked(StrEnum):
+class KeyFault(StrEnum):
     """The reason why a key is invalid. Only a client with the complete key learns a reason other than the first."""
 
     UNKNOWN = "unknown"
@@ -42,7 +42,7 @@ def account_id(key: str) -> str | None:
     return match[1] if match else None
 
 
-def reason_locked(key: str, row: Row[Any] | None, now: float) -> Locked | None:
+def fault_of_key(key: str, row: Row[Any] | None, now: float) -> KeyFault | None:
     """Return the reason why a key is invalid, or None if it is valid. Digests are compared in constant time.
 
     Args:
@@ -53,11 +53,11 @@ def reason_locked(key: str, row: Row[Any] | None, now: float) -> Locked | None:
     is_key = hmac.compare_digest(row.digest if row is not None else nothing, key_digest)
     was_key = hmac.compare_digest((row.old_digest if row is not None else None) or nothing, key_digest)
     if row is None or not (is_key or was_key):
-        return Locked.UNKNOWN
+        return KeyFault.UNKNOWN
     if row.revoked is not None:
-        return Locked.REVOKED
+        return KeyFault.REVOKED
     if row.expires is not None and row.expires <= now:
-        return Locked.EXPIRED
+        return KeyFault.EXPIRED
     if not is_key and row.old_until <= now:
-        return Locked.REPLACED
+        return KeyFault.REPLACED
     return None

@@ -23,7 +23,7 @@ from vl2v.web.faults import ApiError, schema
 
 
 @dataclass(frozen=True)
-class Once:
+class IdempotencyKey:
     """The idempotency key of a request, which is billed only once.
 
     Attributes:
@@ -36,11 +36,11 @@ class Once:
     digest: str
 
     @classmethod
-    def of(cls, key: str, body: bytes, revision: str = "") -> Once:
+    def of(cls, key: str, body: bytes, revision: str = "") -> IdempotencyKey:
         """Create it from the header, the request body and the revision of the model."""
         return cls(hashlib.sha256(f"{revision}\0{key}".encode()).hexdigest(), hashlib.sha256(body).hexdigest())
 
-    def same(self, other_digest: str) -> None:
+    def check_body(self, other_digest: str) -> None:
         """Check that the key was not used for another body.
 
         Raises:
@@ -58,7 +58,7 @@ class Reservation:
     Attributes:
         request: id of the request, which becomes the id of the bill.
         cost_nano: cost in billionths of the account's currency.
-        once: the idempotency key; None if the response is not saved.
+        idempotency: the idempotency key; None if the response is not saved.
     """
 
     account: Account
@@ -66,7 +66,7 @@ class Reservation:
     images: int
     texts: int
     cost_nano: int
-    once: Once | None
+    idempotency: IdempotencyKey | None
 
 
 class Meter:
@@ -81,14 +81,16 @@ class Meter:
         self._engine, self._keep, self._clock = engine, keep_seconds, clock
         self._reserved: Counter[str] = Counter()
 
-    def admit(self, account: Account, request: str, images: int, texts: int, once: Once | None) -> Reservation | bytes:
+    def admit(
+        self, account: Account, request: str, images: int, texts: int, idempotency: IdempotencyKey | None
+    ) -> Reservation | bytes:
         """Return the saved body of the response to an earlier request with the same key, or reserve the cost.
 
         Raises:
             ApiError: 402 if the quota is too small; 422 if the idempotency key belongs to another body.
         """
         with self._engine.connect() as connection:
-            response = self._find(connection, account, once)
+            response = self._find(connection, account, idempotency)
             if response is not None:
                 return response
             row = connection.execute(
@@ -99,7 +101,7 @@ class Meter:
         if row.quota_nano is not None and row.spent_nano + reserved + cost > row.quota_nano:
             raise over_quota(account, cost, row.quota_nano - row.spent_nano - reserved)
         self._reserved[account.id] += cost
-        return Reservation(account, request, images, texts, cost, once)
+        return Reservation(account, request, images, texts, cost, idempotency)
 
     def settle(self, reservation: Reservation, body: bytes) -> bytes:
         """Bill a response and save it in one transaction, before it is sent.
@@ -116,7 +118,7 @@ class Meter:
                 self._bill(connection, reservation)
         except IntegrityError:
             with self._engine.connect() as connection:
-                response = self._find(connection, reservation.account, reservation.once)
+                response = self._find(connection, reservation.account, reservation.idempotency)
             if response is None:
                 raise
             return response
@@ -135,24 +137,26 @@ class Meter:
         with self._engine.begin() as connection:
             return connection.execute(delete(answers).where(answers.c.expires <= self._clock())).rowcount
 
-    def _find(self, connection: Connection, account: Account, once: Once | None) -> bytes | None:
-        if once is None:
+    def _find(self, connection: Connection, account: Account, idempotency: IdempotencyKey | None) -> bytes | None:
+        if idempotency is None:
             return None
-        mine = (answers.c.account == account.id) & (answers.c.key == once.key) & (answers.c.expires > self._clock())
+        mine = (
+            (answers.c.account == account.id) & (answers.c.key == idempotency.key) & (answers.c.expires > self._clock())
+        )
         row = connection.execute(select(answers).where(mine)).one_or_none()
         if row is None:
             return None
-        once.same(row.request_digest)
+        idempotency.check_body(row.request_digest)
         body: bytes = row.body
         return body
 
     def _keep_answer(self, connection: Connection, reservation: Reservation, body: bytes) -> None:
-        if reservation.once is None:
+        if reservation.idempotency is None:
             return
-        account, once, now = reservation.account.id, reservation.once, self._clock()
-        mine = (answers.c.account == account) & (answers.c.key == once.key)
+        account, idempotency, now = reservation.account.id, reservation.idempotency, self._clock()
+        mine = (answers.c.account == account) & (answers.c.key == idempotency.key)
         connection.execute(delete(answers).where(mine & (answers.c.expires <= now)))
-        row = {"account": account, "key": once.key, "request_digest": once.digest, "body": body}
+        row = {"account": account, "key": idempotency.key, "request_digest": idempotency.digest, "body": body}
         connection.execute(insert(answers).values(row | {"expires": now + self._keep}))
 
     def _bill(self, connection: Connection, reservation: Reservation) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vl2v.errors import ConfigError
-from vl2v.teacher.purchase.pace import serving_threads
+from vl2v.teacher.purchase.thread_count import serving_threads
 from vl2v.teacher.registry import open_teacher
 from vl2v.vendor_server.app import create_app
 from vl2v.vendor_server.database import open_database

@@ -21,9 +21,9 @@ from vl2v.vendor_server.accounts import Account, Accounts
 from vl2v.vendor_server.batching import Batcher, ModelFailedError, UnansweredError
 from vl2v.vendor_server.database import write_probe
 from vl2v.vendor_server.inputs import Link, ParsedRequest, Picture, Text, parse
-from vl2v.vendor_server.keys import Locked
+from vl2v.vendor_server.keys import KeyFault
 from vl2v.vendor_server.links import Links
-from vl2v.vendor_server.meter import Meter, Once, Reservation
+from vl2v.vendor_server.meter import IdempotencyKey, Meter, Reservation
 from vl2v.vendor_server.metrics import Metrics
 from vl2v.vendor_server.money import from_nano, written
 from vl2v.vendor_server.rates import Rates
@@ -80,7 +80,7 @@ class Service:
         self._database = ThreadPoolExecutor(1, "database")  # one thread; see `vl2v.vendor_server.meter`
         self._executor = ThreadPoolExecutor(2, "requests")  # parses, inspects and encodes outside the event loop
         self._database_failed = False  # until a write succeeds again
-        self._in_flight: dict[tuple[str, str], tuple[Once, asyncio.Task[Reply]]] = {}
+        self._in_flight: dict[tuple[str, str], tuple[IdempotencyKey, asyncio.Task[Reply]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
@@ -105,11 +105,11 @@ class Service:
             ApiError: 401 if the key is invalid.
         """
         account = await self._in_database(self.accounts.find, key)
-        if isinstance(account, Locked):
+        if isinstance(account, KeyFault):
             step = "send 'Authorization: Bearer <key>' with a key of this vendor"
-            step = step if account is Locked.UNKNOWN else "ask the vendor for a new one"
-            step = "use the new one" if account is Locked.REPLACED else step
-            code = "expired_api_key" if account is Locked.EXPIRED else "invalid_api_key"
+            step = step if account is KeyFault.UNKNOWN else "ask the vendor for a new one"
+            step = "use the new one" if account is KeyFault.REPLACED else step
+            code = "expired_api_key" if account is KeyFault.EXPIRED else "invalid_api_key"
             raise ApiError(401, code, f"The API key is {account}; {step}.")
         return account
 
@@ -151,24 +151,26 @@ class Service:
         Raises:
             ApiError: if the request cannot be processed; nothing is billed then.
         """
-        once = None if idempotency_key is None else Once.of(_checked(idempotency_key), body, self.card.revision)
-        if once is None:
+        idempotency = (
+            None if idempotency_key is None else IdempotencyKey.of(_checked(idempotency_key), body, self.card.revision)
+        )
+        if idempotency is None:
             return await asyncio.shield(self._keep(asyncio.create_task(self._embed(account, request, body, None))))
-        slot = (account.id, once.key)
+        slot = (account.id, idempotency.key)
         if slot in self._in_flight:
             first, task = self._in_flight[slot]
-            once.same(first.digest)
+            idempotency.check_body(first.digest)
             reply = await asyncio.shield(task)
             self.metrics.replays.inc()
             return Reply(reply.body, replayed=True)
-        task = self._keep(asyncio.create_task(self._embed(account, request, body, once)))
-        self._in_flight[slot] = once, task
+        task = self._keep(asyncio.create_task(self._embed(account, request, body, idempotency)))
+        self._in_flight[slot] = idempotency, task
         task.add_done_callback(lambda _: self._in_flight.pop(slot))
         return await asyncio.shield(task)
 
-    async def _embed(self, account: Account, request: str, body: bytes, once: Once | None) -> Reply:
+    async def _embed(self, account: Account, request: str, body: bytes, idempotency: IdempotencyKey | None) -> Reply:
         parsed = await self._in_executor(parse, body, self.card.identity, self.card.dimension, self.limits)
-        admitted = await self._in_database(self.meter.admit, account, request, parsed.images, parsed.texts, once)
+        admitted = await self._in_database(self.meter.admit, account, request, parsed.images, parsed.texts, idempotency)
         if isinstance(admitted, bytes):
             self.metrics.replays.inc()
             return Reply(admitted, replayed=True)

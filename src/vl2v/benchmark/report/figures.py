@@ -13,9 +13,9 @@ from vl2v.benchmark.report.grid import GridResults, differences
 from vl2v.benchmark.results import ZERO_SHOT
 from vl2v.benchmark.statistics import Spread
 from vl2v.benchmark.tables import Expense, Row
+from vl2v.formatting import listed, percent, shortened
+from vl2v.reports.axes import LONGEST, PERCENT, mark, name_rows, share_axes
 from vl2v.reports.drawing import CLASS_COLOURS, INK, SOFT, Panel, panel
-from vl2v.reports.parts import LONGEST, PERCENT, mark, name_rows, share_axes
-from vl2v.words import listed, percent, shortened
 
 MARKERS = ("o", "s", "^", "v", "P", "X", "*")
 Paint = tuple[str, str]  # colour and marker

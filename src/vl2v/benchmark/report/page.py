@@ -14,9 +14,9 @@ from vl2v.benchmark.results import ZERO_SHOT
 from vl2v.benchmark.statistics import Spread
 from vl2v.benchmark.tables import Row
 from vl2v.config import DEFAULT_METHOD
+from vl2v.formatting import count, duration, listed, money, percent
 from vl2v.reports.page import Figure, Page, Section, Tile
 from vl2v.reports.run import foot
-from vl2v.words import count, duration, listed, money, percent
 
 LEADING = DEFAULT_METHOD
 

@@ -20,11 +20,11 @@ from vl2v.errors import TeacherError, Vl2vError
 from vl2v.teacher.base import Embeddings, TeacherCard, checked
 from vl2v.teacher.http.exchange import Exchange
 from vl2v.teacher.http.jobs import Jobs
-from vl2v.teacher.http.keys import ask_for, unsafe_for_a_key
-from vl2v.teacher.http.limits import Pace, pause
+from vl2v.teacher.http.keys import ask_for, unencrypted_key
 from vl2v.teacher.http.packing import Limits, fit_image, image_size, pack, text_size
+from vl2v.teacher.http.rate_limits import RateLimiter, pause
 from vl2v.teacher.http.remote import Account, Answer, Kind, Order, Origin
-from vl2v.teacher.http.retry import Circuit, Failure, Patience
+from vl2v.teacher.http.retry import CircuitBreaker, Failure, RetryPolicy
 from vl2v.teacher.http.vendors.base import Wire
 from vl2v.teacher.origin import other_revision
 
@@ -48,17 +48,17 @@ class HttpTeacher:
         self,
         wire: Wire,
         *,
-        patience: Patience | None = None,
-        circuit: Circuit | None = None,
+        patience: RetryPolicy | None = None,
+        circuit: CircuitBreaker | None = None,
         transport: httpx.BaseTransport | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self.wire, self.patience = wire, patience or Patience()
-        self._circuit, self._rng = circuit or Circuit(), rng or random.Random()
+        self.wire, self.patience = wire, patience or RetryPolicy()
+        self._circuit, self._rng = circuit or CircuitBreaker(), rng or random.Random()
         self._exchange = Exchange(wire, transport)
         wire.need_packages(bool(self._exchange.key))
         self.jobs = Jobs(wire.jobs, self._exchange, self.patience, self._rng) if wire.jobs else None
-        self._pace: Pace | None = None
+        self._pace: RateLimiter | None = None
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -152,7 +152,7 @@ class HttpTeacher:
             AbandonedError: if `stop` is set before the next attempt.
         """
         with self._lock:
-            self._pace = self._pace or Pace(self.limits)
+            self._pace = self._pace or RateLimiter(self.limits)
         amounts = {"requests": 1.0, "images" if order.kind == "image" else "tokens": float(order.count)}
         if order.kind == "text":
             amounts["tokens"] = len(order.body) / 3  # an English token has about four letters
@@ -182,7 +182,7 @@ class HttpTeacher:
         account: Account,
         stop: threading.Event | None,
         amounts: Mapping[str, float] | None = None,
-        patience: Patience | None = None,
+        patience: RetryPolicy | None = None,
     ) -> T:
         tries = self._exchange.tries(patience or self.patience, self._rng)
         while True:
@@ -214,7 +214,7 @@ class HttpTeacher:
 
     def _take_turn(self, amounts: Mapping[str, float] | None, stop: threading.Event | None) -> None:
         if amounts is not None and self._pace is not None:
-            pause(self._pace.turn(**amounts), stop)
+            pause(self._pace.reserve(**amounts), stop)
             while remaining := self._pace.paused:  # another thread may have received Retry-After
                 pause(remaining, stop)
 
@@ -228,7 +228,7 @@ class HttpTeacher:
             if self._exchange.key or "HTTP 401" not in error.problem:
                 raise
             if not url.startswith("https:") and not is_local(host_of(url)):
-                raise unsafe_for_a_key(url, self.wire.key_names) from None
+                raise unencrypted_key(url, self.wire.key_names) from None
             self._exchange.key = ask_for(self.wire.key_names, url)
             return self._until_answered(lambda: self._exchange.send("GET", url, None), Account(), None)
 
@@ -240,13 +240,13 @@ class HttpTeacher:
         rows, cost = self._exchange.rows(order, answer)
         origin = self._origin(answer)
         if (revision_fault := other_revision(self._card, origin)) is not None:
-            raise Failure("another revision", revision_fault, final=True, spoilt=True, wasted=True, cost=cost)
+            raise Failure("another revision", revision_fault, final=True, unusable=True, wasted=True, cost=cost)
         try:
             return Answer(checked(rows, order.count, self._card, order.kind), cost, origin)
         except TeacherError as error:
             other = rows.ndim == 2 and rows.shape[1] != self._card.dimension
             why = error.found
-            raise Failure(why, error, final=other, spoilt=True, wasted=other, cost=cost if other else None) from error
+            raise Failure(why, error, final=other, unusable=True, wasted=other, cost=cost if other else None) from error
 
     def _origin(self, answer: Any) -> Origin:
         """Return the model of a response, as stated in it or else in the vendor's current description."""

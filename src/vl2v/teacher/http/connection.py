@@ -16,7 +16,7 @@ import httpcore
 import httpx
 
 from vl2v.addresses import host_of, is_local
-from vl2v.words import size
+from vl2v.formatting import size
 
 CONNECT_SECONDS = 10.0
 DESCRIPTION_BYTES = 8_000_000  # maximum size of a response, apart from its embeddings

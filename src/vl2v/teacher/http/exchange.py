@@ -21,9 +21,9 @@ from vl2v.addresses import host_of, is_local
 from vl2v.errors import TeacherError
 from vl2v.progress import progress_of_command, warn
 from vl2v.teacher.http.connection import Connection, Reply, UnusableBodyError, most_bytes
-from vl2v.teacher.http.keys import Secret, from_environment, unsafe_for_a_key
+from vl2v.teacher.http.keys import Secret, from_environment, unencrypted_key
 from vl2v.teacher.http.remote import Order, RejectedInputError
-from vl2v.teacher.http.retry import Failure, Patience, Tries, retry_after
+from vl2v.teacher.http.retry import Failure, Retries, RetryPolicy, retry_after
 from vl2v.teacher.http.vendors.base import Wire, error_code, error_text
 
 TIMEOUT = 120.0  # seconds for a complete response; a large batch may take long on a slow machine
@@ -61,9 +61,9 @@ class Exchange:
         """Close the connections."""
         self._http.close()
 
-    def tries(self, patience: Patience, rng: random.Random) -> Tries:
+    def tries(self, patience: RetryPolicy, rng: random.Random) -> Retries:
         """Return the attempts at one order. Waits are shown to the user."""
-        return Tries(patience, rng, lambda: self.reached, self.tell)
+        return Retries(patience, rng, lambda: self.reached, self.tell)
 
     def tell(self, text: str, seconds: float) -> None:
         """Show a wait, unless another thread waits already and has shown it.
@@ -112,7 +112,7 @@ class Exchange:
             failure = self._broken(self.clean(why, headers), step, final=unsafe, charged=charged, down=True)
             raise replace(failure, unreached=isinstance(error, UNSENT)) from None
         except UnusableBodyError as error:
-            raise self._broken(str(error), final=error.final, spoilt=True) from None
+            raise self._broken(str(error), final=error.final, unusable=True) from None
         return self._answer(reply, headers, rows)
 
     def _answer(self, reply: Reply, headers: Mapping[str, str], rows: int) -> Any:
@@ -123,17 +123,17 @@ class Exchange:
         """
         body: str | bytes = reply.body
         if reply.method == "GET" and not rows:  # the description of a vendor is shown and saved
-            body = self.key.strike(reply.body.decode(errors="replace"))
+            body = self.key.redact(reply.body.decode(errors="replace"))
         try:
             answer = json.loads(body)
         except RecursionError:
-            raise self._broken("too deeply nested JSON", final=True, spoilt=True) from None
+            raise self._broken("too deeply nested JSON", final=True, unusable=True) from None
         except ValueError:
             answer = None
         if not 200 <= reply.status < 300:
             raise self._refusal(reply, answer, headers)
         if answer is None:
-            raise self._broken("a body that is not JSON, or is truncated", spoilt=True)
+            raise self._broken("a body that is not JSON, or is truncated", unusable=True)
         if isinstance(answer, dict) and answer.get("error") and not rows:
             raise self._refusal(reply, answer, headers)
         return answer
@@ -148,21 +148,21 @@ class Exchange:
             rows = np.asarray(self.wire.embeddings(order.kind, order.count, answer))
             return rows, self.wire.charged(order.kind, order.count, answer)
         except TeacherError as error:
-            raise Failure(error.problem, error, final=True, spoilt=True) from error
+            raise Failure(error.problem, error, final=True, unusable=True) from error
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise self.unreadable(error) from None
 
     def unreadable(self, error: Exception) -> Failure:
         """Return the failure for a response in another format."""
         text = self.clean(f"{type(error).__name__}: {error}")
-        return self._broken(f"a response in another format ({text})", spoilt=True)
+        return self._broken(f"a response in another format ({text})", unusable=True)
 
     def _check_secrecy(self, url: str, headers: Mapping[str, str]) -> None:
         """Refuse to send a key unencrypted to another machine."""
         key = self.key.reveal()  # the adapter of another package may send it in any header
         secret = SECRET_HEADERS & set(map(str.lower, headers)) or (key and any(key in v for v in headers.values()))
         if secret and not url.startswith("https:") and not is_local(host_of(url)):
-            raise unsafe_for_a_key(url, self.wire.key_names)
+            raise unencrypted_key(url, self.wire.key_names)
 
     def _refusal(self, reply: Reply, answer: Any, headers: Mapping[str, str]) -> Failure:
         """Return the failure for an error status, or for an error in the body in spite of a status of success."""
@@ -206,11 +206,11 @@ class Exchange:
         final: bool = False,
         charged: bool = True,
         down: bool = False,
-        spoilt: bool = False,
+        unusable: bool = False,
     ) -> Failure:
         problem = f"{self._name} returned no usable response."
         error = TeacherError(problem, expected="embeddings", found=why, next_step=step)
-        return Failure(why, error, final, charged, down, spoilt)
+        return Failure(why, error, final, charged, down, unusable)
 
     @property
     def _name(self) -> str:
@@ -218,9 +218,9 @@ class Exchange:
 
     def clean(self, text: str, headers: Mapping[str, str] = MappingProxyType({})) -> str:
         """Return a vendor's message, shortened, printable and without credentials."""
-        text = self.key.strike(text[:READ])
+        text = self.key.redact(text[:READ])
         for name in SECRET_HEADERS & set(map(str.lower, headers)):
             value = httpx.Headers(headers)[name]
             for part in (value, value.split(" ")[-1]):
-                text = Secret(part).strike(text)
+                text = Secret(part).redact(text)
         return "".join(c if c.isprintable() else " " for c in text)[:LONGEST].strip()

@@ -11,9 +11,9 @@ from typing import Any, Protocol, TypeVar
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.http.exchange import Exchange
-from vl2v.teacher.http.limits import pause
+from vl2v.teacher.http.rate_limits import pause
 from vl2v.teacher.http.remote import Order
-from vl2v.teacher.http.retry import Failure, Patience
+from vl2v.teacher.http.retry import Failure, RetryPolicy
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ class BatchApi(Protocol):
 class Jobs:
     """Creates, finds and reads the batch jobs of one vendor. A job is never created again without a search for it."""
 
-    def __init__(self, api: BatchApi, exchange: Exchange, patience: Patience, rng: random.Random) -> None:
+    def __init__(self, api: BatchApi, exchange: Exchange, patience: RetryPolicy, rng: random.Random) -> None:
         self.api, self._exchange, self._patience, self._rng = api, exchange, patience, rng
 
     def submit(self, label: str, images: Sequence[bytes], patient: bool = True) -> str:

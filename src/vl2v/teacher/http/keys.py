@@ -41,7 +41,7 @@ class Secret:
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("a secret cannot be pickled")
 
-    def strike(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """Redact the key, in all encodings, from text for errors, logs and the ledger; see `encodings_pattern`."""
         return self._pattern.sub("***", text) if self._pattern else text
 
@@ -118,7 +118,7 @@ def ask_for(names: tuple[str, ...], whose: str) -> Secret:
     )
 
 
-def unsafe_for_a_key(url: str, names: tuple[str, ...]) -> TeacherError:
+def unencrypted_key(url: str, names: tuple[str, ...]) -> TeacherError:
     """Return the error for a request that would send a key to another machine over plain HTTP."""
     parts = urlsplit(url)
     port = parts.port or 80

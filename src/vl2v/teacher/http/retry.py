@@ -13,11 +13,11 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 
 from vl2v.errors import TeacherError
-from vl2v.teacher.http.limits import pause
+from vl2v.teacher.http.rate_limits import pause
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """Limits on the retries of one order; times in seconds.
 
     Attributes:
@@ -26,7 +26,7 @@ class Patience:
         longest: longest wait, except for Retry-After.
         requested: longest wait that a vendor may request with Retry-After.
         total: maximum sum of all waits.
-        spoilt: maximum number of complete but unusable responses from a vendor that charges for each.
+        unusable: maximum number of complete but unusable responses from a vendor that charges for each.
     """
 
     attempts: int = 8
@@ -34,7 +34,7 @@ class Patience:
     longest: float = 30.0
     requested: float = 600.0
     total: float = 1800.0
-    spoilt: int = 2
+    unusable: int = 2
 
 
 FIRST_ATTEMPTS = 4  # without any connection to the vendor so far, which takes about 3 s if it is refused
@@ -51,7 +51,7 @@ class Failure(Exception):  # noqa: N818 - the end of one attempt, which is usual
         final: whether another attempt is useless.
         charged: whether the attempt may have been charged.
         down: whether the vendor seems to be down, rather than rejecting the request.
-        spoilt: whether the response was complete but unusable.
+        unusable: whether the response was complete but unusable.
         wait: seconds to wait as requested by the vendor; None without a request.
         wasted: whether the attempt was charged and repeating it is useless, e.g. because the model changed.
         cost: cost of a wasted attempt, if the vendor states it.
@@ -63,7 +63,7 @@ class Failure(Exception):  # noqa: N818 - the end of one attempt, which is usual
     final: bool = False
     charged: bool = True
     down: bool = False
-    spoilt: bool = False
+    unusable: bool = False
     wait: float | None = None
     wasted: bool = False
     cost: Decimal | None = None
@@ -88,7 +88,7 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
 
 
 @dataclass
-class Tries:
+class Retries:
     """The attempts at one order.
 
     Attributes:
@@ -96,12 +96,12 @@ class Tries:
         tell: called before a wait that the user should know about, with what follows it and its seconds.
     """
 
-    patience: Patience
+    patience: RetryPolicy
     rng: random.Random = field(default_factory=random.Random)
     reached: Callable[[], bool] = lambda: True
     tell: Callable[[str, float], None] = lambda text, seconds: None
     failed: int = 0
-    spoilt: int = 0
+    unusable: int = 0
     waited: float = 0.0
     pauses: int = 0
 
@@ -112,11 +112,11 @@ class Tries:
             TeacherError: `failure.error`, if there is no further attempt.
         """
         self.failed += failure.charged or failure.down
-        self.spoilt += failure.spoilt
+        self.unusable += failure.unusable
         p = self.patience
         attempts = min(p.attempts, FIRST_ATTEMPTS) if failure.unreached and not self.reached() else p.attempts
         over = self.failed >= attempts or self.waited > p.total or (failure.wait or 0) > p.requested
-        if failure.final or over or (not idempotent and self.spoilt >= p.spoilt):
+        if failure.final or over or (not idempotent and self.unusable >= p.unusable):
             raise failure.error
         backoff = min(p.longest, p.first * 2.0 ** min(self.pauses, 30)) * self.rng.uniform(0.5, 1)
         wait = backoff if failure.wait is None else failure.wait + self.rng.uniform(0, p.first)
@@ -129,7 +129,7 @@ class Tries:
         return wait
 
 
-class Circuit:
+class CircuitBreaker:
     """A circuit breaker that pauses all requests while a vendor is down, and sends single requests as probes.
 
     Args:

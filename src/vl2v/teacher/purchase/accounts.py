@@ -7,10 +7,10 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from vl2v.errors import TeacherError
+from vl2v.formatting import exact
 from vl2v.teacher.http.remote import Account, Order
 from vl2v.teacher.purchase.ledger import PurchaseContext
 from vl2v.teacher.purchase.ledger_table import Pending
-from vl2v.words import exact
 
 
 class BatchAccount(Account):

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from vl2v.cluster.pool import WorkerPool, current_pool
+from vl2v.interrupts import deferred_interrupts
 from vl2v.progress import Advance, Progress, Silent
-from vl2v.stopping import stopping_between
 from vl2v.teacher.base import Embeddings, Teacher, checked
 from vl2v.teacher.file import FileTeacher
 from vl2v.teacher.http.client import HttpTeacher
@@ -19,9 +19,9 @@ from vl2v.teacher.purchase.image_set import ImageSet, Source
 from vl2v.teacher.purchase.job_buyer import JobPurchase, refuse_if_in_jobs
 from vl2v.teacher.purchase.ledger import Budget, PurchaseContext
 from vl2v.teacher.purchase.on_workers import Embedder, embedded
-from vl2v.teacher.purchase.pace import with_best_threads
 from vl2v.teacher.purchase.remote_buyer import Purchase
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
+from vl2v.teacher.purchase.thread_count import with_best_threads
 from vl2v.teacher.purchase.watch import TeacherWatch
 
 
@@ -84,7 +84,7 @@ class Buyer:
             with stage as advance:
                 return self._on_workers(pool, image_set, image_set.source, todo, advance)
         best = with_best_threads(self.teacher, lambda i: read(int(todo[i])), len(todo), self.threads)
-        with best, stage as advance, stopping_between() as stop_if_asked:
+        with best, stage as advance, deferred_interrupts() as stop_if_asked:
             for start in range(0, len(todo), card.batch_size):
                 stop_if_asked()
                 part = todo[start : start + card.batch_size]
@@ -127,7 +127,7 @@ class Buyer:
             return Purchase(self, self.teacher, purpose).texts(texts)
         card = self.teacher.describe()
         context = self.context(purpose)
-        with self.store.alone(self.progress), stopping_between() as stop_if_asked:
+        with self.store.alone(self.progress), deferred_interrupts() as stop_if_asked:
             todo = self.store.lacks_texts(card, texts)
             for start in range(0, len(todo), card.batch_size):
                 stop_if_asked()
@@ -153,7 +153,7 @@ class Buyer:
         """Save what workers embed, batch by batch, except what another process has saved by then."""
         card, bought = self.teacher.describe(), 0
         embedder = Embedder.of(str(self.spec), card, pool.use.share, self.threads)
-        with stopping_between() as stop_if_asked:
+        with deferred_interrupts() as stop_if_asked:
             for part, answer in embedded(pool, embedder, todo, source):
                 embeddings = checked(answer, len(part), card, "image")
                 with self.store.alone(self.progress):

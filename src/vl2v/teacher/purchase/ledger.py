@@ -11,6 +11,7 @@ from decimal import Decimal, InvalidOperation
 from functools import partial
 
 from vl2v.errors import BudgetError, ConfigError
+from vl2v.formatting import exact
 from vl2v.sqlite import keys_of
 from vl2v.teacher.base import Teacher, TeacherCard
 from vl2v.teacher.http.remote import resumable
@@ -19,7 +20,6 @@ from vl2v.teacher.purchase.ledger_table import LedgerEntry as LedgerEntry
 from vl2v.teacher.purchase.quote import Quote as Quote
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
-from vl2v.words import exact
 
 
 class Ledger:

@@ -87,7 +87,7 @@ def embedded(
     """
     size = embedder.card.batch_size
     if todo:
-        pool.check_room()
+        pool.check_worker_fits()
     starts = range(0, len(todo), size)
     batches = ((part := list(todo[s : s + size]), [source(i) for i in part]) for s in starts)
     following = partial(next, batches, None)

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from vl2v.formatting import exact, size
 from vl2v.teacher.base import Price
-from vl2v.words import exact, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

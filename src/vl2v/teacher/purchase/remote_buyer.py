@@ -12,9 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vl2v.errors import BudgetError
+from vl2v.interrupts import deferred_interrupts
 from vl2v.progress import Advance, Silent, warn
 from vl2v.sqlite import keys_of
-from vl2v.stopping import stopping_between
 from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.packing import image_size, pack, text_size
 from vl2v.teacher.http.remote import Answer, Kind, Order, RejectedInputError
@@ -170,7 +170,7 @@ class Purchase:
         halves: list[PendingRequest] = []
         fault: BaseException | None = None
         width = self._teacher.limits.concurrency
-        with ThreadPoolExecutor(width, "vl2v-teacher") as pool, stopping_between(insist=False) as stop_if_asked:
+        with ThreadPoolExecutor(width, "vl2v-teacher") as pool, deferred_interrupts(insist=False) as stop_if_asked:
             try:
                 more: PendingRequest | None = next(requests, None)
                 while more is not None or in_flight:

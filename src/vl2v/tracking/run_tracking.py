@@ -38,7 +38,7 @@ class Tracking:
         for name in names:
             self._try(name, partial(self._open, name))
 
-    def follow(self) -> None:
+    def send_new_lines(self) -> None:
         """Send the new lines of `metrics.jsonl` to the trackers."""
         if not self._live:
             return
@@ -60,7 +60,7 @@ class Tracking:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Send the remaining lines and the final figures, including those of held-out domains, and close."""
         if self._live:
-            self.follow()
+            self.send_new_lines()
             self.close(summary)
 
     def close(self, summary: Mapping[str, Any] | None = None) -> None:

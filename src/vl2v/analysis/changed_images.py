@@ -36,7 +36,7 @@ class Outputs:
 
 
 @torch.no_grad()
-def outputs(student: Student, frozen: nn.Module | None, pixels: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def model_outputs(student: Student, frozen: nn.Module | None, pixels: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield the outputs for uint8 pixels [N, 3, S, S] in batches."""
     student.eval()
     for chunk in chain.from_iterable(map(student.preprocess.parts, torch.split(pixels, CHUNK))):
@@ -48,13 +48,13 @@ def outputs(student: Student, frozen: nn.Module | None, pixels: Tensor) -> Itera
         yield tuple(part.float().cpu() for part in (features, student.logits(projected), embeddings, before))
 
 
-def joined(parts: list[tuple[Tensor, ...]], same: bool) -> Outputs:
+def join_outputs(parts: list[tuple[Tensor, ...]], same: bool) -> Outputs:
     """Concatenate the outputs of batches; `same` if there was no frozen backbone."""
     features, logits, embeddings, frozen = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
     return Outputs(features, logits, embeddings, features if same else frozen)
 
 
-def changed(pixels: Tensor, view: int, generator: np.random.Generator) -> Tensor:
+def apply_change(pixels: Tensor, view: int, generator: np.random.Generator) -> Tensor:
     """Change images in one way, each with a random strength; return [N, 3, S, S] uint8.
 
     Args:

@@ -17,7 +17,7 @@ from vl2v_runtime.names import shown
 from vl2v_runtime.walking import Folder
 
 
-class ImageHeap(DomainFolder):
+class UnlabelledFolder(DomainFolder):
     """A folder of images at any depth, whose classes are given by the user. Their labels are -1.
 
     All images belong to one domain, named after the folder, unless the first-level folders are domains. A file

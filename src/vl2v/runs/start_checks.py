@@ -15,8 +15,8 @@ from vl2v.hints import resume_command
 from vl2v.json_files import write_json
 from vl2v.locations import StoragePaths
 from vl2v.runs.folder import RunFolder
-from vl2v.runs.made_here import MARK, check_prompts, check_teacher, is_signed, sign_teacher
-from vl2v.runs.relative import base_of
+from vl2v.runs.relative_paths import base_of
+from vl2v.runs.signatures import MARK, check_prompts, check_teacher, is_signed, sign_teacher
 from vl2v.runs.storage import remember, teacher_signature
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.purchase import spending

@@ -10,6 +10,7 @@ from vl2v.data.tables.imported import names_of_paths
 from vl2v.evaluation.evaluation import ROLES, TEST
 from vl2v.evaluation.predictions import Predictions
 from vl2v.evaluation.reference import LABELS, Reference
+from vl2v.formatting import count, listed, percent
 from vl2v.method.registry import METHODS
 from vl2v.reports import calibration
 from vl2v.reports.figures import confusion_panel, rejection_panel, reliability_panel
@@ -27,7 +28,6 @@ from vl2v.reports.mistakes import (
 )
 from vl2v.reports.page import Figure, Picture, Pictures, Section, TableBlock
 from vl2v.reports.source import HEADS, ROLE_NAMES, Source
-from vl2v.words import count, listed, percent
 from vl2v_runtime.trust import Trust
 
 SHOWN = (0.99, 0.95, 0.9, 0.8)  # coverages whose thresholds are marked

@@ -13,8 +13,8 @@ from vl2v import threads
 from vl2v.teacher.base import Embeddings, TeacherCard
 from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget
-from vl2v.teacher.purchase.pace import serving_threads, with_best_threads
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.teacher.purchase.thread_count import serving_threads, with_best_threads
 
 
 class Counting:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vl2v.evaluation.reference import LABELS, Reference
+from vl2v.formatting import NONE, count, listed, percent, size
 from vl2v.reports.page import TableBlock
 from vl2v.reports.sheet import Sheet
-from vl2v.words import NONE, count, listed, percent, size
 
 UNSEEN = ("seen", "unseen", "harmonic", "alone")
 WHO = {"student": "student", "adjusted": "student with offset", "zero_shot": "teacher"}

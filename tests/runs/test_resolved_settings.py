@@ -7,7 +7,7 @@ from pathlib import Path
 from vl2v.config import RunConfig
 from vl2v.locations import StoragePaths
 from vl2v.runs.folder import RunFolder
-from vl2v.runs.starting import resume_run
+from vl2v.runs.start_checks import resume_run
 
 
 def config(precision: str, balance: object) -> RunConfig:

@@ -10,15 +10,15 @@ from functools import partial
 from vl2v.benchmark.protocol import Job
 from vl2v.benchmark.purchase import teacher_of
 from vl2v.benchmark.schedule import Schedule
-from vl2v.benchmark.sweep import Progressed, Sweep
+from vl2v.benchmark.sweep import Sweep, SweepStatus
+from vl2v.interrupts import stop_requests
 from vl2v.planning.models import open_student
 from vl2v.progress import Progress
-from vl2v.stopping import stop_asked
 from vl2v.teacher.base import TeacherCard
 from vl2v.threads import computing, cores, free_memory, peak_memory, stated
 from vl2v.training.duration import Rates
-from vl2v.training.pace import training_threads
 from vl2v.training.process import make_accelerator
+from vl2v.training.thread_count import training_threads
 from vl2v.training.workers import Workers
 
 WORTH = 60.0  # seconds of training in total that make it worthwhile to start more processes
@@ -31,7 +31,7 @@ def _do(sweep: Sweep, card: TeacherCard, job: Job, progress: Progress) -> bool:
     return sweep.do(job.with_settings(budget=None), progress)
 
 
-def run_here(sweep: Sweep, count: int, progress: Progress) -> Progressed:
+def run_locally(sweep: Sweep, count: int, progress: Progress) -> SweepStatus:
     """Run all jobs of a grid on this machine, `count` at a time. The students are identical, bit for bit.
 
     Args:
@@ -45,7 +45,7 @@ def run_here(sweep: Sweep, count: int, progress: Progress) -> Progressed:
     if count == 1:
         return schedule.run(lambda following: ((j, partial(sweep.do, j, progress)) for j in iter(following, None)))
     do = partial(_do, Sweep(sweep.grid, sweep.out, sweep.storage, origin=sweep.origin), schedule.bought.card)
-    with stop_asked() as stop, Workers(count, stop) as workers:
+    with stop_requests() as stop, Workers(count, stop) as workers:
         return schedule.run(lambda following: workers.map(do, following, progress, Job.describe))
 
 
@@ -71,7 +71,7 @@ def jobs_at_once(sweep: Sweep) -> int:
     return max(1, min(room, len(jobs), int(free_memory() / (peak_memory() * SPARE))))
 
 
-def settle_threads(sweep: Sweep, count: int) -> None:
+def resolve_threads(sweep: Sweep, count: int) -> None:
     """Choose the number of threads of all jobs, once for the whole grid: one each if several jobs run in parallel.
 
     Args:

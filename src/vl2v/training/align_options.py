@@ -27,7 +27,9 @@ def average_of(config: RunConfig) -> Average | None:
     return Ema(config.align.ema_decay) if config.align.average == "ema" else None
 
 
-def solve(projection: nn.Module, features: NDArray[np.float32], data: TrainingData, config: RunConfig) -> float:
+def solve_projection(
+    projection: nn.Module, features: NDArray[np.float32], data: TrainingData, config: RunConfig
+) -> float:
     """Set the projection to the solution of the ridge regression of `vl2v.method.ridge` on all training examples.
 
     Args:

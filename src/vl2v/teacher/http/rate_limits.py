@@ -22,7 +22,7 @@ def pause(seconds: float, stop: threading.Event | None) -> None:
         raise AbandonedError
 
 
-class Pace:
+class RateLimiter:
     """A rate limiter that spreads requests evenly over time."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,7 +36,7 @@ class Pace:
         self._resume = 0.0
         self._lock = threading.Lock()
 
-    def turn(self, **amounts: float) -> float:
+    def reserve(self, **amounts: float) -> float:
         """Reserve the next free time for ``requests``, ``images`` and ``tokens``; return the seconds to wait."""
         with self._lock:
             now = self._clock()

@@ -12,7 +12,7 @@ _also_requested: ContextVar[Callable[[], bool]] = ContextVar("_also_requested", 
 
 
 @contextmanager
-def stop_asked() -> Iterator[Callable[[], bool]]:
+def stop_requests() -> Iterator[Callable[[], bool]]:
     """Within the block, record Ctrl-C and SIGTERM instead of interrupting. A second Ctrl-C interrupts.
 
     Yields:
@@ -24,7 +24,7 @@ def stop_asked() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def stopped_by(requested: Callable[[], bool]) -> Iterator[None]:
+def stop_when(requested: Callable[[], bool]) -> Iterator[None]:
     """Within the block, a run also stops if `requested` returns true. It is called after every step."""
     token = _also_requested.set(requested)
     try:
@@ -34,7 +34,7 @@ def stopped_by(requested: Callable[[], bool]) -> Iterator[None]:
 
 
 @contextmanager
-def stopping_between(*, insist: bool = True) -> Iterator[Callable[[], None]]:
+def deferred_interrupts(*, insist: bool = True) -> Iterator[Callable[[], None]]:
     """Within the block, Ctrl-C and SIGTERM take effect only when the yielded function is called, and at the end.
 
     Args:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from vl2v.analysis.advice import DISTIL, LABELS_ALONE
 from vl2v.analysis.frozen import frozen_features
-from vl2v.analysis.worth import pilot_of, source_rows, tell, worth_of
+from vl2v.analysis.teacher_value import advice_for, pilot_of, show_advice, source_rows
 from vl2v.api import make_config
 from vl2v.commands.check import check_teacher
 from vl2v.commands.distill import run
@@ -101,19 +101,19 @@ def test_a_teacher_that_is_right_on_half_the_images_is_not_worth_it(
     scene: Path, tmp_path: Path, store: EmbeddingStore
 ) -> None:
     plan = planned(scene, tmp_path, Eye(wrong=0.3), held_out=["night"])
-    assert worth_of(plan, store, Silent()) is None  # nothing was bought
+    assert advice_for(plan, store, Silent()) is None  # nothing was bought
     buy_all(plan, store, tmp_path)
     recorder = Recorder(Silent())
-    advice = worth_of(plan, store, recorder)
+    advice = advice_for(plan, store, recorder)
     assert advice is None  # 96 images of two source domains are too few
     plan = planned(scene, tmp_path, Eye(wrong=0.3))
     buy_all(plan, store, tmp_path)
-    advice = worth_of(plan, store, recorder)
+    advice = advice_for(plan, store, recorder)
     assert advice is not None
     assert advice.action == LABELS_ALONE
     assert (advice.answers, advice.images, advice.by_domain) == (144, 144, True)
     with pytest.warns(UserWarning, match="train on the labels alone"):
-        tell(advice, recorder)
+        show_advice(advice, recorder)
     content = results_of(Evaluation(()), None, {}, [], None, advice.to_dict())
     read = EvaluationFile.model_validate({k: v for k, v in content.items() if k != "asked"})
     assert read.advice is not None
@@ -132,7 +132,7 @@ def test_the_pilot_is_bought_first_and_no_image_twice(
     teacher = Eye()
     plan = planned(scene, tmp_path, teacher)
     assert pilot_of(plan, store) is None  # too few images for a pilot
-    monkeypatch.setattr("vl2v.analysis.worth.PILOT", 24)
+    monkeypatch.setattr("vl2v.analysis.teacher_value.PILOT", 24)
     chosen = pilot_of(plan, store)
     assert chosen is not None
     counts: list[int] = []
@@ -158,7 +158,7 @@ def test_a_check_and_a_quote_give_advice_if_a_student_is_stated(scene: Path, tmp
 
 @pytest.mark.slow
 def test_a_run_warns_and_records_the_advice(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vl2v.analysis.worth.PILOT", 24)
+    monkeypatch.setattr("vl2v.analysis.teacher_value.PILOT", 24)
     paths = StoragePaths(tmp_path / "cache", tmp_path / "store.sqlite")
     short = {"align": {"steps": 4}, "distill": {"steps": 2}, "batch": 8, "workers": 0, "threads": 1}
     config = make_config(None, {"data": {"root": str(scene / "data")}, **settings(scene), **short})
@@ -196,7 +196,7 @@ def test_a_strong_teacher_is_worth_it(scene: Path, tmp_path: Path, store: Embedd
     buy_all(plan, store, tmp_path)
     for parameter in plan.student_backbone.module.parameters():
         parameter.data.zero_()  # uninformative features
-    advice = worth_of(plan, store, Silent())
+    advice = advice_for(plan, store, Silent())
     assert advice is not None
     assert advice.action == DISTIL
     assert "distil from this teacher" in advice.line

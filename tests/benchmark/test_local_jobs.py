@@ -14,15 +14,15 @@ from tiny_grid import opened, tiny_grid
 from typer.testing import CliRunner
 
 from recorders import NoteRecorder
-from vl2v.benchmark import side_by_side
+from vl2v.benchmark import local_jobs
+from vl2v.benchmark.local_jobs import jobs_at_once, resolve_threads, run_locally
 from vl2v.benchmark.protocol import load_grid
 from vl2v.benchmark.results import is_finished
-from vl2v.benchmark.side_by_side import jobs_at_once, run_here, settle_threads
 from vl2v.benchmark.sweep import Sweep
 from vl2v.cli import app
 from vl2v.errors import Interrupted
+from vl2v.interrupts import stop_when
 from vl2v.progress import Silent
-from vl2v.stopping import stopped_by
 from vl2v.training.duration import Rates
 
 GB = 2**30
@@ -38,13 +38,13 @@ def weights(sweep: Sweep) -> dict[str, bytes]:
 def test_parallel_jobs_stop_continue_and_give_the_same_students(bench: Bench, tmp_path: Path) -> None:
     grid = tiny_grid(bench, targets=("rose", "ink"), change={"threads": 1})
     one, two = opened(bench, tmp_path / "one", grid), opened(bench, tmp_path / "two", grid)
-    run_here(one, 1, Silent())
+    run_locally(one, 1, Silent())
     notes = NoteRecorder()
-    with pytest.raises(Interrupted, match="states"), stopped_by(lambda: bool(weights(two))):
-        run_here(two, 2, notes)
+    with pytest.raises(Interrupted, match="states"), stop_when(lambda: bool(weights(two))):
+        run_locally(two, 2, notes)
     begun = notes.lines
     assert len(begun) == len(set(begun)) >= 2
-    done = run_here(two, 2, Silent())
+    done = run_locally(two, 2, Silent())
     assert (len(done.finished), done.failed) == (4, {})
     assert weights(two) == weights(one)
     actual, expected = ({(r.method, r.target): r.test for r in sweep.records()} for sweep in (two, one))
@@ -80,9 +80,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
     def make(cores: int, free: float, step: float = 1.0, memory: float = 1.0) -> None:
-        monkeypatch.setattr(side_by_side, "cores", lambda: cores)
-        monkeypatch.setattr(side_by_side, "free_memory", lambda: int(free * GB))
-        monkeypatch.setattr(side_by_side, "peak_memory", lambda: int(memory * GB))
+        monkeypatch.setattr(local_jobs, "cores", lambda: cores)
+        monkeypatch.setattr(local_jobs, "free_memory", lambda: int(free * GB))
+        monkeypatch.setattr(local_jobs, "peak_memory", lambda: int(memory * GB))
         monkeypatch.setattr(Rates, "measure", lambda _, __, images, *___, **____: Rates(step / images, 0))
 
     return make
@@ -114,21 +114,21 @@ def test_a_grid_continues_with_its_number_of_threads(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(side_by_side, "training_threads", lambda *_: 3)
+    monkeypatch.setattr(local_jobs, "training_threads", lambda *_: 3)
     out, grid = tmp_path / "grid", tiny_grid(bench)
     sweep = opened(bench, out, grid)
     keys = {job.key for job in sweep.jobs()}
-    settle_threads(sweep, 1)
+    resolve_threads(sweep, 1)
     assert {job.config.threads for job in sweep.jobs()} == {3}
     assert {job.key for job in sweep.jobs()} == keys, "results found before are found again"
     again = opened(bench, out, grid)
-    settle_threads(again, 2)
+    resolve_threads(again, 2)
     assert load_grid(out)[0].settings["threads"] == 3
     stated = opened(bench, out, tiny_grid(bench, change={"threads": 2}))
-    settle_threads(stated, 1)
+    resolve_threads(stated, 1)
     assert {job.config.threads for job in stated.jobs()} == {2}
     fresh = opened(bench, tmp_path / "fresh", grid)
-    settle_threads(fresh, 2)
+    resolve_threads(fresh, 2)
     assert {job.config.threads for job in fresh.jobs()} == {1}, "one each, side by side"
 
 

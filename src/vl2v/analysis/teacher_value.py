@@ -35,7 +35,7 @@ CLASSES = 50  # maximum number of classes, so that each has enough images in the
 FILE = "advice.json"  # temporary file of a run
 
 
-def worth_of(
+def advice_for(
     plan: RunPlan,
     store: EmbeddingStore,
     progress: Progress,
@@ -84,7 +84,7 @@ def worth_of(
     return advise(right, scores.argmax(axis=1) == labels, by_domain, len(classes), len(dataset.phrases))
 
 
-def tell(advice: Advice, progress: Progress) -> None:
+def show_advice(advice: Advice, progress: Progress) -> None:
     """Show the advice: as a warning if it is not to distil from the teacher, otherwise as a note."""
     if advice.action in (LABELS_ALONE, OTHER_TEACHER):
         warn(progress, advice.line)

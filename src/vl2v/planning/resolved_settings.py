@@ -8,10 +8,10 @@ from typing import Any
 from vl2v.config import RunConfig
 from vl2v.recipes import LEAST_STEPS, validation_interval
 
-SETTLED = ("batch", "batch_per_domain", "unlabelled_per_batch", "distill")  # keys of the settings that may change
+RESOLVED = ("batch", "batch_per_domain", "unlabelled_per_batch", "distill")  # keys of the settings that may change
 
 
-def settled(config: RunConfig, sources: int, images: int, unlabelled: bool) -> RunConfig:
+def resolved(config: RunConfig, sources: int, images: int, unlabelled: bool) -> RunConfig:
     """Return settings with numbers of images and steps in place of `batch` and `distill.passes`.
 
     Args:

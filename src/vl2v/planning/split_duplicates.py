@@ -39,7 +39,7 @@ OF_EMBEDDINGS = f"embeddings 1 {COSINE} {ALIGNED}"
 
 
 @dataclass(frozen=True)
-class Resemblance:
+class SplitDuplicates:
     """Images of a split that resemble training images without being the same files.
 
     Attributes:
@@ -93,7 +93,7 @@ def _counted(validation: int, test: int) -> str:
     return " and ".join(f"{n:,} {name} image{'' if n == 1 else 's'}" for n, name in counts if n)
 
 
-def resemblance(dataset: ImageDataset, split: Split, cache: PixelCache) -> Resemblance:
+def split_duplicates(dataset: ImageDataset, split: Split, cache: PixelCache) -> SplitDuplicates:
     """Compare the images of a split by a perceptual hash of their cached pixels.
 
     The result is saved next to the pixel cache, and read by the next call with the same images and the same split.
@@ -102,7 +102,7 @@ def resemblance(dataset: ImageDataset, split: Split, cache: PixelCache) -> Resem
     return _of(dataset, split, training, _of_hashes(dataset, tested, training, cache), aligned=False)
 
 
-def resemblance_of_embeddings(
+def split_duplicates_by_embedding(
     dataset: ImageDataset,
     split: Split,
     cache: PixelCache,
@@ -111,8 +111,8 @@ def resemblance_of_embeddings(
     examples: EmbeddingRows,
     teacher: str,
     progress: Progress | None = None,
-) -> Resemblance:
-    """Compare the images of a split by their embeddings and aligned pixels; without those that `resemblance` finds.
+) -> SplitDuplicates:
+    """Compare the images of a split by embeddings and aligned pixels. Those that `split_duplicates` finds are omitted.
 
     The result is saved in the same way.
 
@@ -145,7 +145,7 @@ def _of_hashes(dataset: ImageDataset, tested: DatasetRows, training: DatasetRows
 
 def _of(
     dataset: ImageDataset, split: Split, training: DatasetRows, duplicates: NearDuplicates, *, aligned: bool
-) -> Resemblance:
+) -> SplitDuplicates:
     tested = split.evaluation_rows
     pairs = duplicates.pairs[
         (dataset.digests[tested[duplicates.pairs[:, 0]]] != dataset.digests[training[duplicates.pairs[:, 1]]]).any(1)
@@ -155,7 +155,7 @@ def _of(
     examples = list(zip(names[: len(shown_pairs)], names[len(shown_pairs) :], strict=True))
     validation = sum(len(rows) for rows in split.validation.values())  # they are the first split positions
     of_validation = int((pairs[:, 0] < validation).sum())
-    return Resemblance(of_validation, len(pairs) - of_validation, tuple(examples), duplicates.complete, aligned)
+    return SplitDuplicates(of_validation, len(pairs) - of_validation, tuple(examples), duplicates.complete, aligned)
 
 
 def _saved_or_computed(

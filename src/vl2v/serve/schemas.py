@@ -15,7 +15,7 @@ from vl2v_runtime.drift import Drift
 DIGITS = 6
 
 
-class Fault(BaseModel):
+class ErrorDetail(BaseModel):
     """An error."""
 
     message: str = Field(description="Human-readable message: what was expected, and what to do.")
@@ -24,10 +24,10 @@ class Fault(BaseModel):
     code: str | None = Field(description="Machine-readable error code.")
 
 
-class Refusal(BaseModel):
+class ErrorResponse(BaseModel):
     """The body of an error response."""
 
-    error: Fault
+    error: ErrorDetail
 
 
 class ClassChance(BaseModel):
@@ -37,7 +37,7 @@ class ClassChance(BaseModel):
     probability: float = Field(description="Calibrated by the temperature of the validation images, in [0, 1].")
 
 
-class Near(BaseModel):
+class Neighbour(BaseModel):
     """A training image that is similar to the queried image."""
 
     picture: str = Field(description="Path of a small JPEG on this server.")
@@ -55,8 +55,8 @@ class ImageAnswer(BaseModel):
     confidence: float | None = Field(default=None, description="Its probability.")
     accepted: bool | None = Field(default=None, description="Whether the score is sufficient for the coverage.")
     classes: list[ClassChance] = Field(default=[], description="The most probable classes, in descending order.")
-    neighbours: list[Near] = Field(default=[], description="The nearest training images, nearest first.")
-    error: Fault | None = Field(
+    neighbours: list[Neighbour] = Field(default=[], description="The nearest training images, nearest first.")
+    error: ErrorDetail | None = Field(
         default=None, description="Why this image could not be classified; the other images are not affected."
     )
 
@@ -85,7 +85,7 @@ class Prediction(BaseModel):
     milliseconds: float = Field(description="Time for decoding the images and for the network.")
 
 
-class About(BaseModel):
+class ModelInfo(BaseModel):
     """Description of the served student."""
 
     name: str
@@ -139,7 +139,7 @@ class NewClasses(BaseModel):
     )
 
 
-class Added(BaseModel):
+class AddedClasses(BaseModel):
     """The response of `POST /v1/classes`."""
 
     price: Price
@@ -163,6 +163,6 @@ def rank(
     return ImageAnswer(name=name, label=best.name, confidence=best.probability, accepted=accepted, classes=ranked)
 
 
-def fault(error: ApiError) -> Fault:
+def fault(error: ApiError) -> ErrorDetail:
     """Convert the error of one image to the format of error responses."""
-    return Fault.model_validate(error.body["error"])
+    return ErrorDetail.model_validate(error.body["error"])
