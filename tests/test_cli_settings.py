@@ -130,11 +130,11 @@ def test_the_demo_accepts_settings_once(tmp_path: Path, monkeypatch: pytest.Monk
             job._check_settings(tmp_path, settings)
     for _ in range(2):
         job._check_settings(tmp_path, {"data": {"skip_bad": True}})
-    with pytest.raises(ConfigError, match=r"(?s)begun with other settings.*skip_bad"):
+    with pytest.raises(ConfigError, match=r"(?s)started with other settings.*skip_bad"):
         job._check_settings(tmp_path, {})
     (tmp_path / "before" / "task").mkdir(parents=True)
     job._check_settings(tmp_path / "before", {})
-    with pytest.raises(ConfigError, match="begun with other settings"):
+    with pytest.raises(ConfigError, match="started with other settings"):
         job._check_settings(tmp_path / "before", {"threads": 2})
 
 

@@ -143,7 +143,7 @@ def test_a_report_with_a_missing_store_is_refused(tmp_path: Path) -> None:
     """Without the option, a run whose store is missing has a report without purchases."""
     done = run_cli("report", tmp_path, "--store", tmp_path / "s.sqlite")
     assert done.returncode == 2
-    assert "--store names no file" in done.stderr
+    assert "The file in --store does not exist" in done.stderr
 
 
 def test_a_score_without_a_threshold_is_reported(capsys: pytest.CaptureFixture[str]) -> None:

@@ -178,11 +178,11 @@ def _against_method(config: RunConfig) -> list[str]:
     if method.image_weight not in (None, config.image_weight):
         faults.append(
             f"the method {method.name} fixes image_weight at {method.image_weight:g}, found {config.image_weight:g}; "
-            f"leave it out, or take the method {DEFAULT_METHOD}"
+            f"leave it out, or use the method {DEFAULT_METHOD}"
         )
     if config.data.held_out_classes and method.classifier == "linear":
         why = f"{method.name} has a linear classifier, which cannot predict classes that it was not trained on"
-        faults.append(f"data.held_out_classes cannot be measured: the method {why}; take e.g. {DEFAULT_METHOD}")
+        faults.append(f"data.held_out_classes cannot be measured: the method {why}; use e.g. {DEFAULT_METHOD}")
     if method.forbids_first_stage and config.align.steps:
         faults.append(f"the method {method.name} has no first stage: align.steps must be 0, found {config.align.steps}")
     if config.student.spec == "teacher" and not method.supports_encoder:
@@ -201,7 +201,7 @@ def _without_labels(config: RunConfig) -> list[str]:
         return [f"{only}: add data.classes (--classes), or drop it"] if data.domain_folders else []
     if data.held_out:
         faults.append(
-            "data.held_out (--held-out) tests by labels, and with data.classes (--classes) the images have none; drop "
+            "data.held_out (--held-out) needs labels, which images do not have with data.classes (--classes); drop "
             "it, and measure the student on a labelled folder with vl2v evaluate"
         )
     needless = (

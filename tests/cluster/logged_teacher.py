@@ -81,7 +81,7 @@ class Only:
 
     def read(self):
         if os.getpid() != self.pid:
-            raise DataError("x changed.", expected="what the scan read", found="no such file")
+            raise DataError("x changed.", expected="the content that was read before", found="no such file")
         return self.file.read()
 """
 

@@ -424,9 +424,9 @@ CLASS_FIRST = make(*(f"{name}/{d}" for name in CLASSES for d in ("art_painting",
     ("layout", "problem"),
     [
         (SPLITS, "splits of one dataset"),
-        (DEEPER, "taken as a class"),
-        (YEARS, "a date, taken as a class"),
-        (CLASS_FIRST, "taken as classes, but called like domains"),
+        (DEEPER, "read as a class"),
+        (YEARS, "a date, read as a class"),
+        (CLASS_FIRST, "read as classes, but named like domains"),
     ],
 )
 def test_guessed_layouts_are_refused_unless_accepted(

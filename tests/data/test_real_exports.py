@@ -69,7 +69,7 @@ def test_the_export_has_the_photos(tmp_path: Path, kind: str) -> None:
 
 def test_class_numbers_alone_are_refused(tmp_path: Path) -> None:
     table = imported(str(EXPORTS / "webdataset"), tmp_path, **CAMERA)
-    assert faults(table) == {"column cls": "numbers in place of names of classes, such as 0, 1"}
+    assert faults(table) == {"column cls": "numbers instead of class names, such as 0, 1"}
 
 
 def test_an_imagenet_export_is_a_folder_of_classes() -> None:

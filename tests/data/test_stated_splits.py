@@ -124,7 +124,7 @@ def test_faults_of_a_split_are_listed_with_their_rows(tmp_path: Path) -> None:
     assert faults(listing) == {
         "row 4": "no split in the column fold",
         "rows 5, 7": "a split that is not train, validation or test in the column fold",
-        f"row {len(rows) + 1}": "a file that another row lists with other splits",
+        f"row {len(rows) + 1}": "a file that another row lists with different splits",
     }
 
 
@@ -280,7 +280,7 @@ def test_folders_of_splits_that_differ_or_have_no_train_are_faults(tmp_path: Pat
         put(tmp_path / "none" / path.replace("train", "val").replace("/a/", "/") / f"{i}.png", i)
     messages = faults(DomainFolder(tmp_path / "mixed"))
     assert messages["test, train"] == "class folders in some, domain folders in others"
-    assert faults(DomainFolder(tmp_path / "none"))["test, val"] == "splits of one dataset, taken as domains"
+    assert faults(DomainFolder(tmp_path / "none"))["test, val"] == "splits of one dataset, read as domains"
 
 
 def test_columns_of_splits_are_for_tables(tmp_path: Path) -> None:

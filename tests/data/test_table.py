@@ -138,7 +138,7 @@ def test_images_without_labels_are_read(tmp_path: Path) -> None:
     assert dataset.names == ("cat", "dog")
     assert (dataset.labels == -1).all()
     assert dataset.domains == ("art", "photo")
-    with pytest.raises(ConfigError, match="no use with --classes"):
+    with pytest.raises(ConfigError, match="no effect with --classes"):
         list_folder(DataConfig(root=table, classes=("cat", "dog"), label="site"))
 
 
@@ -243,12 +243,12 @@ def test_all_faults_of_rows_are_in_one_list(tmp_path: Path) -> None:
         "row 14: gone.png": "cannot be read (No such file or directory)",
         "row 15: notes.txt": None,
         "row 16": "an address in place of a path in the column path",
-        "row 17": "more than the 3 values that the first row has names for",
-        "row 18": "fewer than the 3 values that the first row has names for",
+        "row 17": "more than the 3 values that the first row names",
+        "row 18": "fewer than the 3 values that the first row names",
         "row 19": None,
         "row 21: art": None,
-        "row 22": "a file that another row lists with other classes",
-        "row 23": "a file that another row lists with other domains",
+        "row 22": "a file that another row lists with different classes",
+        "row 23": "a file that another row lists with different domains",
         "row 24": "a text that is not UTF-8 in the column species",
         "row 25": "a label that cannot be shown in the column species",
     }
@@ -281,7 +281,7 @@ def test_bad_files_can_be_skipped_and_repeated_rows_count_once(tmp_path: Path) -
     dataset = TableListing(table).scan(skip_bad=True)
     assert len(dataset) == 8
     assert [fault.where for fault in dataset.skipped] == ["row 11: gone.png"]
-    assert "1 row repeats another, and count once" in dataset.warnings
+    assert "1 row repeats another; repeated rows count once" in dataset.warnings
 
 
 class Console(Silent):
@@ -332,18 +332,18 @@ def test_a_split_column_that_is_not_used_gets_a_hint(
         (
             lambda row: row | {"species": str(len(row["species"] + row["path"]) % 2)},
             "column species",
-            "numbers in place",
+            "numbers instead",
         ),
         (lambda row: row | {"camera": "art"} if "dog" in row["path"] else row, "photo", "no image of class 'dog'"),
         (
             lambda row: row | {"camera": "Test" if row["camera"] == "art" else "train"},
             "column camera",
-            "taken as domains",
+            "read as domains",
         ),
         (
             lambda row: row | {"species": "val" if row["species"] == "cat" else "train"},
             "column species",
-            "taken as class",
+            "read as class",
         ),
         (
             lambda row: row | {"species": row["species"].title() if "art" in row["path"] else row["species"]},
@@ -366,7 +366,7 @@ def test_numbers_are_accepted_as_labels_if_named_or_confirmed(tmp_path: Path) ->
     root = folder_of(tmp_path)
     rows = [row | {"species": {"cat": 0, "dog": 1}[row["species"]]} for row in rows_of(root)]
     table = write_parquet(root / "t.parquet", rows)
-    assert "numbers in place of names" in faults(table)["column species"]
+    assert "numbers instead of class names" in faults(table)["column species"]
     assert TableListing(table, as_found=True).scan().folders == ("0", "1")
     (root / "classes.yaml").write_text("0: cat\n1: dog\n")
     assert TableListing(table).scan().phrases == ("cat", "dog")
@@ -375,15 +375,15 @@ def test_numbers_are_accepted_as_labels_if_named_or_confirmed(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["2024-01-01", "2024-01-02"], "values in place of names of classes, such as 2024-01-01, 2024-01-02"),
-        (["2024-01-01T10:00:00", "2024-01-02 10:00"], "values in place of names of classes"),
-        (["True", "false"], "values in place of names of classes"),
-        (["1", "2024-01-02", "TRUE"], "values in place of names of classes"),
-        (["-3", "1e5", "5%", "0x1F"], "values in place of names of classes"),
-        (["01/01/2024", "2/1/2024", "1.1.2024"], "values in place of names of classes"),
-        (["12:00", "9:15:30"], "values in place of names of classes"),
-        (["yes", "No"], "values in place of names of classes"),
-        (["cat", "dog", "nan"], "probably missing values, taken as a class: nan"),
+        (["2024-01-01", "2024-01-02"], "values instead of class names, such as 2024-01-01, 2024-01-02"),
+        (["2024-01-01T10:00:00", "2024-01-02 10:00"], "values instead of class names"),
+        (["True", "false"], "values instead of class names"),
+        (["1", "2024-01-02", "TRUE"], "values instead of class names"),
+        (["-3", "1e5", "5%", "0x1F"], "values instead of class names"),
+        (["01/01/2024", "2/1/2024", "1.1.2024"], "values instead of class names"),
+        (["12:00", "9:15:30"], "values instead of class names"),
+        (["yes", "No"], "values instead of class names"),
+        (["cat", "dog", "nan"], "probably missing values, read as a class: nan"),
         (["cat", "dog", "#N/A"], "probably missing values"),
         (["01", "1", "dog"], "two spellings of one number: 01, 1"),
         (["1", "1.0", "dog"], "two spellings of one number"),
@@ -455,8 +455,8 @@ def test_a_column_of_captions_or_urls_is_one_fault(tmp_path: Path) -> None:
         (b"PK\x03\x04\0\0\0\0", "is not text"),
         (b"\xff\xfep\0a", "cannot be read"),
         (b'path,label\n"a.png,cat\n', "not CSV"),
-        (b"name,kind\na.png,cat\n", "no column is known to be the image: name it with --image"),
-        (b"path,kind\na.png,cat\n", "no column is known to be the label: name it with --label"),
+        (b"name,kind\na.png,cat\n", "no column is recognised as the image: name it with --image"),
+        (b"path,kind\na.png,cat\n", "no column is recognised as the label: name it with --label"),
         (b"path,label,label\na.png,cat,dog\n", "two columns are called label"),
         (b"path,label,label\na.png,cat,dog\n", "next: rename one of the columns called label"),
         (b"path\tlabel\tpath\na.png\tcat\tdog\n", "next: rename one of the columns called path"),

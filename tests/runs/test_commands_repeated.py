@@ -82,7 +82,7 @@ def test_a_repair_with_other_options_is_another_repair(tmp_path: Path) -> None:
     assert is_begun(tmp_path, options)
     changes: list[dict[str, Any]] = [{"queries": 20}, {"settings": {}}, {"images": "other"}]
     for change in changes:
-        with pytest.raises(RunError, match="has another repair"):
+        with pytest.raises(RunError, match="contains another repair"):
             is_begun(tmp_path, options | change)
     (tmp_path / REPAIR).write_text("{}")
     with pytest.raises(RunError, match="first_run None"):

@@ -102,7 +102,7 @@ def test_tables_of_every_format_name_their_column(folder: Path, suffix: str) -> 
     assert [row["path"] for row in named] == ["a.png", "b.png"]
     refused = predict(folder, str(table))  # this table has no column foto, and none with a common name
     assert refused.returncode == 2
-    assert "no column is known to be the image" in refused.stderr
+    assert "no column is recognised as the image" in refused.stderr
     assert "--label" not in refused.stderr
 
 

@@ -52,7 +52,7 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [("1,2", "numbers in place of names"), ("cat,none", "missing values"), ("cat,dog,cat;dog", "several classes")],
+    [("1,2", "numbers instead of class names"), ("cat,none", "missing values"), ("cat,dog,cat;dog", "several classes")],
 )
 def test_names_that_a_run_does_not_accept_are_refused_before_the_purchase(
     unsorted: Bench, tmp_path: Path, names: str, message: str

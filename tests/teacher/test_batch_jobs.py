@@ -267,7 +267,7 @@ def test_ctrl_c_leaves_the_job_to_the_vendor(store: EmbeddingStore, monkeypatch:
     with running_vendor(monkeypatch) as vendor:
         with monkeypatch.context() as patched:
             patched.setattr(time, "sleep", stop)
-            with pytest.raises(KeyboardInterrupt, match="1 batch job goes on at the vendor"):
+            with pytest.raises(KeyboardInterrupt, match="1 batch job continues at the vendor"):
                 buy(store)
         card = open_teacher(SPEC).describe()
         store._db.execute("UPDATE ledger SET time = time - 90000")  # older than a key that a vendor remembers
@@ -474,7 +474,7 @@ def test_a_stopped_label_command_continues(photos: Path, monkeypatch: pytest.Mon
             patched.setattr(time, "sleep", stop)
             stopped = label(photos, "--batch-api")
         assert stopped.returncode == 130
-        assert "1 batch job goes on at the vendor; the repeated command collects the answers" in stopped.stderr
+        assert "1 batch job continues at the vendor; repeat the command to collect the answers" in stopped.stderr
         assert "repeat the command" in stopped.stderr
         done = label(photos, "--batch-api")
         assert done.returncode == 0, done.stderr

@@ -52,7 +52,7 @@ def test_create_list_revoke(tmp_path: Path) -> None:
         (("keys", "revoke", "0000"), "Unknown account"),
         (("serve", "--teacher", "nonsense"), "Unknown teacher"),
         (("serve", "--teacher", "conse:", "--tls-cert", "a.pem"), "TLS needs two files"),
-        (("serve", "--teacher", "conse:", "--tls-cert", "a.pem", "--tls-key", "b.pem"), "TLS file is missing"),
+        (("serve", "--teacher", "conse:", "--tls-cert", "a.pem", "--tls-key", "b.pem"), "a.pem is missing"),
         (("serve", "--teacher", "conse:", "--queue", "3"), "would not fit"),
     ],
 )

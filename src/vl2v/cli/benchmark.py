@@ -50,7 +50,7 @@ def run(
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder that contains the benchmarks, such as ROOT/PACS.")] = None,
     methods: Annotated[str, _grid("Methods of vl2v distill, and sd (VL2V-SD); comma-separated.")] = "adip,erm,kd",
-    variants: Annotated[Path | None, _grid("YAML file of rows, LABEL: {title: .., settings: {..}}.")] = None,
+    variants: Annotated[Path | None, _grid("YAML file of further rows, LABEL: {title: .., settings: {..}}.")] = None,
     targets: Annotated[str, _grid("Domains to hold out, or all.")] = "all",
     seeds: Annotated[str, _grid("Number of seeds, or a list such as 0,1,2.")] = "3",
     vary: Annotated[list[str] | None, _grid("Candidate values of a setting: KEY=V1,V2; repeatable.")] = None,

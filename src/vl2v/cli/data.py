@@ -34,7 +34,7 @@ def get(
     out: Annotated[Path | None, typer.Option(help="New or empty folder (default: in your user data folder).")] = None,
     source: Annotated[
         str | None,
-        typer.Option("--from", help="official, hub, <owner>/<name>[@<revision>], a URL, a file or a folder."),
+        typer.Option("--from", help="Source: official, hub, <owner>/<name>[@<revision>], a URL, a file or a folder."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Accept the terms of the dataset without a prompt.")] = False,
     quiet: Quiet = False,
@@ -273,7 +273,7 @@ def _list_text(benchmarks: tuple[Benchmark, ...]) -> str:
 
 COMMANDS = group(
     "data",
-    "Benchmark datasets, example images, and the labels of your own data.",
+    "Download benchmarks, draw example images, and check the labels of your own data.",
     get=get,
     check=check,
     list=list_,

@@ -69,7 +69,7 @@ def report(
     """Write a self-contained report.html, and the values of its figures as CSV."""
     if store is not None and not store.is_file():
         raise ConfigError(
-            "--store names no file.",
+            "The file in --store does not exist.",
             expected="the file of purchased embeddings of this run",
             found=str(store),
             next_step="correct --store, or drop it: the run records its store",

@@ -50,7 +50,7 @@ def repair(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Adapt a student to a new site: query a few images of it, train briefly, and compare old and new student.
+    """Adapt a student to a new site: query a few images of it, train briefly, and compare it before and after.
 
     Repeat the command to continue an interrupted repair.
     """

@@ -35,7 +35,7 @@ def serve(
     unlabelled: common.UnlabelledOpt = None,
     drop: common.DropOpt = None,
     store: common.StoreOpt = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show progress.")] = False,
 ) -> None:
     """Serve a student with a JSON API and a web page (extra: serve)."""
     common.need_packages(

@@ -187,4 +187,4 @@ def _row(account: Account) -> dict[str, Any]:
     }
 
 
-COMMANDS = group("keys", "Accounts and their keys.", create=create, list=show, edit=edit, revoke=revoke)
+COMMANDS = group("keys", "Manage accounts and their keys.", create=create, list=show, edit=edit, revoke=revoke)

@@ -176,7 +176,10 @@ def load_student(folder: Path, backbone: nn.Module | None = None) -> Student:
     if run.config_file.is_file() and not (run.student / CARD).is_file():
         step = f"continue it: {resume_command(folder)}"
         raise RunError(
-            f"{folder} is an unfinished run.", expected="its student", found="a run without one", next_step=step
+            f"{folder} is an unfinished run.",
+            expected="a finished run",
+            found="a run without a student",
+            next_step=step,
         )
     try:
         student = Student.load(folder, backbone)

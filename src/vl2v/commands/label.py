@@ -168,7 +168,7 @@ def _ensure_valid(
         raise ConfigError("The table needs another name.", expected=expected, found=str(table), next_step=step)
     if table.exists():
         step = "pass another --out, or delete the file"
-        raise ConfigError("The table exists.", expected="a new file", found=str(table), next_step=step)
+        raise ConfigError("The table exists already.", expected="a new file", found=str(table), next_step=step)
     needless = [flag for flag, value in (("--error", error), ("--label", data.get("label"))) if value is not None]
     if needless and check is None:
         raise ConfigError(
@@ -211,14 +211,14 @@ def _labels_of(dataset: ImageDataset, names: Sequence[str], error: float) -> NDA
     index_of = {spelling(name): i for i, name in enumerate(names)}
     if unknown := [name for name in dataset.names if spelling(name) not in index_of]:
         raise DataError(
-            "A checked image has an unknown class.",
+            "An image in --check has an unknown class.",
             expected=f"classes among {', '.join(names)}",
             found=", ".join(unknown),
             next_step="rename the class in --check, or add it to --classes",
         )
     if len(dataset) < (least := least_images(error)):
         raise DataError(
-            "There are too few checked images.",
+            "There are too few images in --check.",
             expected=f"at least {least} labelled images for an error of {error:g}",
             found=str(len(dataset)),
             next_step="label more images, or raise --error",

@@ -116,7 +116,7 @@ def new_classes(
     new = _new_names(student, names)
     if phrases and len(phrases) != len(names):
         found = f"{len(names)} names and {len(phrases)} phrases"
-        step = "give --phrase once per name, in the order of the names"
+        step = "pass --phrase once per name, in the order of the names"
         raise ConfigError(
             "The numbers of names and phrases differ.", expected="a phrase for each name", found=found, next_step=step
         )

@@ -99,7 +99,7 @@ def is_begun(out: Path, requested: Mapping[str, Any]) -> bool:
     keys = [key for key in requested if key in record or key not in LATER]
     if differing := [key for key in keys if record.get(key) != requested[key]]:
         raise RunError(
-            f"{shown(out)} has another repair.",
+            f"{shown(out)} contains another repair.",
             expected=", ".join(f"{key} {shown(str(record.get(key))[:200])}" for key in differing),
             found=", ".join(f"{key} {shown(str(requested[key])[:200])}" for key in differing),
             next_step="choose another folder: --out FOLDER",

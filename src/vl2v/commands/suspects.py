@@ -125,7 +125,7 @@ def _answered(plan: RunPlan, store: EmbeddingStore, progress: Progress) -> Datas
             "Too few images can be checked.",
             expected=f"at least {FEWEST} labelled source images with an embedding of {card.identity}, and its prompts",
             found=f"{len(stored_rows):,} of {len(rows):,} images in {plan.paths.store}",
-            next_step="give the run that bought the embeddings (--run), or its --teacher and --store",
+            next_step="name the run that bought the embeddings (--run), or its --teacher and --store",
         )
     return stored_rows
 
@@ -157,7 +157,12 @@ def _decisions(out: Path) -> dict[tuple[str, str], str]:
     """Read the column ``drop`` of an earlier list, by path and reason; empty if there is no file."""
     if out.suffix.lower() in (".html", ".htm"):
         step = "choose another name for the list, e.g. --out suspects.csv"
-        raise ConfigError("The page would replace the list.", expected="a CSV file", found=shown(out), next_step=step)
+        raise ConfigError(
+            "--out needs another name, since the page for review would replace it.",
+            expected="a CSV file",
+            found=shown(out),
+            next_step=step,
+        )
     page = out.with_suffix(".html")
     for file in (out, page):
         ensure_writable(file)

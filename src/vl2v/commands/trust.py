@@ -168,7 +168,7 @@ def _refit(path: Path, progress: Progress, reject: Reject | None) -> Refitted:
             trust = images.with_negatives(trust, images.select(list(texts.prompts), bought))
     elif texts is not None:
         raise RunError(
-            "The threshold of negative texts is fitted on the run's validation images.",
+            "The negative texts get no threshold without the run's validation images.",
             expected=f"the images in {folder.config().data.folder}",
             found="they have moved",
             next_step=f"{MOVED}; nothing was spent",
@@ -188,7 +188,7 @@ def _fit(predictions: Predictions) -> Trust:
     trust = fit(sources.student, sources.label, sources.domain, styled_temperature=sources.styled_temperature)
     if trust is None:
         raise RunError(
-            "Trust data is fitted on validation images.",
+            "This run has no validation images to fit trust data on.",
             expected="validation images of the source domains",
             found="none",
             next_step="train with validation images: data.holdout_fraction above 0",

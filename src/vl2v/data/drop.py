@@ -66,7 +66,7 @@ def without_dropped(
             f"None of the images of data.drop (--drop) {shown(file)} is in the data.",
             expected="paths relative to the folder of the data, as vl2v data suspects writes them",
             found=shown(min(dropped)),
-            next_step="give the folder or table that the file was made for",
+            next_step="pass the folder or table that the file was made for",
         )
     if gone < len(dropped):
         warn(progress, f"{len(dropped) - gone:,} of the images to drop are not in the data ({shown(file)})")

@@ -66,7 +66,7 @@ class DomainFolder(Listing):
         super().__init__(root, allow_missing_classes=allow_missing_classes, as_found=as_found, one_class=one_class)
         described = [f for f, phrase in zip(self.folders, self.phrases, strict=True) if phrase != spaced(f)]
         for problem, _ in doubtful(self.folders, described):
-            self.warnings.append(f"class folders: {problem}; classes.yaml can say what they are")
+            self.warnings.append(f"class folders: {problem}; classes.yaml can describe them")
 
     def _find(self) -> Cells:
         if not self.root.is_dir():
@@ -119,7 +119,7 @@ class DomainFolder(Listing):
                 parts |= dict.fromkeys(files, part_of_folder(top.name) or TRAIN)
         if len(layouts) > 1:
             names = ", ".join(shown(top.name) for top in tops)
-            self._fault(names, "class folders in some, domain folders in others", "sort all of them alike")
+            self._fault(names, "class folders in some, domain folders in others", "arrange all of them in the same way")
         ordered = {key: sorted(cells[key]) for key in sorted(cells)}
         self.parts = np.array([parts[file] for files in ordered.values() for file in files], np.int8)
         return ordered

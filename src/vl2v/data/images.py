@@ -47,7 +47,7 @@ class ImageFile:
             step = "run the command again to rescan it"
             raise DataError(
                 f"{shown(self.path)} changed.",
-                expected="what the scan read",
+                expected="the content that was read before",
                 found="other bytes" if data else "no such file",
                 next_step=step,
             )

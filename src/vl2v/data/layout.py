@@ -35,7 +35,7 @@ TRUTH = frozenset({"true", "false", "yes", "no", "on", "off"})
 MISSING = frozenset({"nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "none", "nil", "-", "?"})
 SEVERAL = re.compile(r"[,;|/]")
 ACCEPT = "or accept them: --layout-as-found"
-DESCRIBE = "say what each is in classes.yaml in the table's folder"
+DESCRIBE = "describe each in classes.yaml in the table's folder"
 
 
 def doubts(domains: Sequence[Folder], *, class_first: bool = False) -> list[Fault]:
@@ -83,11 +83,11 @@ def splits(domains: Sequence[Folder]) -> Iterator[Fault]:
         remedy = f"name the folders after the domains (camera, site, style), {ACCEPT}"
         if not are_parts(names):
             remedy = f"add a folder train with images to train on, {ACCEPT}"
-        yield Fault(", ".join(names), "splits of one dataset, taken as domains", remedy)
+        yield Fault(", ".join(names), "splits of one dataset, read as domains", remedy)
 
 
 def _swapped(domains: Sequence[Folder]) -> Iterator[Fault]:
-    """Report class folders that are called like domains, below domain folders that are not."""
+    """Report class folders that are named like domains, below domain folders that are not."""
     below = [{sub.name for sub in domain.subs.values() if sub.has_images()} for domain in domains]
     names = sorted(set().union(*below))
     if len(domains) < 2 or len(names) < 2 or not all(map(_is_style, names)) or all(_is_style(d.name) for d in domains):
@@ -96,7 +96,7 @@ def _swapped(domains: Sequence[Folder]) -> Iterator[Fault]:
         return
     uppers = ", ".join(shown(domain.name) for domain in domains[:3]) + (", ..." if len(domains) > 3 else "")
     remedy = f"if {uppers} are the classes, add {CLASS_FIRST}; {ACCEPT}"
-    yield Fault(", ".join(map(shown, names[:5])), "taken as classes, but called like domains", remedy)
+    yield Fault(", ".join(map(shown, names[:5])), "read as classes, but named like domains", remedy)
 
 
 def _is_style(name: str) -> bool:
@@ -113,7 +113,7 @@ def _dates(domains: Sequence[Folder]) -> Iterator[Fault]:
             f"if {shown(domains[0].name)} is a class, put all classes into one folder, as in "
             f"all/{shown(example)}/..., {ACCEPT}"
         )
-        yield Fault(shown(example), "a date, taken as a class", remedy)
+        yield Fault(shown(example), "a date, read as a class", remedy)
 
 
 def _deeper(domains: Sequence[Folder]) -> Iterator[Fault]:
@@ -127,7 +127,7 @@ def _deeper(domains: Sequence[Folder]) -> Iterator[Fault]:
         return
     names = ", ".join(map(shown, sorted(common)[:5]))
     remedy = f"if these are the classes, pass the folder one level below, such as {shown(domains[0].path)}, {ACCEPT}"
-    yield Fault(f"{shown(cells[0].path)}", f"taken as a class, but all of them contain the folders {names}", remedy)
+    yield Fault(f"{shown(cells[0].path)}", f"read as a class, but all of them contain the folders {names}", remedy)
 
 
 def doubtful(names: Sequence[str], described: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -140,16 +140,16 @@ def doubtful(names: Sequence[str], described: Sequence[str]) -> Iterator[tuple[s
     plain = [name for name in names if name not in described]
     if plain and all(AMOUNT.fullmatch(n) or TIME.fullmatch(n) or n.casefold() in TRUTH for n in plain):
         kind = "numbers" if all(map(NUMBER.fullmatch, plain)) else "values"
-        remedy = f"the teacher needs class names: take a column of names (--label), or {DESCRIBE}, {ACCEPT}"
-        yield f"{kind} in place of names of classes, such as {_listed(plain)}", remedy
+        remedy = f"the teacher needs class names: use a column of names (--label), or {DESCRIBE}, {ACCEPT}"
+        yield f"{kind} instead of class names, such as {_listed(plain)}", remedy
     if len(plain) > 1 and all(part_of(name) is not None for name in plain):
         yield (
-            f"splits of one dataset, taken as classes: {_listed(plain)}",
-            f"take a column of names (--label), {ACCEPT}",
+            f"splits of one dataset, read as classes: {_listed(plain)}",
+            f"use a column of names (--label), {ACCEPT}",
         )
     if missing := [name for name in plain if name.casefold() in MISSING]:
         yield (
-            f"probably missing values, taken as a class: {_listed(missing)}",
+            f"probably missing values, read as a class: {_listed(missing)}",
             f"remove the rows, or {DESCRIBE}, {ACCEPT}",
         )
     for same in equal_numbers(names):

@@ -83,7 +83,7 @@ class TableListing(Listing):
 
     RENAME = "use one spelling in all rows"
     RECODE = "save the table in UTF-8"
-    REMOVE = "add rows of it, or remove those that there are"
+    REMOVE = "add rows for it, or remove the rows that it has"
     TWO = "a classifier needs at least two classes"
 
     def __init__(
@@ -165,11 +165,11 @@ class TableListing(Listing):
         for before, row in self._repeated(paths, order):
             keep[row] = False
             if what := [name for name, numbers in values if numbers[before] != numbers[row]]:
-                fault = Broken(f"a file that another row lists with other {what[0]}", "keep one row of each file")
+                fault = Broken(f"a file that another row lists with different {what[0]}", "keep one row of each file")
                 self._note(int(self._numbers[row]), fault)
         if (repeated := int((~keep).sum())) and not self._problems:
             rows = "1 row repeats another" if repeated == 1 else f"{repeated:,} rows repeat others"
-            self.warnings.append(f"{rows}, and count once")
+            self.warnings.append(f"{rows}; repeated rows count once")
         if "split" in columns and "group" in columns:
             self._check_groups(parts, groups)
         order = order[keep[order]]
@@ -226,7 +226,7 @@ class TableListing(Listing):
             column = shown(dict(self.columns)["domain"])
             remedy = f"use it as the split: --split {column} --domain-column none, or a column of domains, {ACCEPT}"
             names = ", ".join(map(shown, self.domains))
-            self._doubt(Fault(f"column {column}", f"splits of one dataset, taken as domains: {names}", remedy))
+            self._doubt(Fault(f"column {column}", f"splits of one dataset, read as domains: {names}", remedy))
         super()._check_domains()
 
     def _check_labels(self) -> None:

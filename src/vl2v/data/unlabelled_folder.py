@@ -50,7 +50,7 @@ class UnlabelledFolder(DomainFolder):
                 "if these folders are labels, vl2v distill reads them without --classes; to ignore them: "
                 "--layout-as-found"
             )
-            self._doubt(Fault(names, "folders with the names of classes, taken as images without labels", remedy))
+            self._doubt(Fault(names, "folders named like classes, although the images are read without labels", remedy))
         if not self._by_folder:
             images = list(tree.images())
             return {(self.root.resolve().name, ""): images} if images else {}

@@ -204,7 +204,7 @@ def _write(into: Path, image: Image) -> str | None:
             if (folder / name).read_bytes() == image.data:
                 return None
             raise DataError(
-                f"Two different images have the path {image.domain}/{image.label}/{name}.", expected="one",
+                f"Two different images have the path {image.domain}/{image.label}/{name}.", expected="one image",
                 found="two in the source", next_step="use another source",
             )  # fmt: skip
         name = f"{Path(name).stem}-{image.row:07d}{Path(name).suffix}"

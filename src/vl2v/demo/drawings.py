@@ -104,7 +104,7 @@ class _Icons:
             files = sorted(self.folder.glob(f"{stem}-*.ttf"))
             if not charmaps or not files:
                 raise DataError(
-                    "The icon fonts are not as expected.",
+                    "An icon font is missing.",
                     expected=f"{stem}-<version>.ttf and its character map in qtawesome",
                     found="no such file",
                     next_step="install qtawesome 1.4",

@@ -128,7 +128,7 @@ def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
     file = out / "settings.json"
     earlier = read_json(file) if file.exists() else {} if (out / "task").exists() else settings
     if earlier != settings:
-        problem, step = f"The demo in {out} was begun with other settings.", "use the same --set, or another --out"
+        problem, step = f"The demo in {out} was started with other settings.", "use the same --set, or another --out"
         raise ConfigError(problem, expected=json.dumps(earlier), found=json.dumps(settings), next_step=step)
     if settings:
         out.mkdir(parents=True, exist_ok=True)
@@ -185,7 +185,7 @@ def _run(
     folder = _folder(out, method, seed)
     on_disk = RunFolder(folder)
     if on_disk.evaluation_file.exists():
-        with reading(on_disk.evaluation_file, f"delete {folder}, and this run is made again"):
+        with reading(on_disk.evaluation_file, f"delete {folder}, and this run is repeated"):
             return Evaluation.from_dict(read_json(on_disk.evaluation_file))
     defaults = WITH_TEACHER if registry.METHODS[method].queries_teacher else WITHOUT_TEACHER
     defaults = merge(defaults, nested({"method": method, "seed": seed, "distill.learning_rate": RATES[method]}))

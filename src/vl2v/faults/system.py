@@ -80,7 +80,9 @@ def _of_resources(error: BaseException) -> AccessError | None:
     if isinstance(error, NotImplementedError) and "flock" in str(error):
         step = "use a local disk: --cache, --store, --out"
         found = "a file system without locks, such as some network drives"
-        return AccessError("A file cannot be locked.", expected="a disk with locks", found=found, next_step=step)
+        return AccessError(
+            "A file cannot be locked.", expected="a file system that supports locks", found=found, next_step=step
+        )
     if not isinstance(error, OSError):
         return None
     if error.errno in (errno.EMFILE, errno.ENFILE):

@@ -41,7 +41,7 @@ def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
     if is_table(config.root):
         return _open_table(config, as_found, one_class=begun)
     if stated := [role for role in ROLES if getattr(config, role) is not None]:
-        step = "give the table in place of the folder, or drop the columns: the folders are classes and domains"
+        step = "pass the table instead of the folder, or drop the columns: the folders are classes and domains"
         step = "save the table as CSV in UTF-8" if config.root.is_file() else step
         raise ConfigError(
             f"{', '.join(f'data.{name}' for name in stated)}: only a table has columns.",

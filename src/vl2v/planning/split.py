@@ -147,7 +147,7 @@ def split_dataset(dataset: ImageDataset, config: DataConfig, seed: int) -> Split
 def is_dataset_of(dataset: ImageDataset, run_data: Mapping[str, Any]) -> bool:
     """Whether a dataset has the images, names and labels of a run.
 
-    Without domains, the only domain is called like the folder of the images, which may have another name now.
+    Without domains, the only domain is named after the folder of the images, which may have another name now.
 
     Args:
         run_data: ``data`` in the provenance of the run's student.

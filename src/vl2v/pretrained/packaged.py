@@ -63,7 +63,7 @@ def _packaged(variant: str) -> tuple[nn.Module, dict[str, Tensor]]:
     if len(files) != 1:
         step = f"reinstall {package}"
         raise StudentError(
-            f"{package} is not as expected.", expected="one .pth file", found=f"{len(files)}", next_step=step
+            f"{package} is not as expected.", expected="one .pth file", found=f"{len(files)} of them", next_step=step
         )
     model = cast(nn.Module, timm.create_model(f"tf_efficientnet_{variant}", pretrained=False))
     state = torch.load(files[0], map_location="cpu", weights_only=True)

@@ -223,7 +223,7 @@ class RunFolder:
         except (OSError, *UNREADABLE) as error:
             step = "start a new run with another --out; purchased embeddings are reused for free"
             raise RunError(
-                f"{self.state_file} is damaged.", expected="a state", found=str(error), next_step=step
+                f"{self.state_file} is damaged.", expected="a saved training state", found=str(error), next_step=step
             ) from error
 
         step = "copy the file of this run again from its source, or delete it"

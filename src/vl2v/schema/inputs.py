@@ -54,7 +54,7 @@ class DataConfig(Strict):
     held_out: Annotated[tuple[str, ...], Panel.data] = ()
     """Domain to hold out from training and model selection, for testing; repeatable."""
     held_out_classes: Annotated[tuple[str, ...], Option("Data", ("--held-out-class",))] = ()
-    """Class to hold out from training and validation; it is evaluated by its name alone. Repeatable."""
+    """Class to hold out from training and validation; it is evaluated afterwards, by its name alone. Repeatable."""
     unlabelled: Annotated[Path | None, Panel.data] = None
     """Additional images without labels, for the image term of the loss: a folder, a table or a dataset, like DATA."""
     labels_per_class: Annotated[Positive | None, Panel.data] = None
@@ -74,7 +74,7 @@ class DataConfig(Strict):
     layout_as_found: Annotated[bool, Panel.data] = False
     """Accept folders named like splits or dates or, with --classes, like classes.
 
-    Also accept classes called like domains, an additional level of folders, and folders without images."""
+    Also accept classes named like domains, an additional level of folders, and folders without images."""
 
     @property
     def exponent(self) -> float:

@@ -40,7 +40,7 @@ def build(config: RunConfig, model: Model, storage: StoragePaths, progress: Prog
     if split is None:
         found = f"other images in {dataset.root}"
         problem, step = "The training images have changed since the run.", "restore them, or pass them with --data"
-        raise DataError(problem, expected="the run's own", found=found, next_step=step)
+        raise DataError(problem, expected="the images of the run", found=found, next_step=step)
     rows = sample(dataset, split.training, config.seed)
     embeddings, pictures = [], []
     with progress.stage("making the gallery", len(rows)) as advance:

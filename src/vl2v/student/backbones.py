@@ -205,7 +205,7 @@ def _timm_config(name: str) -> Any:
     if config is None:
         tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
         raise StudentError(
-            f"Unknown timm weights '{name}'.", expected=f"one of {tags}", found=name, next_step="name one"
+            f"Unknown timm weights '{name}'.", expected=f"one of {tags}", found=name, next_step="choose one of them"
         )
     return config
 

@@ -27,7 +27,10 @@ def serve(settings: VendorSettings) -> None:
     for path in (settings.tls_cert, settings.tls_key):
         if path is not None and not Path(path).is_file():
             raise ConfigError(
-                "A TLS file is missing.", expected="a PEM file", found="no file", next_step="check the path"
+                f"{path} is missing.",
+                expected="a PEM file",
+                found="no file",
+                next_step="correct --tls-cert or --tls-key",
             )
     check_port(settings.host, settings.port)
     teacher, database = open_teacher(settings.teacher, device=settings.device), open_database(settings.db)

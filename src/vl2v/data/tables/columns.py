@@ -64,7 +64,7 @@ def find_columns(columns: Sequence[str], settings: Mapping[str, str | None], *, 
         by_role[role] = column or ""
         if not column:
             if role == "image" or (role == "label" and labelled):
-                faults.append(f"no column is known to be the {role}: name it with {FLAGS[role]}")
+                faults.append(f"no column is recognised as the {role}: name it with {FLAGS[role]}")
         elif column not in columns:
             near = difflib.get_close_matches(column, columns, 1, 0.5)
             faults.append(f"{FLAGS[role]} {_short(column)}: no such column" + (f"; {_short(near[0])}?" if near else ""))
@@ -73,7 +73,7 @@ def find_columns(columns: Sequence[str], settings: Mapping[str, str | None], *, 
             repeated.add(_short(column))
     faults += _used_twice(by_role)
     if settings.get("label") and not labelled:
-        faults.append("--label is of no use with --classes, with which no image has a label; drop one of them")
+        faults.append("--label has no effect with --classes, since no image then has a label; drop one of them")
     if faults:
         raise _do_not_fit(source, columns, faults, repeated, alone=not labelled and settings.get("domain") == NONE)
     return tuple((role, by_role[role]) for role in ROLES if by_role[role])

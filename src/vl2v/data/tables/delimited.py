@@ -17,7 +17,7 @@ from vl2v_runtime.names import shown
 
 DELIMITERS = (",", ";", "\t", "|")
 STATED = re.compile(r"sep=(.)\r?\n?")  # a first line that Excel reads
-QUOTES = 'a value with quotes, commas or line breaks stands in quotes, and a quote in it is doubled: "a ""b"""'
+QUOTES = 'put a value with quotes, commas or line breaks in quotes, and double each quote in it: "a ""b"""'
 
 
 class Delimited:
@@ -65,10 +65,10 @@ class Delimited:
                 yield number, cells
             elif number > self._above + 1 and any(map(str.strip, cells)):
                 if len(cells) > width and any(map(str.strip, cells[width:])):
-                    problem = f"more than the {width} values that the first row has names for"
+                    problem = f"more than the {width} values that the first row names"
                     yield number, Broken(problem, QUOTES)
                 elif len(cells) < width and len(cells) <= max(indices):
-                    yield number, Broken(f"fewer than the {width} values that the first row has names for", QUOTES)
+                    yield number, Broken(f"fewer than the {width} values that the first row names", QUOTES)
                 else:
                     yield number, pick(cells)
 
@@ -104,6 +104,9 @@ class Delimited:
             try:
                 yield file
             except UnicodeError as error:
-                found, step = "bytes that are not UTF-16, as the file begins", "save it as CSV in UTF-8"
+                found, step = (
+                    "bytes that are not UTF-16, although the file begins like UTF-16",
+                    "save it as CSV in UTF-8",
+                )
                 problem = f"{shown(self._path)} cannot be read."
                 raise DataError(problem, expected="text in UTF-8", found=found, next_step=step) from error

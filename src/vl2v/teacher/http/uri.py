@@ -59,7 +59,7 @@ def _options(fragment: str) -> Options:
         raise TeacherError(
             "The options after # in --teacher cannot be parsed.",
             expected="name=value, joined by &; names: " + ", ".join(types),
-            found="something else",  # not repeated, since it may contain a key
+            found="other text, which is not shown here since it may contain a key",
             next_step="e.g. #model=clip&concurrency=4; a number must be above 0; never put a key there",
         ) from None
     return Options(**values)

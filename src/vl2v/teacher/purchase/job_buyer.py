@@ -133,8 +133,8 @@ class JobPurchase:
             yield
         except KeyboardInterrupt as stopped:
             if not stopped.args and (count := len(open_jobs(self._store, self._card))):
-                text = f"{count} batch job{'s go' if count > 1 else ' goes'} on at the vendor"
-                raise KeyboardInterrupt(f"{text}; the repeated command collects the answers") from None
+                text = f"{count} batch job{'s continue' if count > 1 else ' continues'} at the vendor"
+                raise KeyboardInterrupt(f"{text}; repeat the command to collect the answers") from None
             raise
 
     def _create(self, batch: list[tuple[int, bytes]], image_set: ImageSet, alone: bool) -> bool:
