@@ -99,4 +99,4 @@ def test_a_folder_is_refused_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as caught:
         _decisions(tmp_path)
     assert caught.value.filename == str(tmp_path)
-    assert len(COLUMNS) == 9
+    assert len(COLUMNS) == 10

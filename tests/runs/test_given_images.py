@@ -8,6 +8,8 @@ import json
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 import torch
 from exported import picture
@@ -130,6 +132,12 @@ def test_samples_of_shards_are_named_by_shard_and_key(folder: Path) -> None:
         archive.add(folder / "sub" / "b.png", "8.png")
     found, _ = find_images([folder / "photos.tar"], storage=StoragePaths(folder / "cache", folder / "vectors.sqlite"))
     assert [image.name for image in found] == ["photos.tar: day/7", "photos.tar: 8"]
+    assert all(image.path and image.path.is_file() for image in found)
+    parquet.write_table(
+        pa.table({"image": [(folder / name).read_bytes() for name in ("a.png", "b.png")]}), folder / "p.pq"
+    )
+    found, _ = find_images([folder / "p.pq"], storage=StoragePaths(folder / "cache", folder / "vectors.sqlite"))
+    assert [(image.name, image.row) for image in found] == [("row 1", 1), ("row 2", 2)]
     assert all(image.path and image.path.is_file() for image in found)
 
 

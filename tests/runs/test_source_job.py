@@ -88,6 +88,8 @@ def test_shards_train_the_student_of_the_folder(bench: Bench, run: tuple[Run, Pa
         ("neon", "in-domain", 6),
         ("rose", "out-of-domain", 30),
     ]
+    with np.load(done.folder / "predictions.npz") as arrays:
+        assert all(str(name).startswith("task.tar: ") for name in arrays["name"])
     tasks = api.evaluate(done.folder, root / "task.tar", storage=StoragePaths(root / "cache", root / "store" / "v"))
     assert [(r.domain, r.role, r.student) for r in tasks.rows] == [
         (r.domain, r.role, r.student) for r in done.evaluation.rows

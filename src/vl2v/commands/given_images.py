@@ -10,7 +10,7 @@ from typing import Any
 from vl2v.data.tables.base import Broken, empty, is_table, open_table
 from vl2v.data.tables.cells import above_of, relative_path, rows_of_texts
 from vl2v.data.tables.columns import IMAGE_ONLY, find_columns
-from vl2v.data.tables.imported import columns_asked, names_of_rows
+from vl2v.data.tables.imported import columns_asked, is_copy, names_of_rows
 from vl2v.errors import ConfigError, DataError
 from vl2v.locations import StoragePaths
 from vl2v.planning.prepare import known_columns
@@ -120,6 +120,7 @@ def _rows(
             yield GivenImage(names.get(number, ""), None, number, cells.problem, str(data))
         else:
             path = Path(table.parent, relative_path(cells[0], above))
-            yield GivenImage(names.get(number, cells[0]), path, number, table=str(data))
+            name = f"row {number:,}" if is_copy(table, cells[0]) else cells[0]
+            yield GivenImage(names.get(number, name), path, number, table=str(data))
     if not number:
         raise empty(data)

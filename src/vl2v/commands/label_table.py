@@ -16,7 +16,7 @@ from vl2v.data.table import TableListing
 from vl2v.errors import ConfigError, DataError
 from vl2v.progress import Progress, warn
 from vl2v.writing import replacing
-from vl2v_runtime.names import shown
+from vl2v_runtime.names import cell, shown
 
 
 def ensure_trainable(names: Sequence[str], table: Path) -> None:
@@ -66,6 +66,8 @@ def write_labels(
 ) -> int:
     """Write the table, and return the number of its rows. Paths inside its folder are relative to it.
 
+    For an imported dataset, the column ``name`` has the name of the image there.
+
     Args:
         labels: the class of each image, [N].
         confidence: [N] its probability, in [0, 1].
@@ -76,7 +78,9 @@ def write_labels(
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(file) as part, part.open("w", encoding="utf-8", newline="") as text_file:
         writer = csv.writer(text_file)
-        writer.writerow(["image", "label", *(["domain"] if several else []), "confidence", "trusted"])
+        origins = [[cell(name)] for name in dataset.known_as(range(len(dataset)))] if dataset.imported else []
+        columns = ["image", "label", *(["domain"] if several else []), "confidence", "trusted"]
+        writer.writerow([*columns, *(["name"] if origins else [])])
         for row, path in enumerate(dataset.paths):
             if trusted_only and trusted is not None and not trusted[row]:
                 continue
@@ -89,7 +93,8 @@ def write_labels(
                 continue
             mark = "" if trusted is None else "yes" if trusted[row] else "no"
             domain = [dataset.domains[dataset.domain_of[row]]] if several else []
-            writer.writerow([text, labels[row], *domain, f"{confidence[row]:.4f}", mark])
+            origin = origins[row] if origins else []
+            writer.writerow([text, labels[row], *domain, f"{confidence[row]:.4f}", mark, *origin])
             row_count += 1
     if skipped:
         warn(progress, f"{len(skipped)} images were omitted; their names are not UTF-8: {', '.join(skipped[:3])}")

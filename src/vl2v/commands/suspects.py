@@ -35,7 +35,7 @@ from vl2v_runtime.regular import read_regular
 from vl2v_runtime.trust import softmax
 
 FEWEST = 40  # minimum number of images to check
-COLUMNS = (PATH, "domain", "label", "reason", "suggested", "teacher", "probe", "similarity", DROP)
+COLUMNS = (PATH, "name", "domain", "label", "reason", "suggested", "teacher", "probe", "similarity", DROP)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _listed(plan: RunPlan, rows: DatasetRows, judgement: Judgement) -> list[Susp
     return [
         Suspect(
             path=dataset.paths[rows[i]],
-            name=name,
+            name="" if name == dataset.paths[rows[i]] else name,
             domain=dataset.domains[dataset.domain_of[rows[i]]],
             label=names[dataset.labels[rows[i]]],
             reason=reason,
@@ -199,4 +199,5 @@ def _write_csv(suspects: tuple[Suspect, ...], out: Path, decisions: Mapping[tupl
         for s in suspects:
             figures = (f"{s.teacher:.4f}", f"{s.probe:.4f}", f"{s.similarity:.4f}")
             drop = decisions.get((s.path, s.reason), YES[0] if s.reason == LABEL else NO[0])
-            writer.writerow((s.path, cell(s.domain), cell(s.label), s.reason, cell(s.suggested), *figures, drop))
+            what = cell(s.name), cell(s.domain), cell(s.label), s.reason, cell(s.suggested)
+            writer.writerow((s.path, *what, *figures, drop))

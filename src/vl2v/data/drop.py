@@ -53,23 +53,24 @@ def read_dropped(file: Path) -> set[str]:
 def without_dropped(
     dataset: ImageDataset, file: Path, progress: Progress, *, allow_missing_classes: bool = False
 ) -> ImageDataset:
-    """Return the dataset without the images that a file lists. Unknown images cause a warning.
+    """Return the dataset without the images that a file lists by path or name. Unknown images cause a warning.
 
     Raises:
         ConfigError: if the file cannot be used, none of its images is in the dataset, or a class loses its last image.
     """
     dropped = read_dropped(file)
-    rows = np.array([i for i, path in enumerate(dataset.paths) if path not in dropped], np.int64)
-    gone = len(dataset) - len(rows)
+    names = dataset.known_as(range(len(dataset))) if dataset.imported and dropped else dataset.paths
+    listed = np.array([path in dropped or name in dropped for path, name in zip(dataset.paths, names, strict=True)])
+    rows, gone = np.flatnonzero(~listed), int(listed.sum())
     if dropped and not gone:
         raise ConfigError(
             f"None of the images of data.drop (--drop) {shown(file)} is in the data.",
-            expected="paths relative to the folder of the data, as vl2v data suspects writes them",
+            expected="paths relative to the folder of the data, or names of images, as vl2v data suspects writes them",
             found=shown(min(dropped)),
             next_step="pass the folder or table that the file was made for",
         )
-    if gone < len(dropped):
-        warn(progress, f"{len(dropped) - gone:,} of the images to drop are not in the data ({shown(file)})")
+    if unknown := len(dropped.difference(dataset.paths, names)):
+        warn(progress, f"{unknown:,} of the images to drop are not in the data ({shown(file)})")
     if not allow_missing_classes:
         _ensure_classes_stay(dataset, rows, file)
     progress.note(f"dropped {gone:,} images ({shown(file)})")

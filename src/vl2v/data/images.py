@@ -27,11 +27,13 @@ class ImageFile:
         path: absolute path.
         digest: SHA-256 of its bytes.
         name: path in its dataset.
+        imported: the table of the dataset, if it was imported from a dataset of another tool.
     """
 
     path: Path
     digest: bytes
     name: str
+    imported: Path | None = None
 
     def read(self) -> bytes:
         """Return the bytes of the file.
@@ -100,9 +102,7 @@ class ImageDataset:
 
     def known_as(self, rows: Sequence[int]) -> list[str]:
         """Return the names by which the user knows images: their paths, or their names in an imported dataset."""
-        paths = [self.paths[row] for row in rows]
-        names = names_of_paths(self.imported, paths) if self.imported else {}
-        return [names.get(path, path) for path in paths]
+        return known_as(self.imported, [self.paths[row] for row in rows])
 
     def read(self, row: int) -> bytes:
         """Return the bytes of an image file.
@@ -114,7 +114,8 @@ class ImageDataset:
 
     def file(self, row: int) -> ImageFile:
         """Return an image file, which other processes can read as well."""
-        return ImageFile((self.root / self.paths[row]).absolute(), self.digests[row].tobytes(), self.paths[row])
+        path = self.paths[row]
+        return ImageFile((self.root / path).absolute(), self.digests[row].tobytes(), path, self.imported)
 
     def rows_of(self, domain: str) -> NDArray[np.int64]:
         """Return the rows of the images of a domain, ascending."""
@@ -146,6 +147,12 @@ class ImageDataset:
             if numbers is not None:
                 total.update(name.encode() + numbers.tobytes())
         return total.hexdigest()
+
+
+def known_as(imported: Path | None, paths: Sequence[str]) -> list[str]:
+    """Return the names by which the user knows images; see `ImageDataset.known_as`."""
+    names = names_of_paths(imported, paths) if imported else {}
+    return [names.get(path, path) for path in paths]
 
 
 def spaced(folder: str) -> str:

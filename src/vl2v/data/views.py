@@ -27,11 +27,6 @@ class View:
     view: int
     seed: int
 
-    @property
-    def name(self) -> str:
-        """Path of the image in its dataset."""
-        return self.file.name
-
     def read(self) -> bytes:
         """Return the bytes of the view.
 

@@ -64,6 +64,7 @@ class DomainPredictions:
     Attributes:
         role: one of `vl2v.evaluation.evaluation.ROLES`.
         paths: N paths, relative to the data folder.
+        names: N names of the images in an imported dataset; None if the data were not imported.
         labels: [N]; the teacher's predictions if the images have no labels.
         logits: [N, K] logits of the student, without temperature scaling.
         embeddings: [N, D] embeddings of the student, rows of length one; None without a text head.
@@ -80,6 +81,7 @@ class DomainPredictions:
     zero_shot: Logits | None = None
     reference: Reference = LABELS
     classes: Sequence[str] = ()
+    names: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -97,8 +99,9 @@ def predict_domains(
         if teacher is not None and not plan.labelled:
             labels, reference = teacher.argmax(axis=1).astype(np.int64), TEACHER
         paths = [plan.dataset.paths[row] for row in part.rows]
+        names = plan.dataset.known_as(part.rows.tolist()) if plan.dataset.imported else None
         prediction = DomainPredictions(
-            part.domain, part.role, paths, labels, logits, embeddings, teacher, reference, student.classes
+            part.domain, part.role, paths, labels, logits, embeddings, teacher, reference, student.classes, names
         )  # fmt: skip
         predictions.append(prediction)
     return tuple(predictions)
@@ -139,8 +142,9 @@ def save_predictions(
     """Write all predictions to an .npz file.
 
     The arrays are ``origin`` (that of the student, if it is known), ``domain``, ``role`` and ``path`` [N] of text,
-    ``label`` [N] int64, ``student`` [N, K] float16 logits, ``zero_shot`` [N, K] float16 if the teacher's embeddings
-    were bought, and ``styled_temperature`` (that of `vl2v.evaluation.styles`, if there are validation images).
+    ``name`` [N] of text if the data were imported from a dataset of another tool, ``label`` [N] int64, ``student``
+    [N, K] float16 logits, ``zero_shot`` [N, K] float16 if the teacher's embeddings were bought, and
+    ``styled_temperature`` (that of `vl2v.evaluation.styles`, if there are validation images).
     """
     domains = [_columns(part) for part in parts]
     columns: dict[str, Any] = {key: np.concatenate([part[key] for part in domains]) for key in domains[0]}
@@ -154,6 +158,7 @@ def _columns(part: DomainPredictions) -> dict[str, NDArray[Any]]:
     count = len(part.labels)
     content: dict[str, NDArray[Any]] = {"domain": np.full(count, part.domain), "role": np.full(count, part.role)}
     content |= {"path": np.array(part.paths), "label": part.labels, "student": _half(part.logits)}
+    content |= {} if part.names is None else {"name": np.array(part.names)}
     return content if part.zero_shot is None else content | {"zero_shot": _half(part.zero_shot)}
 
 

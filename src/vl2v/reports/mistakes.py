@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,11 +129,20 @@ def picture(path: Path, side: int = SIDE) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
 
 
-def mistake_sheet(wrong_predictions: Sequence[Mistake], reference: Reference = LABELS) -> Sheet:
-    """Return one row per image. If the teacher is the reference, its prediction is not repeated."""
+def mistake_sheet(
+    wrong_predictions: Sequence[Mistake], reference: Reference = LABELS, names: Mapping[str, str] | None = None
+) -> Sheet:
+    """Return one row per image. If the teacher is the reference, its prediction is not repeated.
+
+    Args:
+        names: names of images in an imported dataset by path, which replace the paths.
+    """
     columns: tuple[str, ...] = ("role", "domain", "path", reference.true, "predicted", "confidence", "teacher")
     rows: list[tuple[str | float | None, ...]]
-    rows = [(m.role, m.domain, m.path, m.true, m.predicted, m.confidence, m.teacher) for m in wrong_predictions]
+    rows = [
+        (m.role, m.domain, (names or {}).get(m.path, m.path), m.true, m.predicted, m.confidence, m.teacher)
+        for m in wrong_predictions
+    ]
     if reference is not LABELS:
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Sheet("mistakes", columns, rows)

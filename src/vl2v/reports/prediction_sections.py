@@ -160,7 +160,7 @@ def mistake_section(source: Source, trust: Trust | None) -> Section:
     if not listed_mistakes:
         none = "The student made no mistakes" if labels else "Student and teacher agree"
         return Section(name, title, [f"{none} on these images."])
-    blocks[-1] = replace(blocks[-1], sheets=[mistake_sheet(listed_mistakes, source.reference)])
+    blocks[-1] = replace(blocks[-1], sheets=[mistake_sheet(listed_mistakes, source.reference, names)])
     return Section(name, title, [text], blocks, missing)
 
 

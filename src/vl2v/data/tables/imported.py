@@ -42,6 +42,11 @@ def is_imported(table: Path) -> bool:
     return table.name.endswith(SUFFIX)
 
 
+def is_copy(table: Path, path: str) -> bool:
+    """Return whether a path in a table names a copy of an image that vl2v wrote when it imported the table."""
+    return is_imported(table) and path.startswith(f"{IMAGES}/")
+
+
 def origin_of(table: Path) -> Origin | None:
     """Return the origin of an imported table; None for other tables, or if it is unknown."""
     if not is_imported(table):
@@ -88,7 +93,7 @@ def names_of_paths(table: Path, paths: Collection[str]) -> dict[str, str]:
     Args:
         paths: paths relative to the folder of the table. Those of files that vl2v did not write have no other name.
     """
-    wanted = {path for path in paths if path.startswith(f"{IMAGES}/")}
+    wanted = {path for path in paths if is_copy(table, path)}
     names: dict[str, str] = {}
     for number, record in _records(table) if wanted else ():
         path = next(iter(record.values()), None)

@@ -268,7 +268,7 @@ class JobPurchase:
         final = {key: refusal for key, refusal in refusals.items() if refusal.final}
         selection = final or refusals
         index = {key: i for i, key in enumerate(keys_of(image_set.digests))}
-        names = [image_set.named(index[key]) for key in selection]
+        names = image_set.named([index[key] for key in selection])
         return not_embedded(self._card.identity, names, next(iter(selection.values())).why, repeat=not final)
 
 

@@ -81,7 +81,7 @@ class Purchase:
                     if not self._rejected:
                         raise
         if self._rejected:
-            names, first = [image_set.named(i) for i in self._rejected], next(iter(self._rejected.values()))
+            names, first = image_set.named(list(self._rejected)), next(iter(self._rejected.values()))
             for name, error in zip(names, self._rejected.values(), strict=True):
                 warn(self._progress, f"{self._card.identity} rejected {name}: {error.found}")
             raise not_embedded(self._card.identity, names, first.found)
