@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import tracemalloc
 from collections.abc import Callable
@@ -25,16 +26,21 @@ from pictures import encoded, folder_of, noise, put
 
 from other_environments import python_of
 from other_packages import install_package
+from vl2v.commands.label_table import write_labels
 from vl2v.config import DataConfig
+from vl2v.data.drop import without_dropped
 from vl2v.data.folder import DomainFolder
 from vl2v.data.images import ImageDataset
 from vl2v.data.listing import FaultyDataError
-from vl2v.errors import ConfigError, DataError
+from vl2v.data.views import View
+from vl2v.errors import ConfigError, DataError, MissingExtraError
 from vl2v.planning.prepare import list_folder
+from vl2v.progress import Silent
 from vl2v.sources.importing import import_records
 from vl2v.sources.label_studio import tasks
 from vl2v.sources.registry import BUILT_IN, SOURCES, find_source
 from vl2v.sources.webdataset import expand
+from vl2v.teacher.purchase.image_set import ImageSet
 
 CLASSES = ["cat", "wild dog"]
 Settings = dict[str, Any]
@@ -241,6 +247,31 @@ def test_an_unchanged_source_is_not_read_again(tmp_path: Path, monkeypatch: pyte
         imported(data, tmp_path)
 
 
+def test_without_pyarrow_a_folder_of_parquet_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder_of(tmp_path / "photos", classes=("cat", "wild dog"))
+    data = parquet_folder(root, tmp_path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"vl2v\[parquet\]"):
+        imported(data, tmp_path, domain="camera")
+    shutil.copy(Path(data) / "data" / "train-00000-of-00002.parquet", root / "teacher.parquet")
+    assert find_source(str(root)) is None, "a folder of images"
+
+
+def test_a_copy_of_an_image_in_another_split_can_be_skipped(tmp_path: Path) -> None:
+    table = arrow(rows_of(folder_of(tmp_path / "photos", classes=("cat", "wild dog"), each=4)))
+    (tmp_path / "set").mkdir()
+    parquet.write_table(table, tmp_path / "set" / "train-0.parquet")
+    parquet.write_table(pa.concat_tables([table.slice(9, 1), table.slice(2, 1)]), tmp_path / "set" / "test-0.parquet")
+    result = imported(str(tmp_path / "set"), tmp_path, domain="camera")
+    assert faults(result, domain="camera") == {
+        "rows 5, 12": "a copy of the image of an earlier row, with different splits",
+    }
+    dataset = list_folder(DataConfig(root=result, domain="camera")).scan(skip_bad=True)
+    assert dataset.parts is not None
+    assert np.bincount(dataset.parts).tolist() == [14, 0, 2]
+    assert sum(fault.count for fault in dataset.skipped) == 2
+
+
 def test_splits_of_files_and_shards_are_used(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "photos", classes=("cat", "wild dog"), each=4)
     table = arrow(rows_of(root))
@@ -345,7 +376,18 @@ def test_copies_have_the_names_that_the_user_knows(tmp_path: Path, kind: str, fi
     digest = hashlib.sha256(rows_of(root)[0]["path"].read_bytes()).digest()
     (row,) = [i for i in range(len(dataset)) if dataset.digests[i].tobytes() == digest]
     assert dataset.known_as([row, row]) == [first, first]
-    assert dataset.paths[row].startswith("images/"), "runs and lists of dropped images use the path"
+    assert dataset.paths[row].startswith("images/"), "runs use the path"
+    images = ImageSet.of(dataset.digests[[row]], lambda _: View(dataset.file(row), 1, 0), "training")
+    assert images.named([0]) == [first]
+    write_labels(tmp_path / "labels.csv", dataset, ["cat"] * 16, np.ones(16), None, False, Silent())
+    with (tmp_path / "labels.csv").open() as file:
+        labelled = list(csv.DictReader(file))
+    assert labelled[row]["name"] == first
+    assert (tmp_path / labelled[row]["image"]).read_bytes() == rows_of(root)[0]["path"].read_bytes()
+    for entry in (first, dataset.paths[row]):
+        (tmp_path / "drop.csv").write_text(f"path\n{entry}\n")
+        assert first not in (left := without_dropped(dataset, tmp_path / "drop.csv", Silent())).known_as(range(15))
+        assert len(left) == 15
     names = dataset.known_as(range(len(dataset)))
     assert len(set(names)) == len(dataset)
     assert not any(name.startswith("images/") for name in names)

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from errno import ENOENT
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -162,11 +163,10 @@ class TableListing(Listing):
         values = (("classes", labels), ("domains", domains), ("splits", parts), ("groups", groups))
         order = np.array(sorted(range(len(paths)), key=paths.__getitem__), np.int64)
         keep = np.ones(len(paths), np.bool_)
-        for before, row in self._repeated(paths, order):
+        for before, row in sorted(self._repeated(paths, order), key=itemgetter(1)):
             keep[row] = False
             if what := [name for name, numbers in values if numbers[before] != numbers[row]]:
-                fault = Broken(f"a file that another row lists with different {what[0]}", "keep one row of each file")
-                self._note(int(self._numbers[row]), fault)
+                self._note(int(self._numbers[row]), self._contradiction(what[0]))
         if (repeated := int((~keep).sum())) and not self._problems:
             rows = "1 row repeats another" if repeated == 1 else f"{repeated:,} rows repeat others"
             self.warnings.append(f"{rows}; repeated rows count once")
@@ -183,6 +183,13 @@ class TableListing(Listing):
         self.parts = parts[order] if "split" in columns else None
         self.groups = _ranks(list(read.names["group"]))[groups[order]] if "group" in columns else None
         return cells
+
+    def _contradiction(self, what: str) -> Broken:
+        """Return the fault of a row that repeats an image with other values. An imported dataset cannot be edited."""
+        if self.imported:
+            remedy = "keep one row of each image, or use the first one: --skip-bad"
+            return Broken(f"a copy of the image of an earlier row, with different {what}", remedy, file=True)
+        return Broken(f"a file that another row lists with different {what}", "keep one row of each file")
 
     def _check_groups(self, parts: NDArray[np.int8], groups: NDArray[np.int64]) -> None:
         """Report groups that the stated split divides."""

@@ -15,6 +15,7 @@ from vl2v.errors import DataError, MissingExtraError
 from vl2v.parquet_files import batches_of, open_parquet
 from vl2v.sources.base import Embedded, Source, unreadable, version_of
 from vl2v_runtime import strict_json
+from vl2v_runtime.formats import SUFFIXES as IMAGES
 from vl2v_runtime.regular import read_text
 
 BATCH = 32  # rows in memory at once
@@ -185,8 +186,14 @@ def claims(data: str) -> bool:
             return True
         files = parquet_files(path) if path.is_dir() else [path] if path.suffix.lower() in (*PARQUET, ARROW) else []
         return bool(files) and files[0].is_file() and bool(embedded(schema_of(files[0])))
-    except (OSError, DataError, MissingExtraError):
+    except MissingExtraError:  # `open_datasets` reports it, unless another reader may be able to read the data
+        return path.suffix.lower() == ARROW or (path.is_dir() and not any(_images(path)))
+    except (OSError, DataError):
         return False
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*.*") if path.suffix.lower() in IMAGES)
 
 
 def _is_saved(folder: Path) -> bool:
