@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vl2v.data.augment_settings import AugmentSettings
-from vl2v.data.image_changes import CHANGES, PARAMETERS, choose, grey, shift_hue
+from vl2v.data.image_changes import CHANGES, PARAMETERS, choose, grey
 
 TRIES = 10  # crops drawn until one fits, as RandomResizedCrop does; after that the whole image
 RATIO = (3 / 4, 4 / 3)  # least and greatest width to height of a crop
@@ -132,6 +133,27 @@ def _change(images: Tensor, order: Tensor, partner: Tensor, amounts: list[int], 
             changed[rows] = change.apply(images[rows], draws[rows], others)
         start += amount
     return changed
+
+
+def shift_hue(images: Tensor, turns: Tensor) -> Tensor:
+    """Turn the hue of [B, 3, S, S] in [0, 1] by [B, 1, 1, 1] turns, in HSV."""
+    red, green, blue = torch.split(images, 1, dim=1)
+    value, least = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
+    chroma = value - least
+    safe = chroma.clamp(min=1e-6)
+    sector = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
+    )
+    k = (_offsets(images.device) + sector + 6 * turns) % 6
+    return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+@cache
+def _offsets(device: torch.device) -> Tensor:
+    """Where in the circle of hues red, green and blue stand, in sixths, as the formula from HSV to RGB counts them."""
+    return torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1).to(device)
 
 
 def _colour(images: Tensor, colour: Tensor, grey_mask: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lab_parts.batch_augment import Plan, apply_mix, apply_plan, draw_mix, draw_plan
+from lab_parts.batch_augment import Plan, apply_mix, apply_plan, draw_mix, draw_plan, shift_hue
 from vl2v.data.augment_settings import AugmentSettings
-from vl2v.data.image_changes import CHANGES, CORRUPTIONS, PARAMETERS, STYLES, shift_hue
+from vl2v.data.image_changes import CHANGES, CORRUPTIONS, PARAMETERS, STYLES
 
 STILL = AugmentSettings(scale=1, flip=0, jitter=0, grayscale=0)
 

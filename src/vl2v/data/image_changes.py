@@ -46,27 +46,6 @@ def grey(images: Tensor) -> Tensor:
     return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(1)
 
 
-def shift_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of [B, 3, S, S] in [0, 1] by [B, 1, 1, 1] turns, in HSV."""
-    red, green, blue = torch.split(images, 1, dim=1)
-    value, least = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
-    chroma = value - least
-    safe = chroma.clamp(min=1e-6)
-    sector = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
-    )
-    k = (_offsets(images.device) + sector + 6 * turns) % 6
-    return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
-
-
-@cache
-def _offsets(device: torch.device) -> Tensor:
-    """Where in the circle of hues red, green and blue stand, in sixths, as the formula from HSV to RGB counts them."""
-    return torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1).to(device)
-
-
 @cache
 def _sobel(device: torch.device) -> Tensor:
     """[2, 1, 3, 3], slopes across and down."""
