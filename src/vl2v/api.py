@@ -175,7 +175,7 @@ def report(
     """Write `report.html` and the values of its figures into the folder of a finished run, or of a benchmark.
 
     Args:
-        folder: folder of a run or a benchmark; earlier versions are supported.
+        folder: folder of a run or a benchmark.
         out: folder to write to, created if missing; None for `folder`.
         storage: paths of cache and store, which contains the ledger; None uses those of the run.
         hour_price: price of an hour of this machine, in the teacher's currency, to compute the student's cost per

@@ -94,7 +94,7 @@ def refusal(trust: Trust | None, score: str, *, linear: bool) -> dict[str, str] 
         return {
             "problem": "This student has no rejection thresholds.",
             "expected": "trust data (trust.json, or in the exported file)",
-            "found": "none: the student is from an earlier version or has no validation images",
+            "found": "none: the run had no validation images, or trust.json was removed",
             "next_step": "fit it, also for the exported files of a run: vl2v trust RUN; or predict without --coverage",
         }
     if score != NEGATIVES or trust.negatives is not None:

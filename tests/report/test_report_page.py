@@ -142,8 +142,8 @@ def test_the_page_of_an_old_run_reports_missing_parts(tmp_path: Path) -> None:
     (made.folder / "metrics.jsonl").unlink()
     shutil.rmtree(tmp_path / "data")
     _, text = read(make_report(made.folder, tmp_path / "none.sqlite"))
-    assert "which did not save predictions (predictions.npz is missing)" in text
-    assert "without its embeddings (embeddings.npz is missing)" in text
+    assert "no saved predictions (predictions.npz is missing)" in text
+    assert "no saved embeddings, which benchmark jobs never have (embeddings.npz is missing)" in text
     assert "There are no curves (metrics.jsonl is missing)" in text
     assert "The ledger is not available" in text
     assert not (tmp_path / "none.sqlite").exists(), "a report makes no store"

@@ -121,7 +121,7 @@ def _relocate(run: Path, trained: Path, location: str | Path, storage: StoragePa
         raise RunError(
             f"{shown(trained)} does not record the content of its images.",
             expected=f"a column {SHA256}",
-            found="a table of an earlier version of vl2v",
+            found="a table without this column",
             next_step="put the images back in their place, or correct the paths in the table",
         )
     table = imported(location, IMAGE_ONLY, storage, progress) or Path(location)

@@ -126,12 +126,11 @@ def read_run(path: Path) -> Source:
     evaluation, content = evaluation_of_run(folder)
     card, is_own, parts = read_card(folder.student), made_here(path), _Parts(path)
     origin = origin_of(card["provenance"])
-    earlier = "This run was made by an earlier version"
     predictions = parts.read(
         "predictions",
         folder.predictions_file,
         lambda file: read_predictions(file, is_own, origin=origin),
-        f"{earlier}, which did not save predictions",
+        "The run has no saved predictions",
     )
     metrics = parts.read(
         "metrics", folder.metrics_file, lambda file: read_metrics(file, config.origin), "There are no curves"
@@ -140,7 +139,7 @@ def read_run(path: Path) -> Source:
         "embeddings",
         folder.embeddings_file,
         lambda file: _embeddings(file, predictions, len(card["classes"]), is_own, origin),
-        f"{earlier} or as a benchmark job, without its embeddings",
+        "The run has no saved embeddings, which benchmark jobs never have",
     )
     trust = parts.read(
         "trust",

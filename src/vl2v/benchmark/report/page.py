@@ -146,9 +146,7 @@ def _expense(results: GridResults) -> Section:
 def _reliability(results: GridResults) -> Section:
     name, title = "reliability", "Reliability"
     if not results.reliability:
-        return Section(
-            name, title, missing=["An earlier version of vl2v, which did not save predictions, ran these jobs."]
-        )
+        return Section(name, title, missing=["No job has saved predictions."])
     caption = (
         "Predictions of all runs on their targets, without temperature scaling. On the dotted line, confidence equals "
         "accuracy. Below it, the student is overconfident."
