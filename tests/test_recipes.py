@@ -83,8 +83,11 @@ def test_other_methods_use_the_recipe_without_stages_that_they_do_not_have(metho
 @pytest.mark.parametrize("data", [{"unlabelled": "y"}, {"rest_unlabelled": True, "labels_per_class": 4}])
 def test_images_without_labels_learn_their_class_from_the_teacher(data: dict[str, Any]) -> None:
     for settings in ({"method": "vl2v"}, {"recipe": "ood"}):
-        assert config(**settings).settings_of("vl2v").kl_weight == 0
-        assert config(**settings, data={"root": "x", **data}).settings_of("vl2v").kl_weight == 0.1
+        without, unlabelled = config(**settings), config(**settings, data={"root": "x", **data})
+        assert (without.settings_of("vl2v").pseudo_labels, unlabelled.settings_of("vl2v").pseudo_labels) == (1, 0.9)
+        assert without.settings_of("vl2v").kl_weight == 0
+        assert unlabelled.settings_of("vl2v").kl_weight == 0.1
+        assert unlabelled.image_weight == 0.5
         assert config(**settings, data={"root": "x", **data}, vl2v={"kl_weight": 0}).settings_of("vl2v").kl_weight == 0
     assert config(method="vl2v", data={"root": "x", "labels_per_class": 4}).settings_of("vl2v").kl_weight == 0
 

@@ -87,6 +87,10 @@ def make_goals(job: Job, data: Dataset) -> Goals:
     middle = raw_head.mean(0)
     full_head = _centred(raw_head, middle, v.centre)
     groups, shares = _groups(train, known, v)
+    if v.pseudo_labels < 1:
+        confident = ~labelled & (logits.softmax(-1).amax(-1) > v.pseudo_labels)
+        labels = torch.where(labelled, labels, logits.argmax(-1))
+        labelled = labelled | confident
     right = (teacher.images @ raw_head.T).argmax(-1).cpu().numpy() == data.labels
     return Goals(
         groups,

@@ -46,6 +46,8 @@ class Variant:
         bank: weight of KL over the bank of texts.
         bank_top: texts of the bank compared per image, the teacher's nearest; 0 is all of them.
         bank_scale: logit scale over the bank; 0 is the teacher's.
+        pseudo_labels: the teacher's prediction is the label of an image without one if its probability exceeds this
+            number; 1 is off.
         centre: part of the mean image (of the sources) and mean class text taken away from the targets.
         centre_domains: part of the mean image of a source domain, less that of all, taken away from its targets.
         prototypes: part of a labelled image's target that is the mean image of its class, all source domains alike.
@@ -99,6 +101,7 @@ class Variant:
     bank: float = 0.0
     bank_top: int = 0
     bank_scale: float = 0.0
+    pseudo_labels: float = 1.0
     centre: float = 0.0
     centre_domains: float = 0.0
     prototypes: float = 0.0

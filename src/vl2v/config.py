@@ -81,16 +81,20 @@ class RunConfig(RunSettings, _WithMethods):
     def _of_method(cls, method: Method[Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
         data = values.get("data")
         data = data if isinstance(data, Mapping) else {}
-        if method.image_weight is not None:
-            values = {"image_weight": method.image_weight, **values}
-        elif data.get("classes"):  # without labels there is no text term
-            values = {"image_weight": 1.0, **values}
-        if method.has_settings and isinstance(method_values := values.get(method.name, {}), Mapping):
+        block = values.get(method.name, {})
+        if method.has_settings and isinstance(block, Mapping):
             without = bool(data.get("classes") or data.get("unlabelled") is not None or data.get("rest_unlabelled"))
             without = without or values.get("repair") is not None
-            defaults = {key: value for key, value in method.defaults(without).items() if method_values.get(key) is None}
+            # The file of a run states all settings; one that it lacks is newer than the run.
+            preset = {} if values.get("made_with") else method.defaults(without)
+            defaults = {key: value for key, value in preset.items() if block.get(key) is None}
             if defaults or method.name not in cls.model_fields:
-                values = {**values, method.name: {**method_values, **defaults}}
+                block = {**block, **defaults}
+                values = {**values, method.name: block}
+        if method.image_weight is not None:
+            values = {"image_weight": method.image_weight, **values}
+        elif data.get("classes") and not (isinstance(block, Mapping) and method.text_without_labels(block)):
+            values = {"image_weight": 1.0, **values}
         return values
 
     @field_validator("method")
@@ -224,7 +228,9 @@ def _without_labels(config: RunConfig) -> list[str]:
             f"the method {method.name} learns from labels, and with data.classes (--classes) the images have none: "
             f"expected {able}; found {method.name}; use --recipe ood"
         )
-    elif config.image_weight != 1 or config.image_weight_end is not None:
+    elif (config.image_weight != 1 or config.image_weight_end is not None) and not method.text_without_labels(
+        config.method_settings.model_dump()
+    ):
         faults.append(
             "without labels there is no text term: image_weight must be 1 and image_weight_end must not be set"
         )

@@ -112,19 +112,26 @@ def test_settings_store_the_names_instead_of_the_file(tmp_path: Path) -> None:
         parse(DataConfig, {"root": "x", "classes": [1, 2]}, "the settings")
 
 
-def test_without_labels_the_loss_is_the_image_term_with_a_small_divergence() -> None:
+def test_without_labels_the_recipe_learns_from_predictions_and_other_methods_from_the_image_term() -> None:
     config = make_config(None, settings())
-    assert (config.recipe, config.method, config.image_weight, config.settings_of("vl2v").kl_weight) == (
-        "ood",
-        "vl2v",
-        1,
-        0.1,
-    )
+    own = config.settings_of("vl2v")
+    assert (config.recipe, config.method, config.image_weight) == ("ood", "vl2v", 0.5)
+    assert (own.kl_weight, own.pseudo_labels) == (0.1, 0.9)
+    without = make_config(None, settings(vl2v={"pseudo_labels": 1}))
+    assert (without.image_weight, without.settings_of("vl2v").kl_weight) == (1, 0.1)
     paper = make_config(None, settings(recipe="paper"))
     assert (paper.method, paper.image_weight) == ("adip", 1)
     assert make_config(None, settings(method="feature")).image_weight == 1
-    again = make_config(None, config.model_dump(mode="json"))
-    assert again == config
+    for each in (config, without, paper):
+        assert make_config(None, each.model_dump(mode="json")) == each
+
+
+def test_a_run_of_an_earlier_version_continues_without_pseudo_labels() -> None:
+    values = make_config(None, settings()).model_dump(mode="json") | {"made_with": {"vl2v": "0.9"}, "image_weight": 1.0}
+    del values["vl2v"]["pseudo_labels"]
+    config = make_config(None, values)
+    assert (config.image_weight, config.settings_of("vl2v").pseudo_labels) == (1, 1)
+    assert make_config(None, config.model_dump(mode="json")) == config
 
 
 @pytest.mark.parametrize(
@@ -136,8 +143,9 @@ def test_without_labels_the_loss_is_the_image_term_with_a_small_divergence() -> 
         ({"data": {"unlabelled": "y"}}, "data.unlabelled (--unlabelled)"),
         ({"data": {"allow_missing_classes": True}}, "--allow-missing-classes"),
         ({"data": {"classes": [], "domain_folders": True}}, "--domain-folders"),
-        ({"image_weight": 0.5}, "image_weight must be 1"),
-        ({"image_weight_end": 0.5}, "image_weight_end must not be set"),
+        ({"image_weight": 0.5, "vl2v": {"pseudo_labels": 1}}, "image_weight must be 1"),
+        ({"image_weight": 0.5, "method": "adip"}, "image_weight must be 1"),
+        ({"image_weight_end": 0.5, "method": "adip"}, "image_weight_end must not be set"),
         *(({"method": name}, f"expected adip, vl2v, no-align, feature; found {name}")
           for name in ("erm", "linear-probe", "lp-ft", "kd", "rise", "miro", "text")),
     ],

@@ -14,7 +14,7 @@ from vl2v.method.align import align
 from vl2v.method.distill import Projected, distill, trainable
 from vl2v.method.loop import total
 from vl2v.method.loss import dual_loss
-from vl2v.method.recipe import GAIN, VL2V, Vl2vSettings
+from vl2v.method.recipe import GAIN, VL2V, Vl2vSettings, with_pseudo_labels
 from vl2v.method.scaled_projection import ScaledProjection
 from vl2v.student.model import cosine_logits
 
@@ -106,3 +106,27 @@ def test_an_encoder_without_a_projection_has_the_scale_of_the_teacher() -> None:
     assert len(done.losses) == 3
     assert VL2V.saved_layer(identity) is identity
     assert Projected(f, identity)(batch(LABELS).inputs).shape == (4, 4)
+
+
+def test_confident_predictions_of_the_teacher_are_labels() -> None:
+    b = batch([0, -1, -1, -1])
+    b = replace(b, queried=torch.tensor([True, True, True, False]))
+    logits = torch.tensor([[0.0, 9, 0], [0, 9, 0], [0, 0.5, 0], [0, 0, 0]])
+    changed = with_pseudo_labels(b, logits, CONTEXT.head, 0.9)
+    assert changed.labelled is not None
+    assert changed.labelled.tolist() == [True, True, False, False], "a label stays, and a doubtful image has none"
+    assert changed.teacher_text[0].equal(b.teacher_text[0])
+    assert changed.teacher_text[1].equal(CONTEXT.head[1])
+    assert with_pseudo_labels(b, logits, CONTEXT.head, 1.0) is b
+    assert with_pseudo_labels(batch([0, 1]), logits[:2], CONTEXT.head, 0.0).labelled is None
+
+
+@pytest.mark.parametrize(("confidence", "text"), [(1.0, False), (0.0, True)])
+def test_images_without_a_label_have_a_text_term_if_the_teacher_is_confident(confidence: float, text: bool) -> None:
+    b, settings = batch([-1, -1, -1]), Vl2vSettings(pseudo_labels=confidence)
+    rows = output()[:3]
+    parts = VL2V.objective(replace(CONTEXT, settings=settings))(rows, b)
+    assert isinstance(parts, dict)
+    predicted = cosine_logits(b.teacher_image, CONTEXT.head, 1.0).argmax(dim=-1)
+    wanted = -0.5 * torch.cosine_similarity(rows[:, :4], CONTEXT.head[predicted]).mean() if text else torch.zeros(())
+    torch.testing.assert_close(parts["text"].detach(), wanted.detach())

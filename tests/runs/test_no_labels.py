@@ -73,7 +73,9 @@ def test_a_run_learns_from_the_teacher_and_is_evaluated_by_its_answers(unsorted:
     stored = yaml.safe_load((finished / "config.yaml").read_text())
     assert stored["data"]["classes"] == ["blank", "bar", "zebra stripe"]
     assert (stored["recipe"], stored["method"]) == ("ood", "vl2v")
-    assert (stored["image_weight"], stored["vl2v"]["kl_weight"], stored["batch_per_domain"]) == (1.0, 0.1, 8)
+    own = stored["vl2v"]
+    assert (stored["image_weight"], own["kl_weight"], own["pseudo_labels"]) == (0.5, 0.1, 0.9)
+    assert stored["batch_per_domain"] == 8
     figures = json.loads((finished / "evaluation.json").read_text())
     assert figures["measure"] == "agreement with the teacher"
     (row,) = figures["domains"]

@@ -93,7 +93,7 @@ def test_a_new_run_starts_from_the_student_and_pays_for_the_selected_images_only
     done = CliRunner().invoke(app, [*command, *flags])
     assert done.exit_code == 0, done.output
     result, out = json.loads(done.stdout), project / "first-repaired"
-    assert (result["image_queries"], result["spent"], result["trained"], result["checked"]) == (10, "0.010", 8, 2)
+    assert (result["image_queries"], result["spent"], result["trained"], result["checked"]) == (10, "0.01", 8, 2)
     assert bytes_of(project / "first") == before
     trained, checked = rows(out / "repair-trained.csv"), rows(out / "repair-checked.csv")
     assert (len(trained), len(checked), len({*trained, *checked})) == (8, 2, 10)
@@ -101,6 +101,7 @@ def test_a_new_run_starts_from_the_student_and_pays_for_the_selected_images_only
     assert settings["repair"]["run"] == str((project / "first").resolve())
     assert settings["align"]["solver"] == "ridge"
     assert settings["vl2v"]["kl_weight"] == 0.1, "as in any run with images without labels"
+    assert settings["vl2v"]["pseudo_labels"] == 1, "unlike other runs with images without labels"
     assert settings["distill"]["steps"] == 3
     earlier = json.loads((project / "first" / "evaluation.json").read_text())
     domains = {row["domain"]: row["student"] for row in earlier["domains"] if row["role"] == "in-domain"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from vl2v.strict import Strict
@@ -91,6 +91,9 @@ class Method(Generic[S]):
             `Context.texts` contains their embeddings.
         defaults: values of settings that the user left out or set to None. The argument is whether unlabelled images
             are used for training.
+        repair_settings: values of settings in a repair, unless the user sets them.
+        text_without_labels: whether the dual loss has a text term for images without labels. The argument is the block
+            of the method in the settings. Without such a term, lambda is 1 if no image has a label.
     """
 
     name: str
@@ -118,6 +121,8 @@ class Method(Generic[S]):
     gain: Callable[[nn.Module], float] = lambda _: 1.0
     texts: Callable[[S], Sequence[str]] = lambda _: ()
     defaults: Callable[[bool], Mapping[str, Any]] = lambda _: {}
+    repair_settings: Mapping[str, Any] = field(default_factory=dict)
+    text_without_labels: Callable[[Mapping[str, Any]], bool] = lambda _: False
 
     @property
     def has_settings(self) -> bool:

@@ -4,15 +4,20 @@ L = dual loss + w * KL(P f) + KL(stopped P f), where KL is T^2 KL(teacher || stu
 probabilities, both softened by T. The student's logits are s * g * cos(P(f(x)), T_k) with the teacher's scale s and a
 learned gain g. The last term calibrates: it trains g alone, since no gradient passes through the projected features.
 The second term trains the features alone. The logit scale of the saved student is s * g.
+
+An image without a label takes the class that the teacher predicts, if the teacher is confident (a pseudo-label; Lee,
+2013; Sohn et al., 2020, arXiv 2001.07685). The dual loss then has a text term for this image.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from vl2v.method.base import Context, Method, Settings
 from vl2v.method.baselines.kd import softened_divergence, zero_shot_logits
-from vl2v.strict import Rate, Weight
+from vl2v.strict import Fraction, Rate, Weight
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,10 +33,31 @@ class Vl2vSettings(Settings):
     kl_weight: Weight | None = None
     """Weight of the divergence from the teacher's zero-shot predictions in the loss of the features. None is 0.1 if the
     training images include images without labels, whose class only this term states, and 0 otherwise."""
+    pseudo_labels: Fraction = 1.0
+    """Probability above which the teacher's zero-shot prediction is the label of an image without one, in the dual
+    loss; 1 disables it. The default is 0.9 if the training images include images without labels."""
     temperature: Rate = 2.0
-    """Temperature of this divergence, and of the one that trains the logit scale."""
+    """Temperature of the divergence, and of the one that trains the logit scale."""
     scale_learning_rate: Rate = 1e-2
     """Learning rate of the logarithm of the student's logit scale, in both stages."""
+
+
+def with_pseudo_labels(batch: Batch, teacher_logits: Tensor, head: Tensor, confidence: float) -> Batch:
+    """Return the batch with the teacher's predictions as labels of the images without a label.
+
+    Args:
+        teacher_logits: [B, K], zero-shot logits of the teacher.
+        head: [K, D], text embeddings of the classes.
+        confidence: probability in [0, 1] that a prediction must exceed.
+    """
+    import torch
+
+    if batch.labelled is None or confidence >= 1:
+        return batch
+    probability, predicted = teacher_logits.softmax(dim=-1).max(dim=-1)
+    confident = ~batch.labelled & (probability > confidence)
+    text = torch.where(confident[:, None], head[predicted].to(batch.teacher_text), batch.teacher_text)
+    return replace(batch, teacher_text=text, labelled=batch.labelled | confident)
 
 
 def _objective(context: Context[Vl2vSettings]) -> Objective:
@@ -51,7 +77,8 @@ def _objective(context: Context[Vl2vSettings]) -> Objective:
             logits = factor * cosine_logits(directions, head, context.logit_scale)
             return softened_divergence(logits, teacher_logits, temperature, batch.queried)
 
-        parts = dual(projected, batch) | {"scale": divergence(projected.detach(), gain)}
+        labelled = with_pseudo_labels(batch, teacher_logits, head, context.settings.pseudo_labels)
+        parts = dual(projected, labelled) | {"scale": divergence(projected.detach(), gain)}
         return parts | {"teacher": kl_weight * divergence(projected, gain.detach())} if kl_weight else parts
 
     return objective
@@ -75,6 +102,10 @@ def _gain(layer: nn.Module) -> float:
     return layer.gain if isinstance(layer, ScaledProjection) else 1.0
 
 
+def _defaults(without_labels: bool) -> Mapping[str, Any]:
+    return {"kl_weight": 0.1, "pseudo_labels": 0.9} if without_labels else {"kl_weight": 0.0, "pseudo_labels": 1.0}
+
+
 VL2V = Method(
     name="vl2v",
     title="VL2V recipe",
@@ -91,7 +122,9 @@ VL2V = Method(
     saved_layer=_saved_layer,
     extra_parameters=(GAIN,),
     extra_rate=lambda settings: settings.scale_learning_rate,
-    defaults=lambda without_labels: {"kl_weight": 0.1 if without_labels else 0.0},
+    defaults=_defaults,
+    repair_settings={"pseudo_labels": 1.0},  # not measured there
+    text_without_labels=lambda settings: settings.get("pseudo_labels", 1) != 1,
     free_image_weight=True,
     gain=_gain,
 )
