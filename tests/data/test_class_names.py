@@ -187,12 +187,12 @@ def test_folders_are_domains_with_domain_folders(tmp_path: Path) -> None:
 def test_class_folders_are_not_silently_read_as_unlabelled(tmp_path: Path, prefix: str) -> None:
     for name in ("Cat/1.png", "Cat/2.png", "guinea_pig/3.png"):
         image(tmp_path / f"{prefix}{name}")
-    with pytest.raises(FaultyDataError, match="with the names of classes") as caught:
+    with pytest.raises(FaultyDataError, match="named like classes") as caught:
         UnlabelledFolder(tmp_path, CLASSES).scan()
     assert "without --classes" in str(caught.value)
     dataset = UnlabelledFolder(tmp_path, CLASSES, as_found=True).scan()
     assert len(dataset) == 3
-    assert any("with the names of classes" in warning for warning in dataset.warnings)
+    assert any("named like classes" in warning for warning in dataset.warnings)
 
 
 def test_a_single_folder_named_like_a_class_can_be_a_domain(tmp_path: Path) -> None:
