@@ -25,7 +25,7 @@ from common import circumstances, keep, need_shared, scratch_option, spread
 from pacs_dataset import link_images, student, vectors_file
 from vl2v.analysis.frozen import frozen_features
 from vl2v.analysis.probe import fit
-from vl2v.analysis.suspects import judge, rejects
+from vl2v.analysis.suspects import check_labels, rejects
 from vl2v.locations import StoragePaths
 from vl2v.planning.plan import plan_run
 from vl2v.progress import Silent
@@ -95,7 +95,7 @@ def trial(m: dict[str, Any], seed: int) -> dict[str, Any]:
     """Flip, judge, drop and fit with one seed."""
     labels, started = flipped(m["labels"], seed), time.process_time()
     wrong, every = labels != m["labels"], np.ones(len(labels), bool)
-    judgement = judge(m["teacher"], m["embeddings"], m["features"], labels)
+    judgement = check_labels(m["teacher"], m["embeddings"], m["features"], labels)
     seconds = time.process_time() - started
     right = judgement.suggested == m["labels"]
     return {
@@ -117,7 +117,7 @@ def main() -> None:
     torch.set_num_threads(1)
     m = prepared(scratch)
     trials = [trial(m, seed) for seed in SEEDS]
-    original = judge(m["teacher"], m["embeddings"], m["features"], m["labels"]).rejected
+    original = check_labels(m["teacher"], m["embeddings"], m["features"], m["labels"]).rejected
     table = {f"{classifier} {what}": spread([t[classifier][what] for t in trials])
              for classifier in ("both", "teacher alone") for what in ("precision", "recall", "found")}  # fmt: skip
     table |= {name: spread([t["probe on unseen domains"][name] for t in trials])

@@ -39,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, UnreliableVendor(FAULTS, max_batch=a.batch) as vendor:
         store = EmbeddingStore(Path(scratch) / "s.sqlite")
         wire = open_wire(f"{vendor.url}#timeout=0.3")
-        teacher = HttpTeacher(wire, patience=RetryPolicy(first=0.01, longest=0.1), rng=random.Random(0))
+        teacher = HttpTeacher(wire, policy=RetryPolicy(first=0.01, longest=0.1), rng=random.Random(0))
         start = time.perf_counter()
         purchased = Buyer(teacher, store, Budget(exact), "benchmark").images(digests, contents.__getitem__, "training")
         seconds = time.perf_counter() - start

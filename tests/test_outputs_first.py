@@ -15,18 +15,18 @@ from vl2v.commands.label import label
 from vl2v.errors import AccessError
 from vl2v.locations import StoragePaths
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.writing import ensure_writable, replacing
+from vl2v.writing import atomic_write, ensure_writable
 
 CLASSES = "bar,blank,zebra stripe"
 DATA = {"data": {"layout_as_found": True}}
 
 
 def test_an_error_names_the_file_instead_of_its_temporary_part(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError) as missing, replacing(tmp_path / "no" / "a.csv") as fresh:
+    with pytest.raises(FileNotFoundError) as missing, atomic_write(tmp_path / "no" / "a.csv") as fresh:
         fresh.write_text("x")
     assert missing.value.filename == str(tmp_path / "no" / "a.csv")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(IsADirectoryError) as folder, replacing(tmp_path / "folder") as fresh:
+    with pytest.raises(IsADirectoryError) as folder, atomic_write(tmp_path / "folder") as fresh:
         fresh.write_text("x")
     assert folder.value.filename == str(tmp_path / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -113,7 +113,7 @@ def test_choosing_does_not_change_the_number_of_threads(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(("text", "number"), [("3", 3), ("4,2", 4), ("", None), ("0", None), ("many", None)])
 def test_the_number_in_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, text: str, number: int | None) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", text)
-    assert threads.stated() == number
+    assert threads.requested_threads() == number
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_torch_and_numpy_use_the_number_within_the_context() -> None:
 
     np.ones((2, 2)) @ np.ones((2, 2))
     before = numbers()
-    with threads.computing(1):
+    with threads.using_threads(1):
         assert numbers() == (1, {1})
     assert numbers() == before
-    with threads.computing(None):
+    with threads.using_threads(None):
         assert numbers() == before

@@ -27,7 +27,7 @@ from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.purchase.watch import SEEN, TeacherWatch
-from vl2v.writing import replacing, reserve
+from vl2v.writing import atomic_write, reserve
 
 TRAINING_FILE, EVALUATION_FILE, UNSEEN_FILE = "vectors.npy", "evaluation.npy", "unseen.npy"
 TEXTS_FILE = "texts.npy"
@@ -218,9 +218,9 @@ def export_embeddings(plan: RunPlan, store: EmbeddingStore, folder: Path) -> Non
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, (digests, views) in _image_files(plan).items():
-        with replacing(folder / name) as fresh:
+        with atomic_write(folder / name) as fresh:
             _copy_images(plan, store, digests, views, fresh, plan.queried if name == TRAINING_FILE else None)
-    with replacing(folder / TEXTS_FILE) as fresh, fresh.open("wb") as handle:
+    with atomic_write(folder / TEXTS_FILE) as fresh, fresh.open("wb") as handle:
         np.save(handle, store.texts(plan.card, plan.requirements.texts))
 
 

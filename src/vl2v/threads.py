@@ -74,7 +74,7 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def stated() -> int | None:
+def requested_threads() -> int | None:
     """Return the number of threads in ``OMP_NUM_THREADS``; None if it is not set."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdigit() and int(first) > 0 else None
@@ -95,7 +95,7 @@ def sleep_while_waiting() -> None:
 
 
 @contextmanager
-def computing(threads: int | None) -> Iterator[None]:
+def using_threads(threads: int | None) -> Iterator[None]:
     """Set the number of threads of torch and numpy until the block ends; None changes nothing."""
     if threads is None:
         yield
@@ -133,7 +133,7 @@ def choose(work: Work, images: int, total: int) -> int:
     import torch
 
     most = torch.get_num_threads()
-    if most == 1 or stated() is not None:
+    if most == 1 or requested_threads() is not None:
         return most
     seconds = measured(work, images, total, most, torch.set_num_threads)
     torch.set_num_threads(most)

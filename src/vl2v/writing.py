@@ -1,6 +1,6 @@
 """Atomic writes that links cannot redirect out of a folder.
 
-A run folder may come from a stranger and contain malicious links. `replacing` replaces a link and leaves its target
+A run folder may come from a stranger and contain malicious links. `atomic_write` replaces a link and leaves its target
 unchanged. `in_place` and `check_alone` reject links. `check_folder` rejects subfolders that are links to the outside.
 """
 
@@ -20,7 +20,7 @@ from vl2v.faults import naming
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path, which replaces `path` at the end of the block, or is removed if the block raises.
 
     A file or a link at the temporary path is removed first.
@@ -64,7 +64,7 @@ def ensure_writable(file: Path) -> None:
 
 
 @contextmanager
-def written_at_once(folder: Path, target: Callable[[], Path]) -> Iterator[IO[bytes]]:
+def atomic_folder(folder: Path, target: Callable[[], Path]) -> Iterator[IO[bytes]]:
     """Yield a new file with a name of its own; at the end it replaces `target()`. Several processes may write the same.
 
     If the block fails, the file is removed.
@@ -190,5 +190,5 @@ def reserve(file: Path, size: int) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, atomically."""
-    with replacing(path) as fresh:
+    with atomic_write(path) as fresh:
         fresh.write_text(text, encoding="utf-8")

@@ -14,7 +14,7 @@ from vl2v.analysis.expected import (
     Calibration,
     Distances,
     Images,
-    Known,
+    LabelledSignals,
     Probe,
     Signals,
     calibrate,
@@ -50,7 +50,7 @@ def test_most_intervals_contain_the_accuracy_on_a_domain_that_was_not_seen() -> 
             Probe(sources.features, sources.labels, CLASSES),
             Probe(sources.frozen, sources.labels, CLASSES),
         )
-        known = Known.of(student.scores, student.temperature, probe.scores, sources.labels)
+        known = LabelledSignals.of(student.scores, student.temperature, probe.scores, sources.labels)
         calibration = calibrate(sources, CLASSES, sources.domain)
         answers = student(new.features)
         signals = Signals.of(answers, student.temperature, probe(new.frozen))
@@ -63,7 +63,7 @@ def test_most_intervals_contain_the_accuracy_on_a_domain_that_was_not_seen() -> 
 
 
 def test_estimates_are_the_known_accuracy_if_no_signal_changes() -> None:
-    known = Known(Signals(1.0, 2.0), LOGIT)
+    known = LabelledSignals(Signals(1.0, 2.0), LOGIT)
     for value in known.estimates(Signals(1.0, 2.0)).values():
         assert inverse_logit(value) == pytest.approx(0.8)
     lower = known.estimates(Signals(0.5, 1.0))

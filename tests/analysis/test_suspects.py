@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from vl2v.analysis.suspects import judge, rejects
+from vl2v.analysis.suspects import check_labels, rejects
 from vl2v.api import make_config
 from vl2v.cli import app
 from vl2v.commands.suspects import find_suspects
@@ -45,7 +45,7 @@ def separable(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 
 def test_flipped_labels_are_rejected_and_others_are_not() -> None:
     teacher, embeddings, features, labels, wrong = separable()
-    suspects = judge(teacher, embeddings, features, labels)
+    suspects = check_labels(teacher, embeddings, features, labels)
     assert suspects.rejected[wrong].mean() >= 0.9
     assert suspects.rejected[~wrong].mean() <= 0.01
     assert (suspects.suggested[wrong] == (labels[wrong] - 1) % 4).mean() >= 0.9
@@ -55,8 +55,8 @@ def test_flipped_labels_are_rejected_and_others_are_not() -> None:
 def test_a_label_that_only_one_classifier_rejects_is_not_a_suspect() -> None:
     teacher, embeddings, features, labels, wrong = separable()
     indifferent = np.full_like(teacher, 0.25)
-    assert not judge(indifferent, embeddings, features, labels).rejected.any()
-    assert not judge(teacher, embeddings, np.zeros_like(features), labels).rejected[~wrong].any()
+    assert not check_labels(indifferent, embeddings, features, labels).rejected.any()
+    assert not check_labels(teacher, embeddings, np.zeros_like(features), labels).rejected[~wrong].any()
 
 
 def test_every_class_has_its_threshold() -> None:
@@ -69,7 +69,7 @@ def test_every_class_has_its_threshold() -> None:
 def test_the_image_unlike_any_class_is_found() -> None:
     teacher, embeddings, features, labels, _ = separable()
     embeddings[7] = -embeddings[7]
-    suspects = judge(teacher, embeddings, features, labels)
+    suspects = check_labels(teacher, embeddings, features, labels)
     assert int(suspects.similarity.argmin()) == 7
     assert suspects.unlike[7] or suspects.rejected[7]
     assert suspects.unlike.sum() <= 2

@@ -28,7 +28,7 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.tracking.base import Memory
 from vl2v.tracking.mlflow import MlflowTracker
 from vl2v.tracking.run_tracking import Tracking
-from vl2v.writing import check_alone, check_folder, in_place, replacing
+from vl2v.writing import atomic_write, check_alone, check_folder, in_place
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def train(run: Path) -> None:
         folder.cut_metrics(length)
         folder.save_state({"x": torch.ones(2)}, {"stage": "distill", "step": 1})
         (run / "work").mkdir(exist_ok=True)
-        with replacing(run / "work" / "vectors.npy") as fresh:
+        with atomic_write(run / "work" / "vectors.npy") as fresh:
             np.save(fresh.open("wb"), np.ones(3))
 
 
@@ -154,7 +154,7 @@ def plant(run: Path, names: list[Path], kind: str, victims: Path) -> None:
             path.symlink_to(victims / f"new-{number}")
         else:
             os.link(victim, path)
-        (path.parent / f"{path.name}.new").symlink_to(victim)  # where `replacing` writes first
+        (path.parent / f"{path.name}.new").symlink_to(victim)  # where `atomic_write` writes first
 
 
 @pytest.mark.parametrize("kind", ["symlink", "hard link", "dangling"])

@@ -26,7 +26,7 @@ from vl2v.errors import BudgetError, ConfigError, Interrupted, RunError
 from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.nested import merge
-from vl2v.planning.choice import Candidates, Choice, Images, narrowed
+from vl2v.planning.choice import Candidates, Images, QuerySelection, narrowed
 from vl2v.planning.plan import RunPlan, plan_run
 from vl2v.progress import Silent
 from vl2v.purchase import BoughtEmbeddings, BudgetAccount, ensure_affordable, export_embeddings, open_budget, purchase
@@ -123,7 +123,7 @@ def test_images_that_are_stored_are_used_for_free(workspace: Workspace, tmp_path
     other.folder = RunFolder(tmp_path / "another")
     other.folder.path.mkdir()
     plan = other.plan("0.50")
-    choice = Choice.read(other.folder.queries_file)
+    choice = QuerySelection.read(other.folder.queries_file)
     assert choice is not None
     assert (len(choice.images), choice.stored, plan.quote.image_queries) == (25, 20, 5)
     assert "20 of them stored already" in choice.line
@@ -138,7 +138,7 @@ def test_the_new_images_of_a_repair_stay_queried(workspace: Workspace) -> None:
     with closing(EmbeddingStore(workspace.paths.store)) as store:
         training = Candidates.of(plan, store).training
         assert len(training.digests) == IMAGES
-        fewer = narrowed(plan, Choice(training.digests[:7], 0, IMAGES), store)
+        fewer = narrowed(plan, QuerySelection(training.digests[:7], 0, IMAGES), store)
     assert fewer.queried is not None
     assert [int(fewer.queried[group].sum()) for group in fewer.examples.groups] == [7, 0, 30]
     assert fewer.quote.images == {"training": 7, "unlabelled": 30}
@@ -153,7 +153,7 @@ def test_images_without_labels_are_an_additional_domain(workspace: Workspace) ->
     assert (len(without), min(len(group) for group in labelled) > 7) == (6, True)
     assert plan.quote.images == {"training": 14, "unlabelled": 6}
     assert workspace.buy(plan) == Decimal(BUDGET)
-    choice = Choice.read(workspace.folder.queries_file)
+    choice = QuerySelection.read(workspace.folder.queries_file)
     assert choice is not None
     assert choice.unlabelled == IMAGES - sum(map(len, labelled))
     assert "by their labels alone, or left out if they have none" in choice.line
@@ -184,7 +184,7 @@ def test_without_labels_the_same_share_of_the_evaluation_images_is_queried(works
     again = workspace.plan("100", data=WITHOUT_LABELS)
     assert again.split.evaluation_rows.tolist() == plan.split.evaluation_rows.tolist()
     assert again.quote.cost == 0
-    choice = Choice.read(workspace.folder.queries_file)
+    choice = QuerySelection.read(workspace.folder.queries_file)
     assert choice is not None
     assert "The others are left out, and 4 evaluation images, drawn at random, are queried as well" in choice.line
 
@@ -241,7 +241,7 @@ def test_the_evaluation_images_are_dropped_first(workspace: Workspace) -> None:
     plan = workspace.plan("5.00")
     assert plan.queried is None
     assert plan.quote.images == {"training": IMAGES}
-    assert "evaluation images are not queried" in Choice.read(workspace.folder.queries_file).line  # type: ignore[union-attr]
+    assert "evaluation images are not queried" in QuerySelection.read(workspace.folder.queries_file).line  # type: ignore[union-attr]
 
 
 def test_a_budget_that_covers_everything_chooses_nothing(workspace: Workspace) -> None:
@@ -350,7 +350,7 @@ def test_a_run_without_labels_is_trained_on_what_it_queried(bench: Bench, tmp_pa
     assert done is not None
     assert (done.image_queries, done.text_queries) == (20, 3)
     reference = json.loads((tmp_path / "run" / "evaluation.json").read_text())
-    choice = Choice.read(tmp_path / "run" / "queries.json")
+    choice = QuerySelection.read(tmp_path / "run" / "queries.json")
     assert choice is not None
     images = [row["images"] for row in reference["domains"] if row["role"] == "in-domain"]
     assert sum(images) == (len(choice.evaluation) or 6)

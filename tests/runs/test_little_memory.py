@@ -20,7 +20,7 @@ from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.method.distill import Projected
 from vl2v.planning.models import open_student
-from vl2v.threads import computing
+from vl2v.threads import using_threads
 from vl2v.training.duration import Rates
 
 SMALL = TINY | {"distill": {"steps": 6, "checkpoint_every": 2, "learning_rate": 1e-3}, "recipe": "paper"}
@@ -82,7 +82,7 @@ def test_the_time_is_measured_with_what_fits(bench: Bench, limited_memory: Calla
     parts = {"data": {"root": str(bench.data)}, "teacher": {"spec": bench.teacher}, "device": "cpu", "workers": 0}
     config = RunConfig.model_validate(parts | {"student": {"spec": bench.student, "size": 32}})
     tried = limited_memory(3)
-    with computing(1):  # of several threads, each computes a part of the batch
+    with using_threads(1):  # of several threads, each computes a part of the batch
         rates = Rates.measure(config, open_student(config), 8, Accelerator(cpu=True), 1)
     assert rates.training > 0
     assert 8 in tried

@@ -83,7 +83,7 @@ class Scripted:
         if not self.once:
             wire.limits = type(wire.limits)(self.batch, self.batch)
         circuit = CircuitBreaker(threshold=1000)
-        return HttpTeacher(wire, patience=NOW, circuit=circuit, transport=httpx.MockTransport(self))
+        return HttpTeacher(wire, policy=NOW, circuit=circuit, transport=httpx.MockTransport(self))
 
 
 @pytest.fixture(scope="module")

@@ -189,7 +189,7 @@ def test_a_run_that_failed_during_the_purchase_needs_no_larger_budget(
 
         def attempt() -> None:
             wire = open_wire(f"{vendor.url}#concurrency=1")
-            teacher = HttpTeacher(wire, patience=RetryPolicy(attempts=2, first=0.0))
+            teacher = HttpTeacher(wire, policy=RetryPolicy(attempts=2, first=0.0))
             plan, run = plan_run(config, storage, teacher=teacher, with_student=False), str(tmp_path / "run")
             with closing(EmbeddingStore(storage.store)) as store:
                 budget = open_budget(plan, BudgetAccount.of_run(run), store)

@@ -50,7 +50,7 @@ def describe_and_buy(teacher: HttpTeacher, account: CountingAccount) -> None:
 
 def buy(url: str, attempts: int = 3, account: CountingAccount | None = None) -> TeacherError:
     """Try to buy the embedding of one text and return the error."""
-    teacher = HttpTeacher(open_wire(url), patience=RetryPolicy(attempts=attempts, first=0.001))
+    teacher = HttpTeacher(open_wire(url), policy=RetryPolicy(attempts=attempts, first=0.001))
     try:
         with pytest.raises(TeacherError) as caught:
             describe_and_buy(teacher, account or CountingAccount())
@@ -157,7 +157,7 @@ def test_compressed_answers_are_read_and_truncated_ones_are_not() -> None:
     packed = gzip.compress(json.dumps(rows).encode())
     sent = [packed[:-9], packed]
     with peer(vendor_peer(lambda _: full_response(sent.pop(0), 200, "content-encoding: gzip"))) as server:
-        teacher = HttpTeacher(open_wire(server.url), patience=RetryPolicy(first=0.001))
+        teacher = HttpTeacher(open_wire(server.url), policy=RetryPolicy(first=0.001))
         assert teacher.embed_texts(["a"]).tolist() == [[1, 2, 3, 4]]
         assert server.posts == 2
 
@@ -195,7 +195,7 @@ def test_an_overload_with_a_status_of_success_is_tried_again() -> None:
     rows = {"data": [{"index": 0, "embedding": [1.0, 2.0, 3.0, 4.0]}]}
     sent = [{"error": {"message": "busy", "code": 503}}, {"error": {"message": "slow down", "code": "429"}}, rows]
     with peer(vendor_peer(lambda _: full_response(sent.pop(0)))) as server:
-        teacher = HttpTeacher(open_wire(server.url), patience=RetryPolicy(first=0.001))
+        teacher = HttpTeacher(open_wire(server.url), policy=RetryPolicy(first=0.001))
         assert teacher.embed_texts(["a"]).shape == (1, 4)
 
 

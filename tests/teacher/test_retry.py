@@ -89,24 +89,24 @@ def test_too_long_a_wait_is_refused(tmp_path: Path) -> None:
 
 @given(st.integers(0, 2**32 - 1))
 def test_waits_grow_and_are_spread(seed: int) -> None:
-    patience = RetryPolicy(attempts=100, first=0.5, longest=8.0)
-    tries = Retries(patience, random.Random(seed))
-    waits = [tries.after(Failure("x", FAULT), True) for _ in range(8)]
+    policy = RetryPolicy(attempts=100, first=0.5, longest=8.0)
+    retries = Retries(policy, random.Random(seed))
+    waits = [retries.after(Failure("x", FAULT), True) for _ in range(8)]
     for i, wait in enumerate(waits):
         full = min(8.0, 0.5 * 2**i)
         assert full / 2 <= wait <= full
 
 
 def test_refusals_use_up_the_waiting_time_and_not_the_attempts() -> None:
-    tries = Retries(RetryPolicy(attempts=2, first=1.0, longest=10.0, total=100.0), random.Random(0))
+    retries = Retries(RetryPolicy(attempts=2, first=1.0, longest=10.0, total=100.0), random.Random(0))
     refused = Failure("HTTP 429", FAULT, charged=False)
     waits = 0
-    while tries.waited <= 100:
-        assert tries.after(refused, True) > 0
+    while retries.waited <= 100:
+        assert retries.after(refused, True) > 0
         waits += 1
     assert waits > 10
     with pytest.raises(TeacherError):
-        tries.after(refused, True)
+        retries.after(refused, True)
 
 
 def test_a_final_failure_is_never_tried_again() -> None:
@@ -166,10 +166,10 @@ def test_an_unreachable_vendor_is_reported_within_the_waiting_time(tmp_path: Pat
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=40), st.integers(1, 600))
 def test_no_minute_has_more_requests_than_the_rate_limit(images: list[int], rate: int) -> None:
     clock = Clock()
-    pace = RateLimiter(Limits(1, 1, requests_per_minute=120, images_per_minute=rate), clock)
+    limiter = RateLimiter(Limits(1, 1, requests_per_minute=120, images_per_minute=rate), clock)
     sent: list[tuple[float, int]] = []
     for count in images:
-        clock.now += pace.reserve(requests=1, images=count)
+        clock.now += limiter.reserve(requests=1, images=count)
         sent.append((clock.now, count))
     for i, (begin, _) in enumerate(sent):
         within = [count for at, count in sent[i:] if at < begin + 60 - 1e-6]
@@ -179,12 +179,12 @@ def test_no_minute_has_more_requests_than_the_rate_limit(images: list[int], rate
 
 def test_all_threads_wait_while_the_vendor_requests_it() -> None:
     clock = Clock()
-    pace = RateLimiter(Limits(1, 1), clock)
-    pace.pause_all(5.0)
-    assert pace.reserve(requests=1, tokens=1e9) == pytest.approx(5.0)
-    assert pace.paused == pytest.approx(5.0)
+    limiter = RateLimiter(Limits(1, 1), clock)
+    limiter.pause_all(5.0)
+    assert limiter.reserve(requests=1, tokens=1e9) == pytest.approx(5.0)
+    assert limiter.paused == pytest.approx(5.0)
     clock.now += 5
-    assert pace.paused == 0
+    assert limiter.paused == 0
 
 
 def test_a_pause_ends_when_the_purchase_does() -> None:

@@ -106,7 +106,7 @@ def test_a_key_that_the_vendor_repeats_is_redacted(monkeypatch: pytest.MonkeyPat
         return full_response({"error": {"message": text}} if where == "error" else text.encode(), 401)
 
     with peer(answer) as server:
-        teacher = HttpTeacher(open_wire(server.url), patience=RetryPolicy(attempts=1))
+        teacher = HttpTeacher(open_wire(server.url), policy=RetryPolicy(attempts=1))
         try:
             card = teacher.describe()
             shown = repr(card)

@@ -124,8 +124,8 @@ class Served:
         return self.embed(self.body[-1])
 
     def teacher(self, url: str = "http://localhost/v1", price: Price | None = None) -> HttpTeacher:
-        patience = RetryPolicy(attempts=3, first=0.001)
-        return HttpTeacher(open_wire(url, price), patience=patience, transport=httpx.MockTransport(self))
+        policy = RetryPolicy(attempts=3, first=0.001)
+        return HttpTeacher(open_wire(url, price), policy=policy, transport=httpx.MockTransport(self))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ QUICK = RetryPolicy(first=0.005, longest=0.05)
 
 def teacher_of(vendor: UnreliableVendor, options: str = "timeout=0.3", price: Price | None = None) -> HttpTeacher:
     wire = open_wire(f"{vendor.url}#{options}", price)
-    return HttpTeacher(wire, patience=QUICK, rng=random.Random(0), circuit=CircuitBreaker(rest=0.05))
+    return HttpTeacher(wire, policy=QUICK, rng=random.Random(0), circuit=CircuitBreaker(rest=0.05))
 
 
 def buy(
@@ -162,7 +162,7 @@ for _ in sys.stdin:
     child = os.fork()
     if not child:
         wire = open_wire(sys.argv[1] + "#timeout=0.5")
-        teacher = HttpTeacher(wire, patience=RetryPolicy(first=0.005, longest=0.05))
+        teacher = HttpTeacher(wire, policy=RetryPolicy(first=0.005, longest=0.05))
         try:
             buy(teacher, EmbeddingStore(Path(sys.argv[2])), contents, Decimal("0.0006") * len(contents))
         except BaseException as error:

@@ -27,7 +27,7 @@ class Warnings(Silent):
         self.texts.append(text)
 
 
-def attempts(responses: list[httpx.Response | Exception], patience: RetryPolicy) -> tuple[int, list[str]]:
+def attempts(responses: list[httpx.Response | Exception], policy: RetryPolicy) -> tuple[int, list[str]]:
     """Query a vendor until it fails; return the number of requests and the warnings. The last response repeats."""
     sent, said = 0, Warnings()
 
@@ -42,7 +42,7 @@ def attempts(responses: list[httpx.Response | Exception], patience: RetryPolicy)
     def work() -> None:
         use_for_command(said)
         circuit = CircuitBreaker(threshold=3, rest=0.001)
-        teacher = HttpTeacher(open_wire("http://127.0.0.1:9/v1"), patience=patience, circuit=circuit,
+        teacher = HttpTeacher(open_wire("http://127.0.0.1:9/v1"), policy=policy, circuit=circuit,
                               transport=httpx.MockTransport(handler))  # fmt: skip
         with pytest.raises(TeacherError):
             teacher.describe()

@@ -254,8 +254,8 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def teacher_of(spec: str, reply: Callable[[httpx.Request], httpx.Response], price: Price | None = None) -> HttpTeacher:
-    patience = RetryPolicy(attempts=2, first=0.0)
-    return HttpTeacher(open_wire(spec, price), patience=patience, transport=httpx.MockTransport(reply))
+    policy = RetryPolicy(attempts=2, first=0.0)
+    return HttpTeacher(open_wire(spec, price), policy=policy, transport=httpx.MockTransport(reply))
 
 
 def decoded(body: bytes) -> Any:

@@ -87,14 +87,14 @@ class Signals:
 
 
 @dataclass(frozen=True)
-class Known:
+class LabelledSignals:
     """Signals and accuracy (log odds) on labelled images, with which new images are compared."""
 
     signals: Signals
     accuracy: float
 
     @classmethod
-    def of(cls, first: Floats, temperature: float, second: Floats, labels: Labels) -> Known:
+    def of(cls, first: Floats, temperature: float, second: Floats, labels: Labels) -> LabelledSignals:
         """Compute them; see `Signals.of`. The labels are [N]."""
         right = int((first.argmax(axis=1) == labels).sum())
         return cls(Signals.of(first, temperature, second), log_odds(right, len(labels)))
@@ -199,11 +199,11 @@ def calibrate(images: Images, classes: int, groups: NDArray[np.int64]) -> Calibr
         others = images.of(clean & (groups != group))
         first = Probe(others.frozen, others.labels, classes)
         second = Probe(others.features, others.labels, classes)
-        baseline = Known.of(first.scores, first.temperature, second.scores, others.labels)
+        baseline = LabelledSignals.of(first.scores, first.temperature, second.scores, others.labels)
         for view in np.unique(images.view[groups == group]):
             site = images.of((groups == group) & (images.view == view))
             scores = first(site.frozen)
-            outputs = Known.of(scores, first.temperature, second(site.features), site.labels)
+            outputs = LabelledSignals.of(scores, first.temperature, second(site.features), site.labels)
             for name, value in baseline.estimates(outputs.signals).items():
                 errors[name].setdefault(group, []).append(outputs.accuracy - value)
     if images.features is images.frozen:  # two equal probes always agree

@@ -14,7 +14,7 @@ UNLIKE = 0.01  # share of the images that are shown as unlike any class
 
 
 @dataclass(frozen=True)
-class Judgement:
+class LabelCheck:
     """Results of teacher and probe for N labelled images.
 
     Attributes:
@@ -39,8 +39,8 @@ class Judgement:
         return 1 - np.sqrt(self.teacher * self.probe)
 
 
-def judge(teacher: Floats, embeddings: NDArray[np.floating], features: NDArray[np.floating], labels: Labels,
-          units: Labels | None = None) -> Judgement:  # fmt: skip
+def check_labels(teacher: Floats, embeddings: NDArray[np.floating], features: NDArray[np.floating], labels: Labels,
+          units: Labels | None = None) -> LabelCheck:  # fmt: skip
     """Check labels with the teacher and with a probe that was not fitted on the image.
 
     Args:
@@ -59,7 +59,7 @@ def judge(teacher: Floats, embeddings: NDArray[np.floating], features: NDArray[n
     unlike = np.zeros(len(labels), bool)
     unlike[np.argsort(similarity, kind="stable")[:count]] = True
     suggested = (teacher * probe).argmax(axis=1).astype(np.int64)
-    return Judgement(rejected, suggested, teacher[rows, labels], probe[rows, labels], similarity, unlike & ~rejected)
+    return LabelCheck(rejected, suggested, teacher[rows, labels], probe[rows, labels], similarity, unlike & ~rejected)
 
 
 def rejects(probability: Floats, labels: Labels) -> NDArray[np.bool_]:

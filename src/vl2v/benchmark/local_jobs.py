@@ -15,7 +15,7 @@ from vl2v.interrupts import stop_requests
 from vl2v.planning.models import open_student
 from vl2v.progress import Progress
 from vl2v.teacher.base import TeacherCard
-from vl2v.threads import computing, cores, free_memory, peak_memory, stated
+from vl2v.threads import cores, free_memory, peak_memory, requested_threads, using_threads
 from vl2v.training.duration import Rates
 from vl2v.training.process import make_accelerator
 from vl2v.training.thread_count import training_threads
@@ -59,12 +59,12 @@ def jobs_at_once(sweep: Sweep) -> int:
     if len(jobs) < 2:
         return 1
     config = jobs[0].config
-    room = cores() // (config.threads or stated() or 1)
+    room = cores() // (config.threads or requested_threads() or 1)
     accelerator = make_accelerator(config)
     if room < 2 or accelerator.device.type != "cpu" or accelerator.num_processes > 1:
         return 1
     images = config.batch_per_domain * max(1, len(sweep.grid.domains) - 1)
-    with computing(1):
+    with using_threads(1):
         rates = Rates.measure(config, open_student(config), images, accelerator, tries=1)
     if images * (rates.training or rates.passing) * config.distill.steps * len(jobs) < WORTH:
         return 1
@@ -82,7 +82,7 @@ def resolve_threads(sweep: Sweep, count: int) -> None:
     if not jobs or jobs[0].config.threads is not None:
         return
     if count > 1:
-        sweep.use_threads(stated() or 1)
+        sweep.use_threads(requested_threads() or 1)
         return
     config = jobs[0].config
     accelerator = make_accelerator(config)

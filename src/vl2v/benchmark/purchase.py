@@ -25,7 +25,7 @@ from vl2v.teacher.base import Embeddings, Teacher, TeacherCard
 from vl2v.teacher.purchase.ledger import Budget, reserved
 from vl2v.teacher.purchase.store import Digests, EmbeddingStore
 from vl2v.teacher.registry import open_teacher
-from vl2v.writing import replacing
+from vl2v.writing import atomic_write
 
 NOT_OF_THE_PURCHASE = {  # settings that do not change the queries of a job
     *("recipe", "student", "method", "align", "distill", "measure", "image_weight", "image_weight_end"),
@@ -221,5 +221,5 @@ def copy_once(source: Path, file: Path) -> None:
     with file_lock(file.parent / "lock"):
         if file.exists():
             return
-        with replacing(file) as fresh:
+        with atomic_write(file) as fresh:
             shutil.copyfile(source, fresh)

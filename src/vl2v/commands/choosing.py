@@ -14,7 +14,7 @@ from vl2v.analysis.selection import at_random, diverse
 from vl2v.data.pixels import Digests
 from vl2v.errors import BudgetError
 from vl2v.formatting import exact
-from vl2v.planning.choice import Candidates, Choice, affordable, covered, narrowed
+from vl2v.planning.choice import Candidates, QuerySelection, affordable, covered, narrowed
 from vl2v.planning.plan import RunPlan
 from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder
@@ -46,8 +46,8 @@ def with_choice(
             evaluation image.
         RunError: if the file of the selection is damaged.
     """
-    choice, repair = Choice.read(folder.queries_file), plan.config.repair
-    if choice is None and repair is not None and (choice := Choice.read(RunFolder(repair.run).queries_file)):
+    choice, repair = QuerySelection.read(folder.queries_file), plan.config.repair
+    if choice is None and repair is not None and (choice := QuerySelection.read(RunFolder(repair.run).queries_file)):
         choice.write(folder.queries_file)
     if choice is None:
         may_choose = plan.config.when_short == "choose" and budget.limit is not None
@@ -61,13 +61,13 @@ def with_choice(
 
 def with_recorded_choice(plan: RunPlan, folder: RunFolder, store: EmbeddingStore) -> RunPlan:
     """Return the plan with the selection in the run folder, which the first process has written."""
-    choice = Choice.read(folder.queries_file)
+    choice = QuerySelection.read(folder.queries_file)
     return plan if choice is None else narrowed(plan, choice, store)
 
 
 def _choose(
     plan: RunPlan, budget: Budget, candidates: Candidates, accelerator: Accelerator, progress: Progress
-) -> Choice:
+) -> QuerySelection:
     count, training, references = covered(plan, budget.left), candidates.training, candidates.evaluation
     if count < candidates.missing:
         raise _too_little(plan, budget, candidates)

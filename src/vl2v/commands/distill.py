@@ -54,7 +54,7 @@ from vl2v.student.model import Student
 from vl2v.teacher.base import Teacher
 from vl2v.teacher.purchase.ledger import Budget, Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
-from vl2v.threads import computing
+from vl2v.threads import using_threads
 from vl2v.tracking.base import check_installed
 from vl2v.tracking.run_tracking import Tracking
 from vl2v.training.balance import resolve_balance
@@ -165,7 +165,7 @@ def run(
                     plan = with_recorded_choice(plan, folder, store)
             with tuned(accelerator.device):
                 plan = resolve_time_limit(plan, folder, accelerator, progress)
-                with computing(plan.config.threads):
+                with using_threads(plan.config.threads):
                     return _train_and_evaluate(plan, folder, accelerator, progress, report)
 
 

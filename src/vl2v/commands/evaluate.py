@@ -31,7 +31,7 @@ from vl2v.progress import Progress, Silent, warn
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 from vl2v.student.provenance import check_provenance, data_settings
-from vl2v.threads import computing
+from vl2v.threads import using_threads
 from vl2v.training.thread_count import student_threads
 from vl2v_runtime.drift import Drift
 from vl2v_runtime.imaging import UnreadableImageError
@@ -82,7 +82,7 @@ def evaluate(
         parts = [part for part in run_parts or _other_parts(dataset) if part[1] in domains or not domains]
         if run_parts is None:
             _warn_of_training_images(student, dataset.digests[np.concatenate([rows for *_, rows in parts])], progress)
-        with computing(student_threads(student, sum(len(part) for *_, part in parts))):
+        with using_threads(student_threads(student, sum(len(part) for *_, part in parts))):
             for role, domain, indices in parts:
                 part = indices[labels[indices] >= 0]
                 logits, _ = student_answers(student, cache.map(), cache.slots(dataset.digests[part]))
@@ -198,7 +198,7 @@ def classify(
     if coverage is not None:
         _check_threshold(student, score, coverage)
     inputs = [image if isinstance(image, GivenImage) else GivenImage(str(image), image) for image in images]
-    with computing(student_threads(student, len(inputs))):
+    with using_threads(student_threads(student, len(inputs))):
         return _classify(student, inputs, coverage, score, every_class)
 
 

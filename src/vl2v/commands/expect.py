@@ -25,7 +25,7 @@ from vl2v.progress import Progress, Silent, warn
 from vl2v.runs.folder import RunFolder
 from vl2v.runs.storage import storage_of
 from vl2v.student.model import Student
-from vl2v.threads import computing
+from vl2v.threads import using_threads
 from vl2v.training.thread_count import student_threads
 from vl2v_runtime.drift import Drift
 from vl2v_runtime.imaging import UnreadableImageError
@@ -176,7 +176,7 @@ def expect(
         warn(progress, f"{copies} images are copies of other images and count once")
     if faults:
         warn(progress, f"{len(faults)} images cannot be read and are left out: {'; '.join(faults[:3])}")
-    with computing(student_threads(basis.student, len(pixels))):
+    with using_threads(student_threads(basis.student, len(pixels))):
         parts: list[tuple[Tensor, ...]] = []
         with progress.stage("new images", len(pixels)) as advance:
             for part in model_outputs(basis.student, basis.frozen, pixels):

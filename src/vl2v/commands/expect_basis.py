@@ -17,7 +17,7 @@ from vl2v.analysis.expected import (
     Calibration,
     Distances,
     Images,
-    Known,
+    LabelledSignals,
     Probe,
     calibrate,
     large_groups,
@@ -37,7 +37,7 @@ from vl2v.progress import Progress
 from vl2v.runs.folder import RunFolder
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
-from vl2v.threads import computing
+from vl2v.threads import using_threads
 from vl2v.training.thread_count import student_threads
 from vl2v.trust.calibration import fit_temperature
 from vl2v_runtime.imaging import UnreadableImageError
@@ -67,7 +67,7 @@ class Basis:
     frozen: nn.Module | None
     temperature: float
     probe: Probe
-    baseline: Known
+    baseline: LabelledSignals
     validation: Share
     calibration: Calibration
     distances: Distances | None
@@ -108,7 +108,7 @@ def basis_of(path: Path, progress: Progress) -> Basis:
     temperature, probe = fit_temperature(clean.logits, labels), Probe(clean.frozen, labels, classes)
     right, scores = clean.logits.argmax(axis=1) == labels, clean.logits.astype(np.float64)
     return Basis(
-        student, frozen, temperature, probe, Known.of(scores, temperature, probe.scores, labels),
+        student, frozen, temperature, probe, LabelledSignals.of(scores, temperature, probe.scores, labels),
         share_of(float(right.mean()), len(right)), calibrate(images, classes, groups), distances,
         TEACHER if config.data.classes else LABELS, tuple(warnings),
     )  # fmt: skip
@@ -175,7 +175,7 @@ def _measure(
     copies, rng = _changed(domain), np.random.default_rng(0)
     every: list[Outputs] = []
     with (
-        computing(student_threads(student, len(pixels) + len(copies) * len(VIEWS))),
+        using_threads(student_threads(student, len(pixels) + len(copies) * len(VIEWS))),
         progress.stage("validation images and changed copies", len(pixels) + len(copies) * len(VIEWS)) as advance,
     ):
         for view in range(len(VIEWS) + 1):

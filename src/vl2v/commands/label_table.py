@@ -15,7 +15,7 @@ from vl2v.data.phrases import read_phrases
 from vl2v.data.table import TableListing
 from vl2v.errors import ConfigError, DataError
 from vl2v.progress import Progress, warn
-from vl2v.writing import replacing
+from vl2v.writing import atomic_write
 from vl2v_runtime.names import cell, shown
 
 
@@ -76,7 +76,7 @@ def write_labels(
     """
     folder, several, skipped, row_count = file.absolute().parent, len(dataset.domains) > 1, [], 0
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as part, part.open("w", encoding="utf-8", newline="") as text_file:
+    with atomic_write(file) as part, part.open("w", encoding="utf-8", newline="") as text_file:
         writer = csv.writer(text_file)
         origins = [[cell(name)] for name in dataset.known_as(range(len(dataset)))] if dataset.imported else []
         columns = ["image", "label", *(["domain"] if several else []), "confidence", "trusted"]

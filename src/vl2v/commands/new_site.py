@@ -25,7 +25,7 @@ from vl2v.locations import StoragePaths
 from vl2v.progress import Progress
 from vl2v.runs.folder import CHECKED, REPAIR, TRAINED, RunFolder
 from vl2v.sources.named import imported
-from vl2v.writing import replacing
+from vl2v.writing import atomic_write
 from vl2v_runtime.names import quoted, shown
 from vl2v_runtime.regular import read_text
 
@@ -173,5 +173,5 @@ def _read(table: Path) -> Rows:
 
 
 def _write(table: Path, rows: Iterable[tuple[Path, str]]) -> None:
-    with replacing(table) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(table) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([(IMAGE, SHA256), *((str(path), digest) for path, digest in rows)])

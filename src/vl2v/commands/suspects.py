@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vl2v.analysis.frozen import frozen_features
-from vl2v.analysis.suspects import Judgement, judge
+from vl2v.analysis.suspects import LabelCheck, check_labels
 from vl2v.analysis.teacher_value import copies_of, source_rows
 from vl2v.config import RunConfig
 from vl2v.data.drop import DROP, NO, PATH, YES
@@ -29,7 +29,7 @@ from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.training.process import make_accelerator
-from vl2v.writing import ensure_writable, replacing, write_text
+from vl2v.writing import atomic_write, ensure_writable, write_text
 from vl2v_runtime.names import cell, printable, shown
 from vl2v_runtime.regular import read_regular
 from vl2v_runtime.trust import softmax
@@ -100,7 +100,7 @@ def find_suspects(
     units = copies_of(plan.dataset.digests[rows]) if plan.dataset.groups is None else plan.dataset.groups[rows]
     title, accelerator = "features of the frozen student", make_accelerator(plan.config)
     features = frozen_features(plan, plan.dataset.digests[rows], progress, title, keep=accelerator)
-    judgement = judge(teacher, embeddings, features, plan.dataset.labels[rows], units)
+    judgement = check_labels(teacher, embeddings, features, plan.dataset.labels[rows], units)
     suspects = tuple(_listed(plan, rows, judgement))
     page = out.with_suffix(".html")
     unanswered = len(source_rows(plan)) - len(rows)
@@ -130,7 +130,7 @@ def _answered(plan: RunPlan, store: EmbeddingStore, progress: Progress) -> Datas
     return stored_rows
 
 
-def _listed(plan: RunPlan, rows: DatasetRows, judgement: Judgement) -> list[Suspect]:
+def _listed(plan: RunPlan, rows: DatasetRows, judgement: LabelCheck) -> list[Suspect]:
     dataset, names = plan.dataset, plan.dataset.names
     order = np.argsort(-judgement.doubt, kind="stable")
     labels = [(int(i), LABEL) for i in order if judgement.rejected[i]]
@@ -193,7 +193,7 @@ def _decisions(out: Path) -> dict[tuple[str, str], str]:
 
 def _write_csv(suspects: tuple[Suspect, ...], out: Path, decisions: Mapping[tuple[str, str], str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as fresh, fresh.open("w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
+    with atomic_write(out) as fresh, fresh.open("w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(COLUMNS)
         for s in suspects:

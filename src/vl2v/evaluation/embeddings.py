@@ -19,7 +19,7 @@ from vl2v.evaluation.split import DomainPredictions, EvaluationDomain
 from vl2v.origin import ORIGIN
 from vl2v.planning.plan import RunPlan
 from vl2v.purchase import BoughtEmbeddings
-from vl2v.writing import replacing
+from vl2v.writing import atomic_write
 
 SAMPLE = 1000  # images; each passes through the frozen backbone once
 FEATURES = "frozen.npy"  # temporary file of a run, from before the first step to the end
@@ -47,7 +47,7 @@ def save_frozen_features(plan: RunPlan, domains: Sequence[EvaluationDomain], wor
     module = backbone.module.to(device)
     rows = [batch.cpu() for batch in pass_through(module, backbone.preprocess, plan.pixels.map(), slots, device)]
     work.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as fresh, fresh.open("wb") as handle:
+    with atomic_write(path) as fresh, fresh.open("wb") as handle:
         np.save(handle, torch.cat(rows).numpy() if rows else np.zeros((0, backbone.features), np.float32))
 
 
@@ -94,7 +94,7 @@ def save_embeddings(
         columns["teacher"] = _directions(torch.from_numpy(bought.evaluation[rows]))
     if columns.keys() & {"distilled", "teacher"}:
         columns["texts"] = _directions(bought.head)
-    with replacing(out) as fresh, fresh.open("wb") as handle:
+    with atomic_write(out) as fresh, fresh.open("wb") as handle:
         np.savez_compressed(handle, allow_pickle=False, **columns)
 
 

@@ -21,7 +21,7 @@ from vl2v.schema import Metric
 from vl2v.student.model import Student
 from vl2v.teacher.base import Embeddings
 from vl2v.trust.fit import fit
-from vl2v.writing import replacing
+from vl2v.writing import atomic_write
 from vl2v_runtime.trust import Trust
 
 
@@ -150,7 +150,7 @@ def save_predictions(
     columns: dict[str, Any] = {key: np.concatenate([part[key] for part in domains]) for key in domains[0]}
     columns |= {ORIGIN: np.array(origin)} if origin else {}
     columns |= {STYLED_TEMPERATURE: np.array(styled_temperature)} if styled_temperature else {}
-    with replacing(file) as fresh, fresh.open("wb") as handle:
+    with atomic_write(file) as fresh, fresh.open("wb") as handle:
         np.savez_compressed(handle, **columns)
 
 

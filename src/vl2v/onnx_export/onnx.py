@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vl2v.errors import MissingExtraError, StudentError
 from vl2v.student.model import Student
-from vl2v.writing import replacing
+from vl2v.writing import atomic_write
 from vl2v_runtime.metadata import AGAIN, COSINE, KEY, LINEAR, Metadata
 from vl2v_runtime.network import EMBEDDING, HEAD, INPUT, LOGITS
 from vl2v_runtime.onnx_scan import property_of
@@ -261,7 +261,7 @@ def rewrite_trust(path: Path, trust: Mapping[str, Any] | None) -> None:
 
 def write(model: onnx.ModelProto, path: Path) -> None:
     """Write a file atomically."""
-    with replacing(path) as fresh:
+    with atomic_write(path) as fresh:
         fresh.write_bytes(model.SerializeToString())
 
 

@@ -37,7 +37,7 @@ class _File(BaseModel):
 
 
 @dataclass(frozen=True)
-class Choice:
+class QuerySelection:
     """The images that a run queries.
 
     Attributes:
@@ -63,7 +63,7 @@ class Choice:
         write_json(file, content | {name: [row.tobytes().hex() for row in rows] for name, rows in lists.items()})
 
     @classmethod
-    def read(cls, file: Path) -> Choice | None:
+    def read(cls, file: Path) -> QuerySelection | None:
         """Read the choice of a run; None if there is no file.
 
         Raises:
@@ -178,12 +178,12 @@ class Candidates:
         share = min(max(share, evaluation.missing), max(count - training.missing, 0))
         return count - share, share
 
-    def choice(self, training: Indices, evaluation: Indices) -> Choice:
+    def choice(self, training: Indices, evaluation: Indices) -> QuerySelection:
         """Return the choice of the paid images and of further rows of `training` and `evaluation`."""
         stored_digests = self.training.digests[self.training.paid], self.evaluation.digests[self.evaluation.paid]
         images = np.concatenate([stored_digests[0], self.training.digests[training]])
         references = np.concatenate([stored_digests[1], self.evaluation.digests[evaluation]])
-        return Choice(images, len(stored_digests[0]), len(self.training.digests), self.unlabelled, references)
+        return QuerySelection(images, len(stored_digests[0]), len(self.training.digests), self.unlabelled, references)
 
 
 def affordable(plan: RunPlan, money: Decimal) -> bool:
@@ -198,7 +198,7 @@ def covered(plan: RunPlan, money: Decimal) -> int:
     return max(0, int(remainder * 1000 // price.per_1000_images)) if price.per_1000_images else 0
 
 
-def narrowed(plan: RunPlan, choice: Choice, store: EmbeddingStore) -> RunPlan:
+def narrowed(plan: RunPlan, choice: QuerySelection, store: EmbeddingStore) -> RunPlan:
     """Return the plan that queries the chosen images and the new images of a repair.
 
     Training images without a label and without an embedding are omitted, and so are such evaluation images.
@@ -237,7 +237,7 @@ def narrowed(plan: RunPlan, choice: Choice, store: EmbeddingStore) -> RunPlan:
     return replace(fewer, quote=quote_again(fewer, store))
 
 
-def _evaluated(plan: RunPlan, choice: Choice) -> Split:
+def _evaluated(plan: RunPlan, choice: QuerySelection) -> Split:
     """Return the split with only the chosen evaluation images."""
     split, digests = plan.split, plan.dataset.digests
 

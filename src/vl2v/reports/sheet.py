@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vl2v.writing import replacing
+from vl2v.writing import atomic_write
 from vl2v_runtime.names import cell, printable
 
 Value = str | int | float | None
@@ -34,7 +34,7 @@ class Sheet:
 
     def write(self, folder: Path) -> None:
         """Write ``<name>.csv`` to an existing folder."""
-        with replacing(folder / self.file) as fresh, fresh.open("w", encoding="utf-8", newline="") as handle:
+        with atomic_write(folder / self.file) as fresh, fresh.open("w", encoding="utf-8", newline="") as handle:
             writer = csv.writer(handle, lineterminator="\n")
             writer.writerow(self.columns)
             writer.writerows([_text(value) for value in row] for row in self.rows)

@@ -33,7 +33,7 @@ from vl2v.runs.storage import remember
 from vl2v.student.files import CARD, read_card
 from vl2v.teacher.purchase import spending
 from vl2v.tensor_files import open_tensors
-from vl2v.writing import in_place, replacing, write_text
+from vl2v.writing import atomic_write, in_place, write_text
 from vl2v_runtime import strict_json
 from vl2v_runtime.names import printable, quoted, shown
 
@@ -203,7 +203,7 @@ class RunFolder:
         """
         flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         values = {**values, **self._mark()}
-        with replacing(self.state_file) as fresh:
+        with atomic_write(self.state_file) as fresh:
             save_file(flat, fresh, metadata={"state": json.dumps(values)})
         write_json(self.path / "state.json", values)
 

@@ -22,7 +22,7 @@ TEACHER_MARK = "teacher_signature"  # see `vl2v.runs.signatures.sign_teacher`
 
 
 @dataclass(frozen=True)
-class Started:
+class StartRecord:
     """Where a run was started.
 
     Attributes:
@@ -56,12 +56,12 @@ def teacher_signature(run: Path) -> object:
     return _record(run).get(TEACHER_MARK)
 
 
-def started_in(run: Path) -> Started | None:
+def started_in(run: Path) -> StartRecord | None:
     """Return where a run was started; None if it was made elsewhere or by an earlier version."""
     record = _record(run)
     folder, path = str(record.get(FOLDER)), str(record.get(PATH))
     is_own = is_signed(record.get(FOLDER_MARK), "folder", folder, path)
-    return Started(Path(folder), Path(path)) if is_own else None
+    return StartRecord(Path(folder), Path(path)) if is_own else None
 
 
 def ensure_storage_writable(storage: StoragePaths) -> None:

@@ -16,7 +16,7 @@ from vl2v.errors import RunError
 from vl2v.faults import UNREADABLE
 from vl2v.origin import origin_of
 from vl2v.serve.schemas import DIGITS, Neighbour
-from vl2v.writing import replacing
+from vl2v.writing import atomic_write
 from vl2v_runtime import Model
 
 FORMAT = 1
@@ -93,7 +93,7 @@ class Gallery:
     def save(self, path: Path) -> None:
         """Write the gallery to a file, atomically."""
         ends = np.cumsum([len(picture) for picture in self.pictures], dtype=np.int64)
-        with replacing(path) as fresh, fresh.open("wb") as file:
+        with atomic_write(path) as fresh, fresh.open("wb") as file:
             np.savez(
                 file,
                 format=FORMAT,

@@ -37,7 +37,7 @@ def api_page(description: Mapping[str, Any]) -> HTMLResponse:
 
 
 def _type_name(schema: Mapping[str, Any]) -> str:
-    """Return a short name of a type, such as ``list of ClassChance``."""
+    """Return a short name of a type, such as ``list of ClassProbability``."""
     if "$ref" in schema:
         return str(schema["$ref"]).rsplit("/", 1)[-1]
     if "anyOf" in schema:

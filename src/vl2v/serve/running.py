@@ -30,7 +30,7 @@ from vl2v.serve.service import Service
 from vl2v.serve.settings import ServeSettings
 from vl2v.serve.source import Source
 from vl2v.student.provenance import check_provenance
-from vl2v.threads import cores, measured, preferred, stated
+from vl2v.threads import cores, measured, preferred, requested_threads
 from vl2v.web.limits import Limits
 from vl2v.web.running import check_port, listen, quiet_logs
 from vl2v_runtime import Model
@@ -93,8 +93,8 @@ def open_service(settings: ServeSettings, storage: StoragePaths, progress: Progr
 
 def _threads(load_model: Callable[[int], Model]) -> int:
     """Measure the best number of threads for a model with one image."""
-    most = stated() or cores()
-    if most == 1 or stated() is not None:
+    most = requested_threads() or cores()
+    if most == 1 or requested_threads() is not None:
         return most
     models = cache(load_model)
     current = models(1)

@@ -30,7 +30,7 @@ class ErrorResponse(BaseModel):
     error: ErrorDetail
 
 
-class ClassChance(BaseModel):
+class ClassProbability(BaseModel):
     """A class and its probability."""
 
     name: str
@@ -54,7 +54,7 @@ class ImageAnswer(BaseModel):
     label: str | None = Field(default=None, description="The most probable class.")
     confidence: float | None = Field(default=None, description="Its probability.")
     accepted: bool | None = Field(default=None, description="Whether the score is sufficient for the coverage.")
-    classes: list[ClassChance] = Field(default=[], description="The most probable classes, in descending order.")
+    classes: list[ClassProbability] = Field(default=[], description="The most probable classes, in descending order.")
     neighbours: list[Neighbour] = Field(default=[], description="The nearest training images, nearest first.")
     error: ErrorDetail | None = Field(
         default=None, description="Why this image could not be classified; the other images are not affected."
@@ -158,7 +158,7 @@ def rank(
         accepted: whether the prediction is accepted; None if it was not checked.
     """
     order = np.argsort(-chances, kind="stable")[:top_k]
-    ranked = [ClassChance(name=classes[k], probability=round(float(chances[k]), DIGITS)) for k in order]
+    ranked = [ClassProbability(name=classes[k], probability=round(float(chances[k]), DIGITS)) for k in order]
     best = ranked[0]
     return ImageAnswer(name=name, label=best.name, confidence=best.probability, accepted=accepted, classes=ranked)
 

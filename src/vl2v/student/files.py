@@ -38,7 +38,7 @@ from vl2v.student.preprocess import Preprocess
 from vl2v.student.provenance import check_provenance
 from vl2v.tensor_files import open_tensors
 from vl2v.trust import files as trust_file
-from vl2v.writing import replacing
+from vl2v.writing import atomic_write
 from vl2v_runtime import strict_json
 from vl2v_runtime.fits import RESIZES
 from vl2v_runtime.trust import Trust
@@ -102,7 +102,7 @@ def save(student: Student, folder: Path) -> Path:
     card["stamp"] = stamp = _stamp(names, student.head)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in student.state_dict().items()}
     trust_file.save(student.trust, folder, origin_of(student.provenance))
-    with replacing(folder / WEIGHTS) as fresh:
+    with atomic_write(folder / WEIGHTS) as fresh:
         save_file(tensors, fresh, metadata={METADATA_KEY: json.dumps(names | {"stamp": stamp})})
     write_json(folder / CARD, card)
     return folder

@@ -27,7 +27,7 @@ from vl2v.purchase import BoughtEmbeddings
 from vl2v.student.preprocess import Preprocess
 from vl2v.threads import cores
 from vl2v.training.fresh import FreshViews
-from vl2v.writing import replacing
+from vl2v.writing import atomic_write
 from vl2v_runtime.trust import probabilities
 
 SLOTS_FILE = "slots.npy"
@@ -92,7 +92,7 @@ class TrainingData:
 def write_slots(plan: RunPlan, work: Path) -> None:
     """Look up the slots of all training examples, and save them for all processes."""
     work.mkdir(parents=True, exist_ok=True)
-    with replacing(work / SLOTS_FILE) as fresh, fresh.open("wb") as handle:
+    with atomic_write(work / SLOTS_FILE) as fresh, fresh.open("wb") as handle:
         np.save(handle, plan.pixels.slots(plan.examples.digests))
 
 

@@ -27,7 +27,7 @@ from vl2v.recipes import validation_interval
 from vl2v.runs.folder import RunFolder
 from vl2v.schema import DistillConfig
 from vl2v.student.backbones import Backbone
-from vl2v.threads import computing
+from vl2v.threads import using_threads
 from vl2v.training.data import loading_processes
 from vl2v.training.process import make_accelerator, tuned
 from vl2v.training.thread_count import fastest, training_threads, trial_steps
@@ -167,7 +167,7 @@ def resolve_time_limit(plan: RunPlan, folder: RunFolder, accelerator: Accelerato
         threads = training_threads(config, plan.student_backbone, sum(plan.shares), accelerator)
         config = config.model_copy(update={"threads": threads})
         if config.distill.minutes:
-            with computing(threads):
+            with using_threads(threads):
                 distill, estimate = training_time(plan, accelerator)
             progress.note(str(estimate))
             config = config.model_copy(update={"distill": distill})
@@ -197,7 +197,7 @@ def quoted_time(plan: RunPlan) -> TrainingTime:
     """Return the training time for a quote, with the number of threads that the run would use."""
     accelerator = make_accelerator(plan.config)
     threads = training_threads(plan.config, plan.student_backbone, sum(plan.shares), accelerator)
-    with computing(threads), tuned(accelerator.device):
+    with using_threads(threads), tuned(accelerator.device):
         return training_time(plan, accelerator)[1]
 
 

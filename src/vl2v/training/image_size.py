@@ -16,7 +16,7 @@ from vl2v.planning.resolved_settings import resolved
 from vl2v.planning.split import match_domains
 from vl2v.progress import Progress
 from vl2v.student.backbones import Backbone
-from vl2v.threads import computing
+from vl2v.threads import using_threads
 from vl2v.training.duration import Rates, Workload, seconds_of, size_seconds
 from vl2v.training.thread_count import FEW, fastest, trial_steps
 
@@ -81,7 +81,7 @@ def _workload(config: RunConfig, listing: Listing) -> tuple[RunConfig, Workload]
 
 def _measured(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -> Rates:
     """Time a few images only: the size does not depend on the exact rate, and errors that follow should not wait."""
-    with computing(config.threads), trial_steps(config, backbone, accelerator) as step:
+    with using_threads(config.threads), trial_steps(config, backbone, accelerator) as step:
         training = fastest(partial(step, FEW), accelerator.device, TRIES) / FEW
     return Rates(training, training / 3)  # a backward pass takes twice as long as a forward pass
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vl2v.errors import TeacherError
 from vl2v.teacher.base import Embeddings, Teacher, checked
-from vl2v.threads import computing
+from vl2v.threads import using_threads
 from vl2v.web.faults import ApiError
 
 Kind = Literal["image", "text"]
@@ -173,7 +173,7 @@ class Batcher:
     def _run(self, kind: Kind, inputs: list[Any]) -> Embeddings:
         embed = self._teacher.embed_images if kind == "image" else self._teacher.embed_texts
         try:
-            with computing(self._threads):
+            with using_threads(self._threads):
                 answer = embed(inputs)
         except TeacherError as error:
             raise UnansweredError from error

@@ -48,17 +48,17 @@ class HttpTeacher:
         self,
         wire: Wire,
         *,
-        patience: RetryPolicy | None = None,
+        policy: RetryPolicy | None = None,
         circuit: CircuitBreaker | None = None,
         transport: httpx.BaseTransport | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self.wire, self.patience = wire, patience or RetryPolicy()
+        self.wire, self.policy = wire, policy or RetryPolicy()
         self._circuit, self._rng = circuit or CircuitBreaker(), rng or random.Random()
         self._exchange = Exchange(wire, transport)
         wire.need_packages(bool(self._exchange.key))
-        self.jobs = Jobs(wire.jobs, self._exchange, self.patience, self._rng) if wire.jobs else None
-        self._pace: RateLimiter | None = None
+        self.jobs = Jobs(wire.jobs, self._exchange, self.policy, self._rng) if wire.jobs else None
+        self._rate_limiter: RateLimiter | None = None
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -91,9 +91,9 @@ class HttpTeacher:
     def _ask(self, kind: Kind, items: Sequence[Any]) -> NDArray[Any]:
         """Embed inputs with a free vendor; the response is not validated."""
         order = self.order(kind, items)
-        tries = replace(self.patience, attempts=2)
+        policy = replace(self.policy, attempts=2)
         return self._until_answered(
-            lambda: self._exchange.rows(order, self._post(order))[0], Account(), None, patience=tries
+            lambda: self._exchange.rows(order, self._post(order))[0], Account(), None, policy=policy
         )
 
     @property
@@ -152,7 +152,7 @@ class HttpTeacher:
             AbandonedError: if `stop` is set before the next attempt.
         """
         with self._lock:
-            self._pace = self._pace or RateLimiter(self.limits)
+            self._rate_limiter = self._rate_limiter or RateLimiter(self.limits)
         amounts = {"requests": 1.0, "images" if order.kind == "image" else "tokens": float(order.count)}
         if order.kind == "text":
             amounts["tokens"] = len(order.body) / 3  # an English token has about four letters
@@ -182,9 +182,9 @@ class HttpTeacher:
         account: Account,
         stop: threading.Event | None,
         amounts: Mapping[str, float] | None = None,
-        patience: RetryPolicy | None = None,
+        policy: RetryPolicy | None = None,
     ) -> T:
-        tries = self._exchange.tries(patience or self.patience, self._rng)
+        retries = self._exchange.retries(policy or self.policy, self._rng)
         while True:
             probe, up = self._circuit.enter(stop), None
             try:
@@ -199,7 +199,7 @@ class HttpTeacher:
                     account.wasted(failure.why, failure.cost)
                 else:
                     (account.lost if failure.charged else account.refused)(failure.why)
-                wait, requested = tries.after(failure, self.idempotent), failure.wait
+                wait, requested = retries.after(failure, self.idempotent), failure.wait
             except Vl2vError as error:  # the request could not be built, so nothing was sent
                 account.refused(error.problem)
                 raise
@@ -208,14 +208,14 @@ class HttpTeacher:
                     self._exchange.tell(
                         "no response several times in a row; all requests pause, the next one is", seconds
                     )
-            if requested is not None and self._pace is not None:
-                self._pace.pause_all(requested)
+            if requested is not None and self._rate_limiter is not None:
+                self._rate_limiter.pause_all(requested)
             pause(wait, stop)
 
     def _take_turn(self, amounts: Mapping[str, float] | None, stop: threading.Event | None) -> None:
-        if amounts is not None and self._pace is not None:
-            pause(self._pace.reserve(**amounts), stop)
-            while remaining := self._pace.paused:  # another thread may have received Retry-After
+        if amounts is not None and self._rate_limiter is not None:
+            pause(self._rate_limiter.reserve(**amounts), stop)
+            while remaining := self._rate_limiter.paused:  # another thread may have received Retry-After
                 pause(remaining, stop)
 
     # One attempt

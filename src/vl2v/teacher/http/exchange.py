@@ -61,9 +61,9 @@ class Exchange:
         """Close the connections."""
         self._http.close()
 
-    def tries(self, patience: RetryPolicy, rng: random.Random) -> Retries:
+    def retries(self, policy: RetryPolicy, rng: random.Random) -> Retries:
         """Return the attempts at one order. Waits are shown to the user."""
-        return Retries(patience, rng, lambda: self.reached, self.tell)
+        return Retries(policy, rng, lambda: self.reached, self.tell)
 
     def tell(self, text: str, seconds: float) -> None:
         """Show a wait, unless another thread waits already and has shown it.

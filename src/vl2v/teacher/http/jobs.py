@@ -101,8 +101,8 @@ class BatchApi(Protocol):
 class Jobs:
     """Creates, finds and reads the batch jobs of one vendor. A job is never created again without a search for it."""
 
-    def __init__(self, api: BatchApi, exchange: Exchange, patience: RetryPolicy, rng: random.Random) -> None:
-        self.api, self._exchange, self._patience, self._rng = api, exchange, patience, rng
+    def __init__(self, api: BatchApi, exchange: Exchange, policy: RetryPolicy, rng: random.Random) -> None:
+        self.api, self._exchange, self._policy, self._rng = api, exchange, policy, rng
 
     def submit(self, label: str, images: Sequence[bytes], patient: bool = True) -> str:
         """Create a job and return its name.
@@ -116,7 +116,7 @@ class Jobs:
                 if there is certainly none.
         """
         order = Order("image", len(images), self.api.request(label, images), "application/json", Decimal(0), label)
-        tries, created = self._exchange.tries(self._patience, self._rng), self.api.create_url
+        retries, created = self._exchange.retries(self._policy, self._rng), self.api.create_url
         while True:
             try:
                 return self._parsed(lambda: self.api.state(self._exchange.send("POST", created, order)).name)
@@ -124,10 +124,10 @@ class Jobs:
                 if failure.why == FULL and not patient:
                     raise
                 try:
-                    wait = tries.after(failure, True)
+                    wait = retries.after(failure, True)
                 except TeacherError:
                     raise failure from None
-                pause(max(wait, APPEAR * self._patience.first) if failure.charged else wait, None)
+                pause(max(wait, APPEAR * self._policy.first) if failure.charged else wait, None)
                 if failure.charged and (name := self.find(label)):
                     return name
 
@@ -147,7 +147,7 @@ class Jobs:
         """Return what `find` does, but search again later for a job that the vendor does not list yet."""
         name = self.find(label)
         if name is None:
-            pause(APPEAR * self._patience.first, None)
+            pause(APPEAR * self._policy.first, None)
             name = self.find(label)
         return name
 
@@ -169,12 +169,12 @@ class Jobs:
         return replace(job, state=clean(job.state), why=clean(job.why), answers=answers)
 
     def _read(self, url: str, rows: int, parse: Callable[[Any], T]) -> T:
-        tries = self._exchange.tries(self._patience, self._rng)
+        retries = self._exchange.retries(self._policy, self._rng)
         while True:
             try:
                 return self._parsed(lambda: parse(self._exchange.send("GET", url, None, rows)))
             except Failure as failure:
-                pause(tries.after(failure, True), None)
+                pause(retries.after(failure, True), None)
 
     def _parsed(self, work: Callable[[], T]) -> T:
         try:

@@ -96,7 +96,7 @@ class Retries:
         tell: called before a wait that the user should know about, with what follows it and its seconds.
     """
 
-    patience: RetryPolicy
+    policy: RetryPolicy
     rng: random.Random = field(default_factory=random.Random)
     reached: Callable[[], bool] = lambda: True
     tell: Callable[[str, float], None] = lambda text, seconds: None
@@ -113,13 +113,13 @@ class Retries:
         """
         self.failed += failure.charged or failure.down
         self.unusable += failure.unusable
-        p = self.patience
-        attempts = min(p.attempts, FIRST_ATTEMPTS) if failure.unreached and not self.reached() else p.attempts
-        over = self.failed >= attempts or self.waited > p.total or (failure.wait or 0) > p.requested
-        if failure.final or over or (not idempotent and self.unusable >= p.unusable):
+        policy = self.policy
+        attempts = min(policy.attempts, FIRST_ATTEMPTS) if failure.unreached and not self.reached() else policy.attempts
+        over = self.failed >= attempts or self.waited > policy.total or (failure.wait or 0) > policy.requested
+        if failure.final or over or (not idempotent and self.unusable >= policy.unusable):
             raise failure.error
-        backoff = min(p.longest, p.first * 2.0 ** min(self.pauses, 30)) * self.rng.uniform(0.5, 1)
-        wait = backoff if failure.wait is None else failure.wait + self.rng.uniform(0, p.first)
+        backoff = min(policy.longest, policy.first * 2.0 ** min(self.pauses, 30)) * self.rng.uniform(0.5, 1)
+        wait = backoff if failure.wait is None else failure.wait + self.rng.uniform(0, policy.first)
         self.pauses += 1
         self.waited += wait
         if failure.down or wait >= LONG:

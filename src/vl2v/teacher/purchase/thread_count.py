@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from PIL import Image
 
 from vl2v.teacher.base import Teacher
-from vl2v.threads import choose, computing
+from vl2v.threads import choose, using_threads
 
 FEW = 8  # images in one measurement
 SIDE = 256  # side of a generated test image, in pixels
@@ -30,7 +30,7 @@ def with_best_threads(
     if threads is None and total and on_cpu(teacher):
         sample = [read(i) for i in range(min(FEW, total))]
         threads = choose(lambda count: teacher.embed_images(sample[:count]), len(sample), total)
-    with computing(threads):
+    with using_threads(threads):
         yield
 
 

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from vl2v.writing import written_at_once
+from vl2v.writing import atomic_folder
 
 
 def test_a_file_appears_completely_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "a.jsonl"
-    with written_at_once(tmp_path, lambda: target) as file:
+    with atomic_folder(tmp_path, lambda: target) as file:
         file.write(b"one")
         assert not target.exists()
     assert target.read_bytes() == b"one"
 
     def fail() -> None:
-        with written_at_once(tmp_path, lambda: target) as file:
+        with atomic_folder(tmp_path, lambda: target) as file:
             file.write(b"two")
             raise OSError("the disk is full")
 
