@@ -102,7 +102,7 @@ def test_a_stopped_run_continues_and_ends_the_same(table_bench: Bench, run: Path
     assert (run / "student/model.safetensors").read_bytes() == (stopped / "student/model.safetensors").read_bytes()
 
 
-def test_a_changed_table_is_refused_on_resume(table_bench: Bench, tmp_path: Path) -> None:
+def test_changed_data_are_refused_on_resume(table_bench: Bench, run: Path, tmp_path: Path) -> None:
     stopped, polls, rows = tmp_path / "stopped", iter(range(100)), rows_of(table_bench.data)
     table = write(table_bench.data / "changing.csv", rows)
     data = {"image": "where"}
@@ -111,6 +111,17 @@ def test_a_changed_table_is_refused_on_resume(table_bench: Bench, tmp_path: Path
     write(table, [row | {"species": "bar"} if row["where"] == "ink/blank/3.png" else row for row in rows])
     with pytest.raises(Vl2vError, match="The data has changed"):
         distill(table_bench, None, stopped, resume=True)
+    write(table, rows)
+    with np.load(run / "predictions.npz") as arrays:
+        name = str(arrays["path"][arrays["role"] == "in-domain"][0])
+    validation, other = table_bench.data / name, table_bench.data / rows[0]["where"]
+    content = validation.read_bytes()
+    try:
+        validation.write_bytes(other.read_bytes())
+        with pytest.raises(Vl2vError, match="The data has changed"):
+            distill(table_bench, None, stopped, resume=True)
+    finally:
+        validation.write_bytes(content)
 
 
 def test_a_student_is_evaluated_on_tables(table_bench: Bench, run: Path, tmp_path: Path) -> None:

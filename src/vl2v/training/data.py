@@ -82,7 +82,7 @@ class TrainingData:
             groups=plan.examples.groups,
             shares=plan.shares,
             validation=_validation(plan, bought, domains),
-            digest=_digest(plan, bought),
+            digest=_digest(plan, bought, domains),
             cache=plan.pixels.features_folder(),
             method_texts=bought.method_texts,
             queried=plan.queried,
@@ -110,10 +110,13 @@ def _validation(plan: RunPlan, bought: BoughtEmbeddings, domains: Sequence[Evalu
     return validation
 
 
-def _digest(plan: RunPlan, bought: BoughtEmbeddings) -> str:
-    """Return the SHA-256 of images, labels and embeddings."""
-    examples = plan.examples
+def _digest(plan: RunPlan, bought: BoughtEmbeddings, domains: Sequence[EvaluationDomain]) -> str:
+    """Return the SHA-256 of images, labels and embeddings, also of the images that select the weights."""
+    examples, dataset = plan.examples, plan.dataset
     digest = hashlib.sha256(examples.digests.tobytes() + examples.labels.tobytes() + bought.head.numpy().tobytes())
+    for part in domains:
+        if part.role == IN_DOMAIN:
+            digest.update(dataset.digests[part.rows].tobytes() + dataset.labels[part.rows].tobytes())
     if bought.method_texts is not None:
         digest.update(bought.method_texts.numpy().tobytes())
     if bought.training is not None:
