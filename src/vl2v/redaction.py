@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from vl2v.pretrained.open_clip import ClipSpec
 from vl2v.teacher.prompts import is_file
+from vl2v.teacher.registry import ADDRESSED
 
 DATA, FILE, PRIVATE = "DATA", "FILE", "PRIVATE"  # replacements for folders, files and addresses
 
@@ -50,7 +51,7 @@ def public_teacher(name: str) -> str:
     kind, _, location = name.partition("#")[0].partition(":")
     if kind in ("http", "https"):
         return f"{kind}://{PRIVATE}"
-    if kind in ("file", "azure"):
+    if kind == "file" or kind in ADDRESSED:
         return f"{kind}:{FILE if kind == 'file' else PRIVATE}"
     return _public_clip(f"{kind}:{location}" if location else name.partition("#")[0])
 
@@ -74,7 +75,7 @@ def private_strings(config: Mapping[str, Any], run: Path) -> tuple[str, ...]:
     paths = [str(run.resolve()), _home(), *_paths(config)]
     strings = {text for text in paths if Path(text).is_absolute() and len(Path(text).parts) > 2}
     kind, _, location = str(config.get("teacher", {}).get("spec", "")).partition("#")[0].partition(":")
-    if kind in ("http", "https", "azure"):
+    if kind in ADDRESSED:
         address = urlsplit(location if "//" in location else f"//{location}").netloc
         strings |= {part for part in (address, address.rpartition(":")[0]) if "." in part or ":" in part}
     return tuple(sorted(strings))

@@ -78,7 +78,13 @@ def test_the_prompts_of_an_untrusted_student_are_not_read(tmp_path: Path) -> Non
             check_teacher(config, None)
 
 
-@pytest.mark.parametrize("spec", ["offline:", "conse:", "jina:jina-clip-v2", "open_clip:ViT-B-16/openai"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "offline:", "conse:", "jina:jina-clip-v2", "open_clip:ViT-B-16/openai", "gemini:gemini-embedding-2",
+        "vertex:multimodalembedding@001", "bedrock:amazon.nova-2-multimodal-embeddings-v1:0",
+    ],
+)  # fmt: skip
 def test_a_teacher_without_file_and_address_is_opened_as_before(spec: str) -> None:
     check_teacher(config_of(spec), None)
 

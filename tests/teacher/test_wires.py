@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -22,6 +23,8 @@ from vl2v.teacher.http.client import HttpTeacher
 from vl2v.teacher.http.remote import Account
 from vl2v.teacher.http.retry import RetryPolicy
 from vl2v.teacher.http.uri import open_wire
+from vl2v.teacher.http.vendors.values import data_uri
+from vl2v.teacher.registry import ADDRESSED, VENDORS
 
 KEY = "test-key-123"
 
@@ -504,6 +507,20 @@ def test_a_redirect_is_not_followed_with_the_key() -> None:
     with pytest.raises(TeacherError, match="HTTP 302"):
         teacher_of("http://localhost/v1", reply).describe()
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("kind", VENDORS)
+def test_only_a_vendor_that_is_listed_is_queried_at_the_address_in_its_name(kind: str) -> None:
+    """The name in the folder of a stranger must not determine where a key is sent."""
+    name = "//stranger.example/v1" if kind in ("http", "https") else "stranger.example"
+    host = urlsplit(open_wire(f"{kind}:{name}").url("image")).netloc
+    assert (host == "stranger.example") == (kind in ADDRESSED)
+    assert kind in ADDRESSED or "stranger" not in host
+
+
+@pytest.mark.parametrize(("form", "media_type"), [("BMP", "bmp"), ("TIFF", "tiff"), ("WEBP", "webp"), ("GIF", "gif")])
+def test_an_image_in_a_request_has_its_media_type(form: str, media_type: str) -> None:
+    assert data_uri(image_of(form=form)).startswith(f"data:image/{media_type};base64,")
 
 
 def test_a_titan_error_in_place_of_an_embedding_is_refused() -> None:

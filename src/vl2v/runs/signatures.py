@@ -22,12 +22,15 @@ from vl2v.config import RunConfig
 from vl2v.errors import TeacherError
 from vl2v.pretrained.open_clip import ClipSpec
 from vl2v.teacher.prompts import is_file
+from vl2v.teacher.registry import ADDRESSED, VENDORS
 
 MARK = "signature"  # key in the provenance and in places.json
 SECRET_BYTES = 32
-FIXED = ("offline", "conse", "jina", "cohere", "voyage")  # teachers whose name contains neither a file nor an address
+FIXED = {"offline", "conse"} | VENDORS.keys() - set(ADDRESSED)
+"""Teachers whose names contain neither a file nor an address."""
 TEMPLATES = "pass its lines: --template 'a photo of a {}'"
 PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+MODEL = re.compile(r"[A-Za-z0-9_.:@-]+")  # of a vendor, such as multimodalembedding@001
 
 
 def sign(*parts: str | Sequence[str]) -> str | None:
@@ -95,7 +98,7 @@ def _is_fixed(spec: str) -> bool:
     if kind == "open_clip":
         clip = ClipSpec.parse(name)
         return clip.file is None and all(PLAIN.fullmatch(part) for part in (clip.model, clip.pretrained))
-    return kind in FIXED and (not name or PLAIN.fullmatch(name) is not None)
+    return kind in FIXED and (not name or MODEL.fullmatch(name) is not None)
 
 
 def _secret() -> bytes | None:

@@ -51,6 +51,8 @@ VENDORS = {  # an HTTP adapter and the format of the name
     ),
     "azure": (f"{_VENDORS}.azure:Azure", "azure:<endpoint>   key: AZURE_VISION_KEY"),
 }
+ADDRESSED = ("http", "https", "azure")
+"""Vendors whose names contain the address of a server. All others have servers of their own."""
 TEACHERS: Plugins[Factory | type[Wire]] = Plugins(
     "vl2v.teachers",
     "teacher",

@@ -12,7 +12,7 @@ from vl2v.errors import TeacherError
 from vl2v.teacher.base import Price
 from vl2v.teacher.http.vendors.base import Wire
 from vl2v.teacher.http.vendors.options import Options
-from vl2v.teacher.registry import TEACHERS, VENDORS
+from vl2v.teacher.registry import ADDRESSED, TEACHERS, VENDORS
 
 TYPES: dict[str, Callable[[str], Any]] = {"str": str, "int | None": int, "float | None": float}  # of `Options`
 HOST = re.compile(r"[\w.:-]+")  # of a name in any script, or an address
@@ -32,11 +32,11 @@ def open_wire(uri: str, price: Price | None = None, *, batch_api: bool = False) 
     name, _, fragment = uri.partition("#")
     options = _options(fragment)
     kind, _, model = name.partition(":")
-    if kind in ("http", "https") or kind == "azure":
-        _check_url(name if kind != "azure" else model)
-    adapter: type[Wire] = TEACHERS[kind]  # type: ignore[assignment]  # others are not remote
     if kind in ("http", "https"):
         model = name
+    if kind in ADDRESSED:
+        _check_url(model)
+    adapter: type[Wire] = TEACHERS[kind]  # type: ignore[assignment]  # others are not remote
     if not model:
         example = VENDORS[kind][1].split()[0] if kind in VENDORS else f"{kind}:<model>"
         raise TeacherError(f"'{kind}:' specifies no model.", expected=example, found=kind + ":", next_step="add it")

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from vl2v_runtime.formats import format_of
+
 
 def openai_rows(answer: Any, count: int) -> list[Any]:
     """Return the rows of a response in the format of OpenAI, ordered by ``index``.
@@ -43,13 +45,8 @@ def data_uri(image: bytes) -> str:
 
 def mime(image: bytes) -> str:
     """Return the media type of an image file according to its first bytes."""
-    if image.startswith(b"\x89PNG"):
-        return "image/png"
-    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
-        return "image/webp"
-    if image.startswith(b"GIF8"):
-        return "image/gif"
-    return "image/jpeg"
+    form = format_of(image)
+    return f"image/{form.name.lower() if form else 'jpeg'}"
 
 
 def error_code(answer: Any) -> str:
