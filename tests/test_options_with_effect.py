@@ -17,9 +17,9 @@ def helps(*path: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", [("label",), ("teacher", "check")])
-def test_commands_that_choose_no_images_have_no_when_short(path: tuple[str, ...]) -> None:
+def test_commands_that_train_no_student_lack_the_options_of_a_run(path: tuple[str, ...]) -> None:
     help_texts = helps(*path)
-    assert "--when-short" not in help_texts
+    assert not {"--when-short", "--final-size"} & set(help_texts)
     assert "--free" in help_texts
 
 

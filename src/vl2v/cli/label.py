@@ -10,14 +10,15 @@ import typer
 from vl2v.cli import common
 from vl2v.cli.settings import with_settings
 from vl2v.formatting import exact
+from vl2v.schema.inputs import PRICES
 
 if TYPE_CHECKING:
     from vl2v.commands.label import Labels
 
 
 @with_settings(
-    *("Money", "data.image", "data.label", "data.domain", "data.layout_as_found", "data.skip_bad"),
-    without=("when_short",),
+    *(*PRICES, "teacher.batch_api"),
+    *("data.image", "data.label", "data.domain", "data.layout_as_found", "data.skip_bad"),
 )
 def label(
     data: Annotated[str, typer.Argument(help="Images without labels: a folder, a table, or a dataset.")],

@@ -97,7 +97,6 @@ SETTINGS = [
 def with_settings(
     *panels: str,
     assign: bool = True,
-    without: Sequence[str] = (),
     fixed: Sequence[str] = (),
     texts: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -110,11 +109,10 @@ def with_settings(
     Args:
         panels: sections of the help, or dotted keys.
         assign: whether the command has `--set`.
-        without: dotted keys in these sections that have no effect on the command.
         fixed: settings, or blocks of settings, that ``--set`` cannot change in this command.
         texts: by dotted key, the help of options that mean something else than in a run.
     """
-    selection = [s for panel in panels for s in SETTINGS if panel in (s.option.panel, s.key) and s.key not in without]
+    selection = [s for panel in panels for s in SETTINGS if panel in (s.option.panel, s.key)]
     texts = texts or {}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

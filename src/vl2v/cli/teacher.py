@@ -11,13 +11,14 @@ import typer
 from vl2v.cli import common
 from vl2v.cli.settings import COLUMNS, with_settings
 from vl2v.formatting import exact
+from vl2v.schema.inputs import PRICES
 from vl2v.terminal import say
 
 if TYPE_CHECKING:
     from vl2v.commands.check import Check
 
 
-@with_settings("Money", "Student", *COLUMNS, without=("when_short", "teacher.batch_api"))
+@with_settings(*PRICES, "student.spec", "student.size", "student.fit", *COLUMNS)
 def check(
     teacher: Annotated[str, typer.Argument(help="A teacher, in the format of vl2v distill --teacher.")],
     data: Annotated[

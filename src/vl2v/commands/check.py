@@ -26,6 +26,7 @@ from vl2v.planning.models import ensure_known, stated_price
 from vl2v.planning.plan import plan_run, quote_again
 from vl2v.progress import Progress, Silent
 from vl2v.purchase import text_heads, zero_shot_logits
+from vl2v.schema.inputs import PRICES
 from vl2v.settings import make_config
 from vl2v.sources.named import with_sources
 from vl2v.teacher.base import Embeddings, Teacher, TeacherCard, checked, unit_rows
@@ -37,7 +38,6 @@ from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.registry import open_teacher
 
 IMAGES = 24  # that are queried by default
-PRICES = {"teacher.price_per_1000_images", "teacher.price_per_1000_texts", "teacher.free"}  # these need no data
 SAME = 0.999  # minimum cosine of two embeddings of the same image
 LUCK = 0.01  # maximum probability of reaching the accuracy by guessing
 SWATCHES = {"red": (220, 30, 30), "green": (30, 160, 50), "blue": (30, 60, 210), "yellow": (240, 220, 40)}

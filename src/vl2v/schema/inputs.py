@@ -15,6 +15,8 @@ from vl2v_runtime.fits import SQUASH, Fit
 
 Money = Annotated[Decimal, Field(ge=0, le=1_000_000_000_000)]
 Channels = tuple[float, float, float]
+PRICES = ("teacher.price_per_1000_images", "teacher.price_per_1000_texts", "teacher.free")
+"""Keys of the settings that state the price of a teacher."""
 
 
 class DataConfig(Strict):
