@@ -84,7 +84,7 @@ def distill(
 
     Args:
         data: the images, as one of these: a folder `root/<domain>/<class>/<image>` or `root/<class>/<image>` (with
-            `classes`, images at any depth); a table with a row for every image (.csv, .tsv, .jsonl, .parquet); a
+            `classes`, images at any depth); a table with a row for every image (.csv, .parquet, ...); a
             pandas or polars frame; or a dataset of another tool (``hf:user/name``, a folder saved by the package
             datasets, WebDataset shards, an export of Label Studio or CVAT). Name the columns of a table in `settings`,
             e.g. ``{"data": {"image": "path", "label": "species", "domain": "camera", "split": "fold", "group":

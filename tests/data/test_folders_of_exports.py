@@ -84,7 +84,7 @@ def test_a_folder_of_classes_with_an_export_in_it_is_a_folder_of_classes(tmp_pat
     assert content(DomainFolder(tmp_path).scan()) == before
 
 
-@pytest.mark.parametrize("labels", ["labels.csv", "annotations/default.json", "train.txt", "voc.xml"])
+@pytest.mark.parametrize("labels", ["labels.csv", "labels.pq", "annotations/default.json", "train.txt", "voc.xml"])
 @pytest.mark.parametrize("layout", ["images/phone", "JPEGImages"])
 def test_a_folder_of_images_next_to_labels_is_doubted(tmp_path: Path, labels: str, layout: str) -> None:
     for i in range(8):

@@ -12,6 +12,7 @@ import pillow_jxl  # noqa: F401 - registers the format
 import pytest
 from odd_images import colours, encoded
 
+from vl2v.data import scan
 from vl2v.data.folder import DomainFolder
 from vl2v.data.listing import FaultyDataError
 from vl2v.data.scan import FileIndex, read_all
@@ -48,7 +49,9 @@ def test_every_format_is_detected_by_its_first_bytes_and_read(form: Format) -> N
 
 
 def test_a_sentence_names_all_formats() -> None:
-    assert alternatives() == "JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF, HEIC or JPEG XL"
+    first, last = alternatives().split(" or ")
+    assert [*first.split(", "), last] == [form.title for form in READ]
+    assert alternatives(("JPEG", "PNG", "WebP")) == "JPEG, PNG or WebP"
 
 
 @pytest.mark.usefixtures("without_plugins")
@@ -119,6 +122,18 @@ def test_the_index_preserves_broken_files(tmp_path: Path) -> None:
     for _ in range(2):
         (fault,) = read_all(tmp_path, ["a.heic"], index=index)[1]
         assert "HEIC file that is broken" in fault.problem
+    index.close()
+
+
+def test_a_file_of_an_unknown_format_is_read_again_by_a_version_that_supports_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"a new format")
+    index = FileIndex(tmp_path / "files.sqlite")
+    (fault,) = read_all(tmp_path, ["a.png"], index=index)[1]
+    assert fault.problem.startswith("not a JPEG")
+    monkeypatch.setattr(scan, "decode", lambda data, draft: colours())
+    assert read_all(tmp_path, ["a.png"], index=index)[1] == []
     index.close()
 
 

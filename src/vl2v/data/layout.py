@@ -10,13 +10,14 @@ from pathlib import Path
 
 from vl2v.data.scan import Fault
 from vl2v.data.splits import TRAIN, part_of
+from vl2v.data.tables.base import SUFFIXES
 from vl2v_runtime.names import shown
 from vl2v_runtime.walking import Folder
 
 DATE = re.compile(r"(19|20)\d\d([-_. ]?\d\d){0,2}")
 IMAGES = frozenset({"images", "imgs", "jpegimages", "upload", "media"})
 LABELS = frozenset({"annotations", "labels", "synsets.txt", "train.txt", "val.txt", "test.txt", "default.txt"})
-LISTS = (".csv", ".tsv", ".xml", ".json", ".jsonl", ".ndjson", ".parquet")
+LISTS = (*SUFFIXES, ".xml", ".json")
 CLASS_FIRST = "--class-first"
 STYLES = frozenset(
     {"art", "artistic", "cartoon", "cartoons", "clip", "clipart", "comic", "drawing", "drawings", "graphic"}

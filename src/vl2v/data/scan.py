@@ -21,6 +21,7 @@ from vl2v.progress import Progress, Silent, warn
 from vl2v.sqlite import open_cache, rows_of
 from vl2v_runtime.colour import NOTE
 from vl2v_runtime.fits import SQUASH, Fit
+from vl2v_runtime.formats import format_of
 from vl2v_runtime.imaging import (
     DECODING,
     RULES,
@@ -288,7 +289,8 @@ class _Check:
         except MissingDecoderError as error:  # not recorded in the index, since the decoder may be installed later
             return _Checked(b"", str(error), remedy=f"{error.install}, or skip the file: --skip-bad")
         except UnreadableImageError as error:
-            return _Checked(digest, str(error), noted=(_stamp(status), digest, str(error)))
+            noted = (_stamp(status), digest, str(error)) if format_of(data) else None  # a later version may support it
+            return _Checked(digest, str(error), noted=noted)
         pixels = square(image, self.size, self.fit) if self.size is not None else None
         return _Checked(digest, "", (_stamp(status), digest, ""), pixels, image.info.get(NOTE, ""))
 

@@ -15,7 +15,7 @@ from vl2v_runtime.names import shown
 
 DELIMITED, LINES, PARQUET = (".csv", ".tsv", ".tab"), (".jsonl", ".ndjson"), (".parquet", ".pq")
 READERS = {DELIMITED: "delimited:Delimited", LINES: "jsonl:JsonLines", PARQUET: "parquet:ParquetTable"}
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")  # for messages
+SUFFIXES = tuple(chain(*READERS))
 UTF16, UTF32 = (b"\xff\xfe", b"\xfe\xff"), b"\xff\xfe\0\0"  # byte order marks
 
 
@@ -86,7 +86,7 @@ def encoding_of(path: Path) -> str:
 
 def is_table(path: Path) -> bool:
     """Return whether a path has the suffix of a table and is not a folder."""
-    return path.suffix.lower() in chain(*READERS) and not path.is_dir()
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
 def open_table(path: Path) -> Table:
