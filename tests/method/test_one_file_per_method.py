@@ -21,6 +21,7 @@ from vl2v.errors import ConfigError
 from vl2v.method.registry import BUILT_IN, METHODS
 
 BASE: dict[str, Any] = {"data": {"root": "x"}, "teacher": {"spec": "file:x"}, "student": {"spec": "timm:x"}}
+FIRST = "adip vl2v no-align feature text erm linear-probe lp-ft kd rise miro".split()  # whose keys are known
 OWN: list[dict[str, Any]] = [
     {},
     {"recipe": "ood", "distill": {"minutes": 60.0, "freeze": 0.0}},  # its defaults of earlier versions
@@ -48,7 +49,7 @@ def test_the_keys_of_benchmark_jobs_are_those_of_earlier_versions() -> None:
     origin = Origin("d", "t", "s")
     keys = {
         f"{name}/{i}": key_of(config(method=name, **files_of_methods), origin)
-        for name in BUILT_IN
+        for name in FIRST
         for i, files_of_methods in enumerate(OWN)
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()
@@ -96,7 +97,7 @@ def test_every_method_has_its_settings() -> None:
     [
         (
             {"method": "best"},
-            r"method: Input should be 'adip', 'vl2v', .*'rise' or 'miro', or .* installed \(found 'best'\)",
+            r"method: Input should be 'adip', 'vl2v', .*'rise'.* or '[a-z-]+', or .* installed \(found 'best'\)",
         ),
         ({"method": 3}, r"method: Input should be a valid string \(found 3\)"),
         ({"kd": {"heat": 3}}, r"kd\.heat: Extra inputs are not permitted \(found 3\)"),
