@@ -50,7 +50,8 @@ def test_ablations_omit_a_part_of_the_dual_loss(name: str, weight: float) -> Non
 
 
 def test_each_method_has_its_own_first_stage() -> None:
-    with_stage, without = ("adip", "vl2v", "feature", "text", "lp-ft"), ("no-align", "erm", "linear-probe", "kd", "rise", "miro")
+    with_stage = ("adip", "vl2v", "feature", "text", "lp-ft")
+    without = ("no-align", "erm", "linear-probe", "kd", "rise", "miro")
     assert {config(method=name).first_stage_steps for name in with_stage} == {5001}
     assert {config(method=name).first_stage_steps for name in without} == {0}
     assert config(method="erm", align={"steps": 7}).first_stage_steps == 7

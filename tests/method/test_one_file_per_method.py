@@ -21,7 +21,8 @@ from vl2v.errors import ConfigError
 from vl2v.method.registry import BUILT_IN, METHODS
 
 BASE: dict[str, Any] = {"data": {"root": "x"}, "teacher": {"spec": "file:x"}, "student": {"spec": "timm:x"}}
-FIRST = "adip vl2v no-align feature text erm linear-probe lp-ft kd rise miro".split()  # whose keys are known
+FIRST = ("adip", "vl2v", "no-align", "feature", "text", "erm", "linear-probe", "lp-ft", "kd", "rise", "miro")
+"""Methods whose keys of benchmark jobs must not change."""
 OWN: list[dict[str, Any]] = [
     {},
     {"recipe": "ood", "distill": {"minutes": 60.0, "freeze": 0.0}},  # its defaults of earlier versions
