@@ -31,7 +31,7 @@ class DataConfig(Strict):
     label: Annotated[str | None, Panel.data] = None
     """Table column with the classes (default: recognised by name)."""
     domain: Annotated[str | None, Option("Data", ("--domain", "--domain-column"))] = None
-    """Table column with the domains (default: recognised by name); none for a single domain."""
+    """Table column with the domains (default: recognised by name), or none for a single domain."""
     split: Annotated[str | None, Panel.data] = None
     """Table column with the split: train, validation or test (default: random split).
 
