@@ -82,6 +82,8 @@ def distill(
 ) -> Run | None:
     """Distil a teacher into a student that is accurate on unseen domains, and evaluate it.
 
+    Calls from several threads of one process run one after the other.
+
     Args:
         data: the images, as one of these: a folder `root/<domain>/<class>/<image>` or `root/<class>/<image>` (with
             `classes`, images at any depth); a table with a row for every image (.csv, .parquet, ...); a

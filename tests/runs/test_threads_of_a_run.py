@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -13,13 +15,16 @@ from accelerate import Accelerator
 from tiny_dataset import Bench, bench  # noqa: F401 - a fixture
 
 import vl2v
-from vl2v import threads
+import vl2v.commands.distill
+from vl2v import commands, threads
 from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
 from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.planning.models import open_student
+from vl2v.planning.plan import RunPlan
 from vl2v.progress import Silent
+from vl2v.runs.folder import RunFolder
 from vl2v.training.thread_count import student_threads, training_threads
 
 SMALL: dict[str, Any] = {
@@ -164,3 +169,27 @@ def test_a_finished_student_predicts_with_its_fastest_number(
     assert set(seen) == {1}
     assert torch.get_num_threads() == 2
     assert student_threads(student_of_run, 4) == 1, "a few images are not worth measuring"
+
+
+def test_runs_of_two_threads_of_one_process_do_not_change_each_other(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, train = Event(), commands.distill._train_and_evaluate
+    inside: list[str] = []
+
+    def training(plan: RunPlan, folder: RunFolder, *more: Any) -> Any:
+        inside.append(folder.path.name)
+        if len(inside) == 2:
+            both.set()
+        both.wait(1.0)
+        try:
+            return train(plan, folder, *more)
+        finally:
+            inside.remove(folder.path.name)
+
+    monkeypatch.setattr(commands.distill, "_train_and_evaluate", training)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: distill(bench, tmp_path / name), ("a", "b")))
+    assert not both.is_set()
+    a, b = ((tmp_path / name / "student" / "model.safetensors").read_bytes() for name in ("a", "b"))
+    assert a == b

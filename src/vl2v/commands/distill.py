@@ -62,7 +62,7 @@ from vl2v.training.data import TrainingData, write_slots
 from vl2v.training.duration import resolve_time_limit
 from vl2v.training.fresh import FreshViews
 from vl2v.training.image_size import with_image_size
-from vl2v.training.process import make_accelerator, tuned, versions
+from vl2v.training.process import in_turn, make_accelerator, tuned, versions
 from vl2v.training.student import build_student, data_of, new_origin, provenance_of
 from vl2v.training.train import TrainingResult, saved_state, train
 from vl2v.trust import files as trust_file
@@ -100,6 +100,7 @@ class Run:
 
 
 @old_keywords
+@in_turn
 def run(
     config: RunConfig,
     out: Path,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -18,7 +21,25 @@ from vl2v.errors import ConfigError
 
 PACKAGES = ("vl2v", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "open_clip_torch")
 
+P = ParamSpec("P")
+R = TypeVar("R")
+_RUNNING = threading.RLock()
 CPU_ONLY = "ACCELERATE_USE_CPU"  # environment variable that makes Accelerate ignore a GPU
+
+
+def in_turn(run: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function that trains, so that calls from several threads run one after the other.
+
+    Torch's random state, its number of threads and the state of Accelerate belong to the process, so runs at the same
+    time would change each other's students.
+    """
+
+    @wraps(run)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _RUNNING:
+            return run(*args, **kwargs)
+
+    return alone
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
