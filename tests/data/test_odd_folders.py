@@ -55,7 +55,7 @@ def test_one_class_can_be_evaluated_but_not_trained_on(tmp_path: Path) -> None:
     table.write_text("path,label\ndata/cat/0.png,cat\ndata/cat/1.png,cat\n")
     for data in (root, table):
         config = DataConfig(root=data)
-        assert list_folder(config, begun=True).scan().names == ("cat",)
+        assert list_folder(config, layout_known=True).scan().names == ("cat",)
         with pytest.raises(FaultyDataError, match="the only class"):
             list_folder(config).scan()
 
@@ -376,7 +376,7 @@ def test_archives_are_reported(tmp_path: Path, name: str) -> None:
     assert faults(root) == {name: "an archive, whose images are not read"}
     assert DomainFolder(root).faults[0].remedy == "unpack it or move it away, or skip it: --skip-bad"
     notes = (f"{name}: an archive, whose images are not read",)
-    assert list_folder(DataConfig(root=root), begun=True).scan().warnings == notes
+    assert list_folder(DataConfig(root=root), layout_known=True).scan().warnings == notes
     assert unlabelled_images(root).warnings == notes
     assert len(DomainFolder(root).scan(skip_bad=True)) == 8
     images, left_out = search(root)
@@ -436,7 +436,7 @@ def test_guessed_layouts_are_refused_unless_accepted(
     assert any(problem in messages for messages in faults(root).values())
     config = DataConfig(root=root, layout_as_found=True)
     assert any(problem in warning for warning in list_folder(config).scan().warnings)
-    assert list_folder(DataConfig(root=root), begun=True).scan().paths
+    assert list_folder(DataConfig(root=root), layout_known=True).scan().paths
 
 
 def test_classes_above_domains_are_read(tmp_path: Path) -> None:

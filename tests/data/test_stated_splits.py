@@ -267,7 +267,7 @@ def test_folders_train_val_and_test_are_used_as_the_split(tmp_path: Path, deep: 
         ):
             assert {dataset.paths[row].split("/")[0] for row in rows} == {name}
             assert len(rows) == 4
-    again = open_folder(DataConfig(root=root), begun=True).scan()
+    again = open_folder(DataConfig(root=root), layout_known=True).scan()
     assert again.digest() == dataset.digest(), "a resumed run reads the same"
     as_found = list_folder(DataConfig(root=root, layout_as_found=True))
     assert as_found.domains == ("Train", "test", "valid_1")

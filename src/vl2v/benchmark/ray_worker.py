@@ -116,20 +116,20 @@ def _sweep(assignment: Assignment) -> Sweep:
 
 def _opened(assignment: Assignment) -> Sweep:
     """Open the grid on this machine, and check that its content is that on the driver."""
-    a, here = assignment, f"The machine {platform.node()}"
+    here = f"The machine {platform.node()}"
     step = "make it equal there or remove that machine from the cluster; then repeat the command"
-    if not a.local and (kind := file_system(a.cache)) in NETWORK:
+    if not assignment.local and (kind := file_system(assignment.cache)) in NETWORK:
         problem = f"{here} has its cache on a network file system."
         change = "choose another with --cache: SQLite files must not be shared between machines"
-        raise RunError(problem, expected=f"{a.cache} on a local disk", found=kind, next_step=change)
-    sweep = Sweep(a.grid, a.out, StoragePaths(a.cache, a.copy))
+        raise RunError(problem, expected=f"{assignment.cache} on a local disk", found=kind, next_step=change)
+    sweep = Sweep(assignment.grid, assignment.out, StoragePaths(assignment.cache, assignment.copy))
     try:
-        sweep.origin = identify(a.grid, PurchasedTeacher(a.card), sweep.storage, Silent())
+        sweep.origin = identify(assignment.grid, PurchasedTeacher(assignment.card), sweep.storage, Silent())
     except Vl2vError as error:
         problem = f"{here} cannot read the data of the benchmark: {error.problem}"
         raise RunError(problem, expected=error.expected, found=error.found, next_step=step) from error
-    if sweep.origin != a.origin:
-        problem, found = f"{here} has other images or another student.", _difference(sweep.origin, a.origin)
+    if sweep.origin != assignment.origin:
+        problem, found = f"{here} has other images or another student.", _difference(sweep.origin, assignment.origin)
         raise RunError(problem, expected="the same files as on the driver", found=found, next_step=step)
     return sweep
 

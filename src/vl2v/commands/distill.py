@@ -147,13 +147,13 @@ def run(
             folder.create(config.model_copy(update={"made_with": versions(accelerator)}), paths)
         begun = resume or not first
         with removed_if_refused(out, begun) as keep:
-            listing = list_folder(config.data, begun=begun)
+            listing = list_folder(config.data, layout_known=begun)
             teacher = ready_teacher(config, teacher)
             with cluster_workers(cluster if first else None, progress):
                 if first and backbone is None:
                     config, backbone = _sized(config, listing, folder, accelerator, progress)
                 plan = plan_run(
-                    config, paths, progress, teacher=teacher, backbone=backbone, begun=begun, listing=listing
+                    config, paths, progress, teacher=teacher, backbone=backbone, layout_known=begun, listing=listing
                 )
                 if first:
                     progress.note("\n".join(plan.contents.lines()))

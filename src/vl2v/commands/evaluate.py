@@ -70,7 +70,7 @@ def evaluate(
     check_provenance(student.provenance, "the student")
     storage, progress = storage or StoragePaths(), progress or Silent()
     with open_caches(storage.cache, student.preprocess.size, student.preprocess.fit) as (index, cache):
-        dataset, *_ = read_datasets(list_folder(data, begun=True), data, index, cache, progress)
+        dataset, *_ = read_datasets(list_folder(data, layout_known=True), data, index, cache, progress)
         if dataset.columns:
             progress.note(columns_line(dataset.columns))
         domains = check_domains(domains, dataset.domains, "--domain")

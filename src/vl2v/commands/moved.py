@@ -162,7 +162,7 @@ def _check_content(folder: RunFolder, config: RunConfig, storage: StoragePaths, 
         warn(progress, f"{shown(folder.path)} has not read its images yet, so the new location cannot be checked")
         return
     with open_index(storage.cache) as index:
-        dataset, unlabelled, _ = read_datasets(list_folder(data, begun=True), data, index, None, progress)
+        dataset, unlabelled, _ = read_datasets(list_folder(data, layout_known=True), data, index, None, progress)
     if unlabelled is not None:
         _check_unlabelled(folder, data, record, unlabelled)
     if is_dataset_of(dataset, record):

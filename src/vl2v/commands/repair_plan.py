@@ -218,7 +218,7 @@ def _check_queries(queries: int) -> None:
 def _quote(first: _FirstRun, teacher: Teacher, digests: Digests, progress: Progress) -> tuple[tuple[str, ...], Quote]:
     """Return the prompts of the zero-shot predictions, and the quote of the new images with those of the first run."""
     config = first.config.model_copy(update={"repair": None})  # the images of an earlier repair are not used again
-    plan = plan_run(config, first.storage, progress, teacher=teacher, with_student=False, begun=True)
+    plan = plan_run(config, first.storage, progress, teacher=teacher, with_student=False, layout_known=True)
     with closing(EmbeddingStore(first.storage.store)) as store:
         needed = with_recorded_choice(plan, RunFolder(first.path), store).requirements
         required = replace(needed, purposes={(PURPOSE, 0): digests} | needed.purposes)

@@ -91,7 +91,7 @@ def find_suspects(
         step = "drop it, or sort the images into class folders"
         raise ConfigError("There are no labels to check.", expected="labelled images", found=found, next_step=step)
     decisions = _decisions(out)
-    plan = plan_run(config, storage or StoragePaths(), progress, begun=True)
+    plan = plan_run(config, storage or StoragePaths(), progress, layout_known=True)
     with closing(EmbeddingStore(plan.paths.store)) as store:
         rows = _answered(plan, store, progress)
         embeddings = store.images(plan.card, plan.dataset.digests[rows])

@@ -99,7 +99,7 @@ def run_sample(
         )
     with open_caches(storage.cache, student.preprocess.size, student.preprocess.fit) as (index, cache):
         data = data.model_copy(update={"unlabelled": None})  # not needed, and may have moved
-        dataset, *_ = read_datasets(open_folder(data, begun=True), data, index, cache, progress)
+        dataset, *_ = read_datasets(open_folder(data, layout_known=True), data, index, cache, progress)
         changes = student.provenance.get(CHANGES, [])
         removed = [name for change in changes for name in change.get("removed", [])]
         labels = class_numbers(student, dataset, removed) if not data.classes else None

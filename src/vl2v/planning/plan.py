@@ -117,7 +117,7 @@ def plan_run(
     teacher: Teacher | None = None,
     backbone: Backbone | None = None,
     with_student: bool = True,
-    begun: bool = False,
+    layout_known: bool = False,
     listing: Listing | None = None,
 ) -> RunPlan:
     """Open teacher and student, scan the data, draw the split, and quote. Nothing is spent.
@@ -126,14 +126,14 @@ def plan_run(
         teacher: an open teacher that replaces `config.teacher.spec`.
         backbone: a loaded backbone that replaces `config.student.spec`.
         with_student: false for a plan without a student. Pixels are then not cached.
-        begun: whether the run was started before. The layout of its data is then not checked again.
+        layout_known: whether the run was started before. The layout of its data is then not checked again.
         listing: the listed images, if they have been listed already.
 
     Raises:
         Vl2vError: for any fault of settings, data, teacher or student.
     """
     progress = progress or Silent()
-    listing = listing or list_folder(config.data, begun=begun)
+    listing = listing or list_folder(config.data, layout_known=layout_known)
     teacher = ready_teacher(config, teacher)
     if with_student and backbone is None:
         backbone = open_student(config)

@@ -35,11 +35,11 @@ from vl2v.sources.registry import find_source
 from vl2v_runtime.names import shown
 
 
-def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
+def open_folder(config: DataConfig, *, layout_known: bool = False) -> Listing:
     """Return a reader of images with or without labels, for a folder or a table; see `list_folder`."""
-    as_found = config.layout_as_found or begun
+    as_found = config.layout_as_found or layout_known
     if is_table(config.root):
-        return _open_table(config, as_found, one_class=begun)
+        return _open_table(config, as_found, one_class=layout_known)
     if stated := [role for role in ROLES if getattr(config, role) is not None]:
         step = "pass the table instead of the folder, or drop the columns: the folders are classes and domains"
         step = "save the table as CSV in UTF-8" if config.root.is_file() else step
@@ -57,7 +57,7 @@ def open_folder(config: DataConfig, *, begun: bool = False) -> Listing:
         as_found=as_found,
         splits=not config.layout_as_found,
         class_first=config.class_first,
-        one_class=begun,
+        one_class=layout_known,
     )
 
 
@@ -132,19 +132,19 @@ def known_order(run_data: Mapping[str, Any], data: str | Path, classes: Collecti
     return bool(lower) and len({spelling(top.name) for top in tops} & spellings) >= len(lower & spellings)
 
 
-def list_folder(config: DataConfig, *, begun: bool = False) -> Listing:
+def list_folder(config: DataConfig, *, layout_known: bool = False) -> Listing:
     """List the images of a folder or a table without reading them, which finds wrong paths and domains quickly.
 
     Args:
         config: the folder or table, and the accepted layouts.
-        begun: whether a run on it was started before, or a student is evaluated on it. Its layout is then not checked
-            again, and one class suffices.
+        layout_known: whether a run on it was started before, or a student is evaluated on it. Its layout is then not
+            checked again, and one class suffices.
 
     Raises:
         DataError: if it contains no images in a valid layout.
         ConfigError: if a held-out domain or class is unknown.
     """
-    folder = open_folder(config, begun=begun)
+    folder = open_folder(config, layout_known=layout_known)
     classes = () if is_table(config.root) else folder.folders
     check_domains(config.held_out, folder.domains, classes=classes, class_first=config.class_first)
     held_out_folders(config.held_out_classes, folder.folders)

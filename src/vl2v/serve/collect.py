@@ -35,7 +35,7 @@ def build(config: RunConfig, model: Model, storage: StoragePaths, progress: Prog
     """
     labelled_data = config.data.model_copy(update={"unlabelled": None})
     with open_index(storage.cache) as index:
-        dataset, *_ = read_datasets(list_folder(config.data, begun=True), labelled_data, index, None, progress)
+        dataset, *_ = read_datasets(list_folder(config.data, layout_known=True), labelled_data, index, None, progress)
     split = split_of_student(dataset, model.metadata.provenance, config.data)
     if split is None:
         found = f"other images in {dataset.root}"
