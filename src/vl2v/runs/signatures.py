@@ -62,8 +62,8 @@ def check_teacher(config: RunConfig, signature: object) -> None:
     if (harmless and _is_fixed(spec)) or is_signed(signature, "teacher", spec, prompts):
         return
     raise TeacherError(
-        "The student or its run names a file or an address as its teacher, and was not made here by this version of "
-        "vl2v.",
+        "The student or its run names a file, an address or options for its teacher, and was not made here by this "
+        "version of vl2v.",
         expected="--teacher (from Python, teacher=), since a folder from others could send your key to any address",
         found=spec[:200] if harmless else f"{spec[:200]}, with prompts from {str(prompts)[:200]}",
         next_step=f"if you trust it, repeat the command with --teacher '{spec[:200]}'",
