@@ -116,7 +116,7 @@ def test_a_column_has_no_effect_on_images(folder: Path) -> None:
 
 
 def test_a_misspelt_column_is_not_replaced_by_another(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="do not fit") as caught:
+    with pytest.raises(ConfigError, match="missing or ambiguous") as caught:
         find_images([folder / "photos.csv"], "fotos", run_data={"image": "foto"})
     assert "no such column; foto?" in str(caught.value)
 

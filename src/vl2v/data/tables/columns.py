@@ -75,7 +75,8 @@ def find_columns(columns: Sequence[str], settings: Mapping[str, str | None], *, 
     if settings.get("label") and not labelled:
         faults.append("--label has no effect with --classes, since no image then has a label; drop one of them")
     if faults:
-        raise _do_not_fit(source, columns, faults, repeated, alone=not labelled and settings.get("domain") == NONE)
+        alone = not labelled and settings.get("domain") == NONE
+        raise _unclear_columns(source, columns, faults, repeated, labelled=labelled, alone=alone)
     return tuple((role, by_role[role]) for role in ROLES if by_role[role])
 
 
@@ -127,23 +128,31 @@ def _used_twice(columns: Mapping[str, str]) -> Iterator[str]:
             yield f"the column {_short(column)} is used for two things: {' and '.join(flags)}"
 
 
-def _do_not_fit(
-    source: Path, columns: Sequence[str], faults: Sequence[str], repeated: Collection[str], *, alone: bool
+def _unclear_columns(
+    source: Path,
+    columns: Sequence[str],
+    faults: Sequence[str],
+    repeated: Collection[str],
+    *,
+    labelled: bool,
+    alone: bool,
 ) -> ConfigError:
     """Return the error for a table with these faults.
 
     Args:
         repeated: names that several columns have.
+        labelled: whether a column of classes is required.
         alone: whether only the column of images is used.
     """
+    flags = [flag for role, flag in FLAGS.items() if labelled or role != "label"]
     names = ", ".join(_short(column) or "''" for column in columns[:MOST_LISTED])
-    step = f"name {'it with --image' if alone else 'columns with ' + ', '.join(FLAGS.values())}"
+    step = f"name {'it with --image' if alone else 'columns with ' + ', '.join(flags)}"
     if repeated:
         step = f"rename one of the columns called {' and of those called '.join(sorted(repeated))}, or {step}"
-    both = "columns for image and label, and one for domain if there are several"
+    needed = "columns for image and label" if labelled else "a column for image"
     return ConfigError(
-        f"The columns of {shown(source)} do not fit.",
-        expected="a column of the images' paths" if alone else both,
+        f"Columns of {shown(source)} are missing or ambiguous.",
+        expected="a column of the images' paths" if alone else f"{needed}, and one for domain if there are several",
         found="; ".join(faults),
         next_step=f"{step}; there are: {names or 'none'}",
     )
