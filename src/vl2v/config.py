@@ -83,10 +83,14 @@ class RunConfig(RunSettings, _WithMethods):
         data = data if isinstance(data, Mapping) else {}
         block = values.get(method.name, {})
         if method.has_settings and isinstance(block, Mapping):
-            without = bool(data.get("classes") or data.get("unlabelled") is not None or data.get("rest_unlabelled"))
-            without = without or values.get("repair") is not None
-            # The file of a run states all settings; one that it lacks is newer than the run.
-            preset = {} if values.get("made_with") else method.defaults(without)
+            closed = bool(data.get("classes") or data.get("rest_unlabelled"))
+            open_set = data.get("unlabelled") is not None or values.get("repair") is not None
+            preset = dict(method.defaults(closed or open_set))
+            preset |= method.closed_set_defaults if closed and not open_set else {}
+            if values.get(
+                "made_with"
+            ):  # the file of a run states all settings; one that it lacks is newer than the run
+                preset = {}
             defaults = {key: value for key, value in preset.items() if block.get(key) is None}
             if defaults or method.name not in cls.model_fields:
                 block = {**block, **defaults}

@@ -101,7 +101,7 @@ def test_a_new_run_starts_from_the_student_and_pays_for_the_selected_images_only
     assert settings["repair"]["run"] == str((project / "first").resolve())
     assert settings["align"]["solver"] == "ridge"
     assert settings["vl2v"]["kl_weight"] == 0.1, "as in any run with images without labels"
-    assert settings["vl2v"]["pseudo_labels"] == 1, "unlike other runs with images without labels"
+    assert settings["vl2v"]["pseudo_labels"] == 1, "as in the first run"
     assert settings["distill"]["steps"] == 3
     earlier = json.loads((project / "first" / "evaluation.json").read_text())
     domains = {row["domain"]: row["student"] for row in earlier["domains"] if row["role"] == "in-domain"}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vl2v.cli.common import CacheOpt, DataArg, Json, Quiet, StoreOpt, group, make_progress, storage_paths, within
-from vl2v.cli.settings import with_settings
+from vl2v.cli.settings import COLUMNS, with_settings
 from vl2v.errors import ConfigError, DiskFullError, Interrupted
 from vl2v.faults.other import network
 from vl2v.faults.system import disk_full
@@ -97,7 +97,11 @@ def draw(
     show(f"{len(drawn.paths):,} images in {out}\n  domains  {domains}\n  classes  {classes}")
 
 
-@with_settings("Data", "Teacher", "Student")
+@with_settings(
+    *(*COLUMNS, "data.class_first", "data.held_out", "data.held_out_classes", "data.skip_bad", "data.drop"),
+    *("data.allow_missing_classes", "data.layout_as_found"),
+    *("teacher.spec", "teacher.prompts", "student.spec", "student.size", "student.fit"),
+)
 def suspects(
     data: DataArg,
     run: Annotated[Path | None, typer.Option(help="Take the settings, cache and store of this run.")] = None,

@@ -237,7 +237,6 @@ def _settings(first: _FirstRun, out: Path, budget: Decimal | None, settings: dic
         values[method.name] = method_values | {
             key: without[key] for key, value in defaults.items() if method_values[key] == value
         }
-        values[method.name] |= method.repair_settings
     values["budget"], values["distill"]["passes"], values["measure"] = None, None, {}
     solved = method.free_image_weight and before.student.spec != "teacher"
     changes: dict[str, Any] = {

@@ -91,7 +91,8 @@ class Method(Generic[S]):
             `Context.texts` contains their embeddings.
         defaults: values of settings that the user left out or set to None. The argument is whether unlabelled images
             are used for training.
-        repair_settings: values of settings in a repair, unless the user sets them.
+        closed_set_defaults: further defaults if all images without labels show one of the classes: with
+            `data.rest_unlabelled`, or with `data.classes`, but not with `data.unlabelled`.
         text_without_labels: whether the dual loss has a text term for images without labels. The argument is the block
             of the method in the settings. Without such a term, lambda is 1 if no image has a label.
     """
@@ -121,7 +122,7 @@ class Method(Generic[S]):
     gain: Callable[[nn.Module], float] = lambda _: 1.0
     texts: Callable[[S], Sequence[str]] = lambda _: ()
     defaults: Callable[[bool], Mapping[str, Any]] = lambda _: {}
-    repair_settings: Mapping[str, Any] = field(default_factory=dict)
+    closed_set_defaults: Mapping[str, Any] = field(default_factory=dict)
     text_without_labels: Callable[[Mapping[str, Any]], bool] = lambda _: False
 
     @property

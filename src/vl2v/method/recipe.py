@@ -11,9 +11,8 @@ An image without a label takes the class that the teacher predicts, if the teach
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vl2v.method.base import Context, Method, Settings
 from vl2v.method.baselines.kd import softened_divergence, zero_shot_logits
@@ -35,7 +34,8 @@ class Vl2vSettings(Settings):
     training images include images without labels, whose class only this term states, and 0 otherwise."""
     pseudo_labels: Fraction = 1.0
     """Probability above which the teacher's zero-shot prediction is the label of an image without one, in the dual
-    loss; 1 disables it. The default is 0.9 if the training images include images without labels."""
+    loss; 1 disables it. The default is 0.9 if images without labels are used for training that all show one of the
+    classes: with `rest_unlabelled`, or if no image has a label."""
     temperature: Rate = 2.0
     """Temperature of the divergence, and of the one that trains the logit scale."""
     scale_learning_rate: Rate = 1e-2
@@ -102,10 +102,6 @@ def _gain(layer: nn.Module) -> float:
     return layer.gain if isinstance(layer, ScaledProjection) else 1.0
 
 
-def _defaults(without_labels: bool) -> Mapping[str, Any]:
-    return {"kl_weight": 0.1, "pseudo_labels": 0.9} if without_labels else {"kl_weight": 0.0, "pseudo_labels": 1.0}
-
-
 VL2V = Method(
     name="vl2v",
     title="VL2V recipe",
@@ -122,8 +118,8 @@ VL2V = Method(
     saved_layer=_saved_layer,
     extra_parameters=(GAIN,),
     extra_rate=lambda settings: settings.scale_learning_rate,
-    defaults=_defaults,
-    repair_settings={"pseudo_labels": 1.0},  # not measured there
+    defaults=lambda without_labels: {"kl_weight": 0.1 if without_labels else 0.0},
+    closed_set_defaults={"pseudo_labels": 0.9},
     text_without_labels=lambda settings: settings.get("pseudo_labels", 1) != 1,
     free_image_weight=True,
     gain=_gain,

@@ -111,7 +111,7 @@ def _of_other_methods(config: RunConfig) -> Iterator[str]:
     stated_keys = config.model_fields_set | set(config.model_extra or {})
     for name in sorted(name for name in stated_keys - {config.method} if name in METHODS):
         block, method = config.settings_of(name), METHODS[name]
-        defaults = [{}, *(method.defaults(without_labels) for without_labels in (False, True))]
+        defaults = [{}, *(method.defaults(without) for without in (False, True)), method.closed_set_defaults]
         for key, field in type(block).model_fields.items():
             value = getattr(block, key)
             if value != field.default and all(value != preset.get(key, field.default) for preset in defaults):

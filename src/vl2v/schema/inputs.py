@@ -58,7 +58,7 @@ class DataConfig(Strict):
     held_out_classes: Annotated[tuple[str, ...], Option("Data", ("--held-out-class",))] = ()
     """Class to hold out from training and validation; it is evaluated afterwards, by its name alone. Repeatable."""
     unlabelled: Annotated[Path | None, Panel.data] = None
-    """Additional images without labels, for the image term of the loss: a folder, a table or a dataset, like DATA."""
+    """Additional training images without labels: a folder, a table or a dataset, like DATA."""
     labels_per_class: Annotated[Positive | None, Panel.data] = None
     """Number of labels per class and source domain; proportional for validation (default: all)."""
     rest_unlabelled: Annotated[bool, Panel.data] = False
