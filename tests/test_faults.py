@@ -287,6 +287,14 @@ def test_the_option_of_a_path_is_found(tmp_path: Path) -> None:
         assert (location and location.option) == option, path
 
 
+@pytest.mark.parametrize("command", ["export", "report"])
+def test_a_command_that_can_write_elsewhere_advises_it_for_a_run_that_is_read_only(
+    tmp_path: Path, command: str
+) -> None:
+    (location,) = [location for location in locations_in({"run": tmp_path}, command) if location.path == tmp_path]
+    assert location.advice == f"choose another folder: vl2v {command} {tmp_path} --out FOLDER"
+
+
 def test_a_missing_permission_is_reported(photos: Path, teacher: str, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents:

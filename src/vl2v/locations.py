@@ -100,6 +100,7 @@ ELSEWHERE = {  # commands that write into the run folder by default: option, adv
         "export it elsewhere and serve that: vl2v export {run} --out FOLDER; vl2v serve FOLDER/model.onnx",
     ),
     "push": ("--out", "choose another folder: --out FOLDER"),
+    "report": ("--out", "choose another folder: vl2v report {run} --out FOLDER"),
 }
 
 
