@@ -146,6 +146,13 @@ def test_a_recipe_with_the_settings_file_of_a_run_is_refused(tmp_path: Path) -> 
     assert make_config(settings_file, BASE | {"recipe": "ood"}).distill.steps == 9
 
 
+def test_the_settings_file_of_a_run_of_another_method_gets_the_defaults_of_the_recipe(tmp_path: Path) -> None:
+    file, more = tmp_path / "config.yaml", {"root": "x", "unlabelled": "y"}
+    file.write_text(config(made_with={"vl2v": "0"}, method="adip").to_yaml())
+    assert make_config(file, {"method": "vl2v", "data": more}).settings_of("vl2v").kl_weight == 0.1
+    assert make_config(file, {"method": "vl2v"}).settings_of("vl2v").kl_weight == 0
+
+
 def test_command_line_and_python_accept_a_recipe(tmp_path: Path) -> None:
     output = CliRunner().invoke(app, ["distill", "--help"], env={"COLUMNS": "300"}).output
     assert "--recipe" in output

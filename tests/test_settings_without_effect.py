@@ -100,6 +100,14 @@ def test_true_is_accepted_for_flags() -> None:
         (["batch_per_domain=2"], []),
         (["unlabelled_per_batch=3"], ["unlabelled_per_batch"]),
         (["unlabelled_per_batch=3", "data.unlabelled=more"], []),
+        (["vl2v.pseudo_labels=0.8"], ["vl2v.pseudo_labels has no effect if all images have labels"]),
+        (["vl2v.pseudo_labels=0.8", "data.unlabelled=more"], []),
+        (["vl2v.pseudo_labels=0.8", "data.classes=[cat, dog]"], []),
+        (
+            ["vl2v.pseudo_labels=0.8", "data.classes=[cat, dog]", "image_weight=1"],
+            ["vl2v.pseudo_labels has no effect with"],
+        ),
+        (["vl2v.pseudo_labels=1", "data.classes=[cat, dog]"], []),
         (["data.classes=[cat, dog]", "data.balance=1"], ["data.balance (--balance)"]),
     ],
 )

@@ -87,17 +87,15 @@ class RunConfig(RunSettings, _WithMethods):
             open_set = data.get("unlabelled") is not None or values.get("repair") is not None
             preset = dict(method.defaults(closed or open_set))
             preset |= method.closed_set_defaults if closed and not open_set else {}
-            if values.get(
-                "made_with"
-            ):  # the file of a run states all settings; one that it lacks is newer than the run
-                preset = {}
+            if values.get("made_with"):  # the file of a run; a key that it lacks is newer than the run
+                preset = {key: value for key, value in preset.items() if key in block}
             defaults = {key: value for key, value in preset.items() if block.get(key) is None}
             if defaults or method.name not in cls.model_fields:
                 block = {**block, **defaults}
                 values = {**values, method.name: block}
         if method.image_weight is not None:
             values = {"image_weight": method.image_weight, **values}
-        elif data.get("classes") and not (isinstance(block, Mapping) and method.text_without_labels(block)):
+        elif data.get("classes") and not _has_text_term(method, block):
             values = {"image_weight": 1.0, **values}
         return values
 
@@ -180,6 +178,14 @@ class RunConfig(RunSettings, _WithMethods):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def _has_text_term(method: Method[Any], block: object) -> bool:
+    """Whether images without labels have a text term, from settings that are not validated yet."""
+    try:
+        return method.text_without_labels(method.settings.model_validate(block))
+    except ValidationError:  # reported with the other faults
+        return False
+
+
 def _against_method(config: RunConfig) -> list[str]:
     """Return the faults of settings that contradict the method."""
     method, faults = METHODS[config.method], []
@@ -232,11 +238,12 @@ def _without_labels(config: RunConfig) -> list[str]:
             f"the method {method.name} learns from labels, and with data.classes (--classes) the images have none: "
             f"expected {able}; found {method.name}; use --recipe ood"
         )
-    elif (config.image_weight != 1 or config.image_weight_end is not None) and not method.text_without_labels(
-        config.method_settings.model_dump()
+    elif not method.text_without_labels(config.method_settings) and (
+        config.image_weight != 1 or config.image_weight_end is not None
     ):
         faults.append(
-            "without labels there is no text term: image_weight must be 1 and image_weight_end must not be set"
+            "without labels or pseudo-labels there is no text term: image_weight must be 1 and image_weight_end must "
+            f"not be set, found image_weight {config.image_weight:g}"
         )
     return faults
 

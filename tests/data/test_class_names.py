@@ -119,6 +119,7 @@ def test_without_labels_the_recipe_learns_from_predictions_and_other_methods_fro
     assert (own.kl_weight, own.pseudo_labels) == (0.1, 0.9)
     without = make_config(None, settings(vl2v={"pseudo_labels": 1}))
     assert (without.image_weight, without.settings_of("vl2v").kl_weight) == (1, 0.1)
+    assert make_config(None, settings(vl2v={"pseudo_labels": "1"})).image_weight == 1
     paper = make_config(None, settings(recipe="paper"))
     assert (paper.method, paper.image_weight) == ("adip", 1)
     assert make_config(None, settings(method="feature")).image_weight == 1
@@ -143,7 +144,8 @@ def test_a_run_of_an_earlier_version_continues_without_pseudo_labels() -> None:
         ({"data": {"unlabelled": "y"}}, "data.unlabelled (--unlabelled)"),
         ({"data": {"allow_missing_classes": True}}, "--allow-missing-classes"),
         ({"data": {"classes": [], "domain_folders": True}}, "--domain-folders"),
-        ({"image_weight": 0.5, "vl2v": {"pseudo_labels": 1}}, "image_weight must be 1"),
+        ({"image_weight": 0.5, "vl2v": {"pseudo_labels": 1}}, "must not be set, found image_weight 0.5"),
+        ({"vl2v": {"pseudo_labels": "many"}}, "1 fault in s"),
         ({"image_weight": 0.5, "method": "adip"}, "image_weight must be 1"),
         ({"image_weight_end": 0.5, "method": "adip"}, "image_weight_end must not be set"),
         *(({"method": name}, f"expected adip, vl2v, no-align, feature; found {name}")

@@ -93,8 +93,8 @@ class Method(Generic[S]):
             are used for training.
         closed_set_defaults: further defaults if all images without labels show one of the classes: with
             `data.rest_unlabelled`, or with `data.classes`, but not with `data.unlabelled`.
-        text_without_labels: whether the dual loss has a text term for images without labels. The argument is the block
-            of the method in the settings. Without such a term, lambda is 1 if no image has a label.
+        text_without_labels: whether the dual loss has a text term for images without labels. Without such a term,
+            lambda is 1 if no image has a label.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Method(Generic[S]):
     texts: Callable[[S], Sequence[str]] = lambda _: ()
     defaults: Callable[[bool], Mapping[str, Any]] = lambda _: {}
     closed_set_defaults: Mapping[str, Any] = field(default_factory=dict)
-    text_without_labels: Callable[[Mapping[str, Any]], bool] = lambda _: False
+    text_without_labels: Callable[[S], bool] = lambda _: False
 
     @property
     def has_settings(self) -> bool:

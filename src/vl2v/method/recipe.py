@@ -35,7 +35,8 @@ class Vl2vSettings(Settings):
     pseudo_labels: Fraction = 1.0
     """Probability above which the teacher's zero-shot prediction is the label of an image without one, in the dual
     loss; 1 disables it. The default is 0.9 if images without labels are used for training that all show one of the
-    classes: with `rest_unlabelled`, or if no image has a label."""
+    classes: with `rest_unlabelled`, or if no image has a label, but not with `unlabelled`. Align in closed form does
+    not use it."""
     temperature: Rate = 2.0
     """Temperature of the divergence, and of the one that trains the logit scale."""
     scale_learning_rate: Rate = 1e-2
@@ -120,7 +121,7 @@ VL2V = Method(
     extra_rate=lambda settings: settings.scale_learning_rate,
     defaults=lambda without_labels: {"kl_weight": 0.1 if without_labels else 0.0},
     closed_set_defaults={"pseudo_labels": 0.9},
-    text_without_labels=lambda settings: settings.get("pseudo_labels", 1) != 1,
+    text_without_labels=lambda settings: settings.pseudo_labels < 1,
     free_image_weight=True,
     gain=_gain,
 )

@@ -44,6 +44,18 @@ def _has_unlabelled(config: RunConfig, _: Method[Any]) -> bool:
     return config.data.unlabelled is not None or config.data.rest_unlabelled
 
 
+def _labels_are_predicted(config: RunConfig, method: Method[Any]) -> bool:
+    return method.text_without_labels(config.method_settings)
+
+
+def _has_images_without_labels(config: RunConfig, method: Method[Any]) -> bool:
+    return bool(config.data.classes) or _has_unlabelled(config, method)
+
+
+def _uses_text_term(config: RunConfig, _: Method[Any]) -> bool:
+    return config.image_weight != 1 or config.image_weight_end not in (None, 1)
+
+
 def _uses_swad(config: RunConfig, _: Method[Any]) -> bool:
     return "swad" in (config.distill.weights, config.align.average, *config.measure.weights)
 
@@ -67,6 +79,16 @@ RULES = (
     Rule(("unlabelled_per_batch",), lambda config, _: config.batch is None, "with batch, which replaces it"),
     Rule(("unlabelled_per_batch",), _has_unlabelled, "without unlabelled images in addition to the labelled ones"),
     Rule(("data.balance", "teacher.zero_shot"), lambda config, _: not config.data.classes, LABELS),
+    Rule(
+        ("vl2v.pseudo_labels",),
+        lambda config, method: not _labels_are_predicted(config, method) or _has_images_without_labels(config, method),
+        "if all images have labels",
+    ),
+    Rule(
+        ("vl2v.pseudo_labels",),
+        lambda config, method: not _labels_are_predicted(config, method) or _uses_text_term(config, method),
+        "with image_weight 1, which omits the text term",
+    ),
     Rule(("when_short",), lambda config, _: config.budget is not None, "without a budget (--budget)"),
 )
 
