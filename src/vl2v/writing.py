@@ -64,10 +64,10 @@ def ensure_writable(file: Path) -> None:
 
 
 @contextmanager
-def atomic_folder(folder: Path, target: Callable[[], Path]) -> Iterator[IO[bytes]]:
-    """Yield a new file with a name of its own; at the end it replaces `target()`. Several processes may write the same.
+def atomic_shared_write(folder: Path, target: Callable[[], Path]) -> Iterator[IO[bytes]]:
+    """Yield a new file in a folder, which replaces `target()` at the end; several processes may write the same target.
 
-    If the block fails, the file is removed.
+    `target` is called at the end, so the path may depend on what was written. If the block fails, the file is removed.
     """
     file = NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115 - closed before it is moved
     try:

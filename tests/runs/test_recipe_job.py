@@ -1,4 +1,4 @@
-"""A run of the recipe: settled, stopped, resumed, saved with its learnt scale, exported, and extended by classes."""
+"""A run of the recipe: resolved, stopped, resumed, saved with its learnt scale, exported, and extended by classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A resumed run keeps the settings that it settled at its start, also if they are passed again as in a benchmark."""
+"""A resumed run keeps the settings that it resolved at its start, also if they are passed again as in a benchmark."""
 
 from __future__ import annotations
 

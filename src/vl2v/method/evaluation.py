@@ -65,7 +65,7 @@ def mean_over_domains(scores: Iterable[Score]) -> Score:
     """Return the unweighted mean over domains. `count` is the sum.
 
     Over the validation images of the source domains, SWAD uses its loss, and its accuracy (or macro
-    accuracy, see `vl2v.config.DistillConfig.metric`) selects the best weights.
+    accuracy, see `vl2v.schema.DistillConfig.metric`) selects the best weights.
     """
     per_domain = list(scores)
     n = len(per_domain)

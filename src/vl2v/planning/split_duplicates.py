@@ -30,7 +30,7 @@ from vl2v.json_files import read_json
 from vl2v.planning.split import Split
 from vl2v.progress import Progress
 from vl2v.sqlite import keys_of
-from vl2v.writing import atomic_folder
+from vl2v.writing import atomic_shared_write
 from vl2v_runtime.names import shown
 
 EXAMPLES = 3
@@ -179,7 +179,8 @@ def _saved_or_computed(
     duplicates = compare(*slot_parts)
     file.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps({"pairs": duplicates.pairs.tolist(), "complete": duplicates.complete})
-    with atomic_folder(file.parent, lambda: file) as part:  # runs of a benchmark plan the same split at the same time
+    # Runs of a benchmark plan the same split at the same time.
+    with atomic_shared_write(file.parent, lambda: file) as part:
         part.write(content.encode())
     return duplicates
 

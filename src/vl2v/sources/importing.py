@@ -21,7 +21,7 @@ from vl2v.errors import DataError
 from vl2v.progress import Progress, Silent, warn
 from vl2v.sources.base import Embedded, Records, version_of
 from vl2v.sources.remote import Fetcher, holds_addresses, is_address, mentions_addresses, plain_address
-from vl2v.writing import atomic_folder
+from vl2v.writing import atomic_shared_write
 from vl2v_runtime.formats import format_of
 from vl2v_runtime.names import shown
 
@@ -129,7 +129,7 @@ def _write(table: Records, columns: Used, origin: Origin, fetcher: Fetcher, prog
     def target() -> Path:
         return folder / f"{digest.hexdigest()[:16]}{SUFFIX}"
 
-    with atomic_folder(folder, target) as file:
+    with atomic_shared_write(folder, target) as file:
         for row, line in _lines(table, columns, fetcher):
             file.write(line)
             digest.update(line)
@@ -195,7 +195,7 @@ def _stored(data: bytes, folder: Path) -> str:
     target = folder / path
     if not (target.is_file() and target.stat().st_size == len(data)):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(target.parent, lambda: target) as file:
+        with atomic_shared_write(target.parent, lambda: target) as file:
             file.write(data)
     return path
 

@@ -17,7 +17,7 @@ from vl2v.data.tables.cells import is_missing, plain_path
 from vl2v.data.tables.columns import ROLES, find_columns, split_hint
 from vl2v.errors import ConfigError
 from vl2v.progress import Progress, warn
-from vl2v.writing import atomic_folder
+from vl2v.writing import atomic_shared_write
 
 LISTS = ("to_list", "tolist", "to_pylist")
 
@@ -95,7 +95,7 @@ def write_frame(frame: Any, folder: Path, settings: Mapping[str, Any], progress:
     target = folder / f"{digest.hexdigest()[:16]}.jsonl"
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(folder, lambda: target) as file:
+        with atomic_shared_write(folder, lambda: target) as file:
             file.writelines(_rows(columns, values))
     return target
 
