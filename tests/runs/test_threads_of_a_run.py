@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from vl2v.planning.models import open_student
 from vl2v.planning.plan import RunPlan
 from vl2v.progress import Silent
 from vl2v.runs.folder import RunFolder
+from vl2v.training.process import in_turn
 from vl2v.training.thread_count import student_threads, training_threads
 
 SMALL: dict[str, Any] = {
@@ -193,3 +194,25 @@ def test_runs_of_two_threads_of_one_process_do_not_change_each_other(
     assert not both.is_set()
     a, b = ((tmp_path / name / "student" / "model.safetensors").read_bytes() for name in ("a", "b"))
     assert a == b
+
+
+def test_a_run_inside_a_progress_callback_and_one_after_a_failed_run_do_not_wait_for_ever() -> None:
+    finished: list[int] = []
+
+    @in_turn
+    def train(nested: int) -> None:
+        if nested:
+            train(nested - 1)
+        finished.append(nested)
+        if len(finished) == 2:
+            raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            train(1)
+
+    for work in (interrupted, lambda: train(0)):
+        thread = Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(20)
+    assert finished == [0, 1, 0]

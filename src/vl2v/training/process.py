@@ -31,7 +31,7 @@ def in_turn(run: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function that trains, so that calls from several threads run one after the other.
 
     Torch's random state, its number of threads and the state of Accelerate belong to the process, so runs at the same
-    time would change each other's students.
+    time would change each other's students. A call inside another one, such as in its progress callback, does not wait.
     """
 
     @wraps(run)
