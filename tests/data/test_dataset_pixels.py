@@ -196,13 +196,15 @@ def test_two_caches_of_one_folder_do_not_overwrite_each_other(tmp_path: Path) ->
 
 
 def test_the_index_stores_faults(root: Path, index: FileIndex, cache: PixelCache, decoded: list[int]) -> None:
-    (root / "art" / "cat" / "text.png").write_text("text")
+    broken = root / "art" / "cat" / "broken.png"
+    put(broken, 300)
+    broken.write_bytes(broken.read_bytes()[:60])
     for _ in range(2):
         with pytest.raises(FaultyDataError) as caught:
             DomainFolder(root).scan(index=index, cache=cache)
-        assert [fault.where for fault in caught.value.faults] == ["art/cat/text.png"]
+        assert [fault.where for fault in caught.value.faults] == ["art/cat/broken.png"]
         assert len(decoded) == 9
-    put(root / "art" / "cat" / "text.png", 300)
+    put(broken, 300)
     assert_pixels_are_the_files(DomainFolder(root).scan(index=index, cache=cache), cache)
 
 

@@ -91,7 +91,7 @@ def test_another_file_is_not_replaced(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["list.html", "LIST.HTM"])
 def test_the_page_does_not_replace_the_list(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="would replace the list"):
+    with pytest.raises(ConfigError, match="page for review would replace it"):
         _decisions(tmp_path / name)
 
 

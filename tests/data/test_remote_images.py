@@ -120,7 +120,7 @@ def test_urls_are_downloaded_once_and_mixed_with_paths(server: Server, tmp_path:
     ]
     table = imported(table_of(tmp_path, images), tmp_path)
     assert sum(server.requests.values()) == 6, "one URL is in two rows"
-    with pytest.raises(FaultyDataError, match="other classes"):
+    with pytest.raises(FaultyDataError, match="different classes"):
         scan(table)
     dataset = scan(imported(table_of(tmp_path, images[:5] + images[6:7]), tmp_path))
     assert len(dataset) == 6

@@ -218,6 +218,8 @@ def _check_shared(settings: Mapping[str, Any], label: str) -> None:
 def key_of(config: RunConfig, origin: Origin) -> str:
     """Hash everything that the result of a job depends on; settings with default values are omitted."""
     settings = config.model_dump(mode="json", exclude_defaults=True, exclude=NOT_OF_THE_RESULT)
+    if settings.get("precision") == "no":  # the default of earlier versions
+        del settings["precision"]
     if config.student.size is None:  # no larger size than that of the pretrained weights is tried
         settings.get("student", {}).pop("final_size", None)
     content = json.dumps([settings, origin.data, origin.teacher, origin.student], sort_keys=True)
