@@ -241,9 +241,10 @@ def _without_labels(config: RunConfig) -> list[str]:
     elif not method.text_without_labels(config.method_settings) and (
         config.image_weight != 1 or config.image_weight_end is not None
     ):
+        end = "" if config.image_weight_end is None else f" and image_weight_end {config.image_weight_end:g}"
         faults.append(
             "without labels or pseudo-labels there is no text term: image_weight must be 1 and image_weight_end must "
-            f"not be set, found image_weight {config.image_weight:g}"
+            f"not be set, found image_weight {config.image_weight:g}{end}"
         )
     return faults
 
