@@ -246,6 +246,10 @@ def _without_labels(config: RunConfig) -> list[str]:
             "without labels or pseudo-labels there is no text term: image_weight must be 1 and image_weight_end must "
             f"not be set, found image_weight {config.image_weight:g}{end}"
         )
+    elif config.align.solver == "ridge" and not config.image_weight:
+        faults.append(
+            "align.solver ridge uses no pseudo-labels, so without labels image_weight must be above 0, found 0"
+        )
     return faults
 
 

@@ -147,6 +147,7 @@ def test_a_run_of_an_earlier_version_continues_without_pseudo_labels() -> None:
         ({"image_weight": 0.5, "vl2v": {"pseudo_labels": 1}}, "must not be set, found image_weight 0.5"),
         ({"vl2v": {"pseudo_labels": "many"}}, "1 fault in s"),
         ({"image_weight": 0.5, "method": "adip"}, "image_weight must be 1"),
+        ({"image_weight": 0, "align": {"solver": "ridge"}, "method": "vl2v"}, "image_weight must be above 0"),
         ({"image_weight_end": 0.5, "method": "adip"}, "found image_weight 1 and image_weight_end 0.5"),
         *(({"method": name}, f"expected adip, vl2v, no-align, feature; found {name}")
           for name in ("erm", "linear-probe", "lp-ft", "kd", "rise", "miro", "text")),
