@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 from common import circumstances, keep, need_shared
 from pacs_dataset import DOMAINS, LOGIT_SCALE, SimulatedVendor, student
 from vl2v.benchmark.statistics import Spread
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.data.splits import domainbed_holdout
 from vl2v.evaluation.features import pass_through
 from vl2v.planning.models import open_student
 from vl2v.teacher.prompts import load_templates, render, text_head
 from vl2v.training.balance import EXPONENTS, macro_accuracy
 from vl2v.training.data import TrainingData
+from vl2v.validation import parse
 from vl2v_runtime.imaging import decode, square
 
 RATIO, LEAST, SIZE = 50, 5, 128  # ratio of the most to the least frequent class; minimum images per class; pixels

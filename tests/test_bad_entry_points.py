@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from command_line import run_cli
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
+from vl2v.validation import parse
 
 Words = Sequence[str]
 Rows = list[tuple[str, ...]]

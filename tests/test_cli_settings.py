@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 from command_line import run_cli
 from vl2v.cli import app
 from vl2v.cli.settings import SETTINGS
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.demo import job
 from vl2v.errors import ConfigError
 from vl2v.options import fields_of
+from vl2v.validation import parse
 
 BASE = {"data": {"root": "x"}, "teacher": {"spec": "offline:"}, "student": {"spec": "offline:"}}
 

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from vl2v.analysis.intervals import wilson
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.data.splits import Slots
 from vl2v.evaluation.evaluation import DomainScore, Evaluation, domain_score
 from vl2v.evaluation.features import scores
@@ -28,6 +28,7 @@ from vl2v.method.evaluation import mean_over_domains, score
 from vl2v.reports.run import write_run_report
 from vl2v.runs.run_files import read_evaluation
 from vl2v.tracking.run_tracking import values_of
+from vl2v.validation import parse
 
 sys.path.append(str(Path(__file__).parent / "report"))
 from made_run import make_run

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 import vl2v
 from vl2v.api import make_config
 from vl2v.cli import app
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.errors import ConfigError
 from vl2v.planning.resolved_settings import resolved
 from vl2v.recipes import OOD, PAPER, RECIPES, with_recipe
+from vl2v.validation import parse
 
 BASE: dict[str, Any] = {"data": {"root": "x"}, "teacher": {"spec": "file:x"}, "student": {"spec": "timm:x"}}
 

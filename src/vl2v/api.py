@@ -17,7 +17,7 @@ from vl2v.commands.distill import Run, run
 from vl2v.commands.export import Export
 from vl2v.commands.export import export as export_student
 from vl2v.commands.moved import TRAINING, NewLocations, locate_images
-from vl2v.config import DataConfig, RunConfig, merge, parse
+from vl2v.config import DataConfig, RunConfig, merge
 from vl2v.data.tables.frame import Frame
 from vl2v.errors import ConfigError, StudentError
 from vl2v.evaluation.evaluation import Evaluation
@@ -38,6 +38,7 @@ from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
 from vl2v.student.provenance import data_settings
 from vl2v.teacher.base import Teacher
+from vl2v.validation import parse
 from vl2v.writing import ensure_writable
 from vl2v_runtime.fits import SQUASH
 

@@ -1,30 +1,21 @@
-"""The settings of a run. Unknown keys are errors, and all faults are reported at once, before anything is spent."""
+"""The settings of a run, and the contradictions between them, which are reported before anything is spent."""
 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    ValidationError,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, ValidationError, create_model, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
 from vl2v.errors import ConfigError
 from vl2v.method.base import Method, NoSettings, Settings
 from vl2v.method.registry import BUILT_IN, METHODS
 from vl2v.nested import merge as merge
-from vl2v.options import Option, fields_of
-from vl2v.recipes import PAPER, recipe_of, with_recipe
+from vl2v.options import Option
+from vl2v.recipes import with_recipe
 from vl2v.schema import DEFAULT_METHOD as DEFAULT_METHOD
 from vl2v.schema import CoreSettings, RunSettings
 from vl2v.schema import DataConfig as DataConfig
@@ -207,6 +198,11 @@ def _against_method(config: RunConfig) -> list[str]:
     return faults
 
 
+NEED_LABELS = (
+    "class_first", "held_out_classes", "unlabelled", "labels_per_class", "rest_unlabelled", "allow_missing_classes",
+)  # fmt: skip
+
+
 def _without_labels(config: RunConfig) -> list[str]:
     """Return the faults of settings that require labels, if the images have none."""
     data, method, faults = config.data, METHODS[config.method], []
@@ -218,15 +214,7 @@ def _without_labels(config: RunConfig) -> list[str]:
             "data.held_out (--held-out) needs labels, which images do not have with data.classes (--classes); drop "
             "it, and measure the student on a labelled folder with vl2v evaluate"
         )
-    needless = (
-        "class_first",
-        "held_out_classes",
-        "unlabelled",
-        "labels_per_class",
-        "rest_unlabelled",
-        "allow_missing_classes",
-    )
-    if stated := [key for key in needless if getattr(data, key)]:
+    if stated := [key for key in NEED_LABELS if getattr(data, key)]:
         flags = ", ".join(f"data.{key} ({_flag(key)})" for key in stated)
         faults.append(
             f"{flags}: does not apply with data.classes (--classes), since no image has a label; drop it, or drop "
@@ -270,52 +258,3 @@ def against_choosing(config: RunConfig) -> list[str]:
 
 def _flag(key: str) -> str:
     return next(o for o in DataConfig.model_fields[key].metadata if isinstance(o, Option)).names(key)[0]
-
-
-Model = TypeVar("Model", bound=BaseModel)
-WORDS = {"model_type": "Input should be keys and values", "tuple_type": "Input should be a list, such as [a, b]"}
-
-
-def parse(model: type[Model], values: object, source: str) -> Model:
-    """Validate settings. `source` is where they come from, for the message.
-
-    Raises:
-        ConfigError: if there are faults; it lists all of them with their keys.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        faults = [fault for e in error.errors() for fault in _faults(e, source, model)]
-        if (recipe := recipe_of(values)) != PAPER:
-            source = f"{source}, combined with the recipe {recipe}"
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        problem = "\n".join([f"{count} in {source}:", *(f"  {fault}" for fault in faults)])
-        raise ConfigError(problem, next_step="correct them all; docs/configuration.md lists every key") from error
-
-
-def _faults(error: Mapping[str, Any], source: str, model: type[BaseModel]) -> list[str]:
-    """Convert an error of pydantic to messages: a key and its value, or a contradiction between settings."""
-    if not error["loc"] and error["type"] == "value_error":
-        return str(error["ctx"]["error"]).split("\n")
-    empty = error["type"] == "missing" or error["input"] is None
-    value = "nothing" if empty else reprlib.repr(error["input"])[:60]
-    message = error["ctx"]["error"] if error["type"] == "value_error" else error["msg"]
-    if error["type"] in WORDS:
-        message = WORDS[error["type"]]
-    key = ".".join(map(str, error["loc"]))[:100]
-    fields = dict(fields_of(model))
-    near = _near(key, list(fields)) if error["type"] == "extra_forbidden" else []
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    for name in (key, key.rpartition(".")[0]):  # the second is without a position in a list
-        marks = fields[name].metadata if name in fields else ()
-        for mark in (m for m in marks if isinstance(m, Option)):
-            hint = f"; the option is {mark.names(name.rpartition('.')[2])[0]}"
-    return [f"{key or source}: {message} (found {value}){hint}"]
-
-
-def _near(key: str, keys: Sequence[str]) -> list[str]:
-    """Return known keys that are similar to an unknown one: with the same last part, or else a similar spelling."""
-    last = key.rpartition(".")[2]
-    same = [other for other in keys if other.rpartition(".")[2] == last]
-    alike = get_close_matches(last, {other.rpartition(".")[2] for other in keys})
-    return same or get_close_matches(key, keys) or [other for other in keys if other.rpartition(".")[2] in alike]

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vl2v.config import RunConfig, merge, parse
+from vl2v.config import RunConfig, merge
 from vl2v.data.folder import read_mapping
 from vl2v.errors import ConfigError
 from vl2v.recipes import DEFAULT, recipe_of
+from vl2v.validation import parse
 
 
 def make_config(base: str | Path | RunConfig | None = None, settings: Mapping[str, Any] | None = None) -> RunConfig:

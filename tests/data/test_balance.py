@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.data.batches import Streams, class_shares, expected_draws, shuffled_pass
 from vl2v.errors import ConfigError
 from vl2v.training.align_options import row_weights
 from vl2v.training.balance import macro_accuracy
 from vl2v.training.data import TrainingData
+from vl2v.validation import parse
 
 RARE = np.array([0] * 90 + [1] * 10, np.int64)
 

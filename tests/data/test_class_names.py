@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from vl2v.api import make_config
-from vl2v.config import DataConfig, RunConfig, parse
+from vl2v.config import DataConfig, RunConfig
 from vl2v.data.classes import class_names, held_out_folders
 from vl2v.data.contents import Contents
 from vl2v.data.folder import FaultyDataError
 from vl2v.data.unlabelled_folder import UnlabelledFolder
 from vl2v.errors import ConfigError, DataError
+from vl2v.validation import parse
 
 CLASSES = ("cat", "guinea pig")
 

@@ -14,12 +14,13 @@ from watching import watched
 
 from vl2v.cli import app
 from vl2v.commands.classes import add_classes
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.errors import RunError, TeacherError
 from vl2v.locations import StoragePaths
 from vl2v.runs.signatures import MARK, check_teacher, is_signed, sign, sign_teacher
 from vl2v.runs.storage import remember, storage_of
 from vl2v.student.model import Student
+from vl2v.validation import parse
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from watching import watched
 
 from vl2v.commands.classes import list_classes
 from vl2v.commands.new_classes import known_classes
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.errors import HubError, RunError, StudentError, Vl2vError
 from vl2v.hub.package import make_package
 from vl2v.json_files import write_json
@@ -28,6 +28,7 @@ from vl2v.runs.run_files import read_evaluation, read_export
 from vl2v.student.backbones import from_module
 from vl2v.student.provenance import check_provenance
 from vl2v.training.adam import load_adam
+from vl2v.validation import parse
 from vl2v_runtime import strict_json
 
 FEW, MANY = 50, 500

@@ -19,11 +19,12 @@ import vl2v
 from other_packages import install_package
 from vl2v.benchmark.protocol import Origin, key_of, make_variants
 from vl2v.cli import app
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.errors import ConfigError, Interrupted
 from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
 from vl2v.method.registry import BUILT_IN, METHODS
+from vl2v.validation import parse
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "add-a-method.md"
 BASE: dict[str, Any] = {"data": {"root": "x"}, "teacher": {"spec": "file:x"}, "student": {"spec": "timm:x"}}

@@ -12,11 +12,12 @@ from test_baselines import CONTEXT, batch
 from typer.testing import CliRunner
 
 from vl2v.cli import app
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.errors import ConfigError
 from vl2v.method.loop import total
 from vl2v.method.loss import dual_loss
 from vl2v.method.registry import BUILT_IN, METHODS
+from vl2v.validation import parse
 
 
 def config(**more: Any) -> RunConfig:

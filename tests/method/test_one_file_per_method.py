@@ -16,9 +16,10 @@ import pytest
 import vl2v
 from vl2v.benchmark.protocol import Job, Origin, key_of
 from vl2v.benchmark.purchase import purchase_key
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.errors import ConfigError
 from vl2v.method.registry import BUILT_IN, METHODS
+from vl2v.validation import parse
 
 BASE: dict[str, Any] = {"data": {"root": "x"}, "teacher": {"spec": "file:x"}, "student": {"spec": "timm:x"}}
 FIRST = ("adip", "vl2v", "no-align", "feature", "text", "erm", "linear-probe", "lp-ft", "kd", "rise", "miro")

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.evaluation.evaluation import DomainScore, Evaluation
 from vl2v.json_files import write_json
 from vl2v.runs.folder import RunFolder
 from vl2v.student.backbones import Backbone, Recipe
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
+from vl2v.validation import parse
 
 CLASSES = ("cat", "dog", "owl")
 DOMAINS = {"ink": "in-domain", "neon": "in-domain", "rose": "out-of-domain"}

@@ -15,11 +15,11 @@ from test_report_page import read
 
 from vl2v.api_report import make_report
 from vl2v.benchmark.protocol import Grid, Origin, jobs, save_grid
-from vl2v.config import parse
 from vl2v.errors import RunError
 from vl2v.evaluation.evaluation import IN_DOMAIN, OUT_OF_DOMAIN, DomainScore, Evaluation
 from vl2v.json_files import write_json
 from vl2v.runs.folder import RunFolder
+from vl2v.validation import parse
 
 DOMAINS = ("art", "photo")
 ACCURACY = {"erm": 0.60, "adip": 0.70}

@@ -20,7 +20,7 @@ from command_line import run_cli
 from vl2v.analysis.changed_images import join_outputs, model_outputs
 from vl2v.commands.expect import Expected, expected_of
 from vl2v.commands.expect_basis import basis_of
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.errors import DataError, RunError, Vl2vError
 from vl2v.progress import Silent, Vl2vWarning
 from vl2v.runs.folder import RunFolder
@@ -28,6 +28,7 @@ from vl2v.student.backbones import load_backbone
 from vl2v.student.files import CHANGES
 from vl2v.student.model import Student
 from vl2v.trust.fit import fit
+from vl2v.validation import parse
 
 ROLES = {"ink": "in-domain", "neon": "in-domain", "rose": "out-of-domain"}
 

@@ -18,12 +18,13 @@ from torch import nn
 
 from command_line import Done, run_cli
 from vl2v.commands.given_images import find_images
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.errors import ConfigError
 from vl2v.locations import StoragePaths
 from vl2v.runs.folder import RunFolder
 from vl2v.student.backbones import load_backbone
 from vl2v.student.model import Student
+from vl2v.validation import parse
 
 ROWS = (
     "id,foto,path\n1,a.png,b.png\n2,,b.png\n\n3,sub\\b.png,b.png\n4,gone.png,b.png\n5,a.png,b.png\n6,s3:/x.png,b.png\n"

@@ -21,7 +21,7 @@ import vl2v
 from vl2v.api import _backbone
 from vl2v.cli import app
 from vl2v.commands.evaluate import classify
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.data.pixels import PixelCache
 from vl2v.data.scan import FileIndex, read_all
 from vl2v.errors import ConfigError, StudentError
@@ -34,6 +34,7 @@ from vl2v.serve.collect import build
 from vl2v.student.backbones import Backbone, from_module
 from vl2v.student.model import Student
 from vl2v.student.preprocess import Preprocess
+from vl2v.validation import parse
 from vl2v_runtime.errors import ModelError
 from vl2v_runtime.fits import RESIZES, Fit
 from vl2v_runtime.imaging import PADDING, square

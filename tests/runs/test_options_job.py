@@ -19,13 +19,14 @@ from tiny_dataset import Bench, vl2v
 
 import vl2v as package
 from vl2v.benchmark.results import records_of
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.errors import ConfigError, Interrupted
 from vl2v.locations import StoragePaths
 from vl2v.student.preprocess import Preprocess
 from vl2v.teacher.base import Price, TeacherCard
 from vl2v.training.data import BatchLoader, TrainingData
 from vl2v.training.fresh import FreshViews
+from vl2v.validation import parse
 from vl2v_runtime.imaging import decode
 
 SMALL: dict[str, Any] = {

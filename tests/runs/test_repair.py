@@ -22,7 +22,7 @@ from vl2v.commands.moved import TRAINING, NewLocations, locate_images
 from vl2v.commands.new_site import at_new_location, ensure_new_images, new_digests
 from vl2v.commands.repair import Repair, repair
 from vl2v.commands.repair_plan import RepairPlan, plan_repair
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.errors import BudgetError, ConfigError, DataError, RunError, Vl2vError
 from vl2v.evaluation.evaluation import DomainScore, Evaluation
 from vl2v.locations import StoragePaths
@@ -30,6 +30,7 @@ from vl2v.progress import Silent
 from vl2v.runs.folder import CHECKED, TRAINED, RunFolder
 from vl2v.teacher.purchase.ledger import Ledger
 from vl2v.teacher.purchase.store import EmbeddingStore
+from vl2v.validation import parse
 
 SMALL = TINY | {
     "distill": {"steps": 4, "checkpoint_every": 2, "learning_rate": 1e-3, "minutes": 0},

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from vl2v.config import DEFAULT_METHOD, RunConfig, merge, parse
+from vl2v.config import DEFAULT_METHOD, RunConfig, merge
 from vl2v.data.folder import read_mapping
 from vl2v.errors import ConfigError
 from vl2v.faults import reading
@@ -22,6 +22,7 @@ from vl2v.json_files import read_json, write_json
 from vl2v.locking import file_lock
 from vl2v.method.registry import METHODS
 from vl2v.nested import nested
+from vl2v.validation import parse
 from vl2v.writing import check_folder, write_text
 
 SHARED = (("data", "root"), ("data", "held_out"), ("data", "unlabelled"), ("teacher", "spec"))

@@ -12,7 +12,7 @@ from typing import Any
 from vl2v.benchmark.protocol import Grid, Job, Origin, jobs, load_grid, make_job, save_grid, student_name
 from vl2v.benchmark.results import JOBS, Record, candidate_key, is_finished, job_file, once, records_of
 from vl2v.commands.distill import run
-from vl2v.config import RunConfig, merge, parse
+from vl2v.config import RunConfig, merge
 from vl2v.data.caches import open_index
 from vl2v.errors import ConfigError, RunError
 from vl2v.faults import reading
@@ -31,6 +31,7 @@ from vl2v.teacher.purchase.spending import Spending
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.registry import open_teacher
 from vl2v.tracking.base import check_installed
+from vl2v.validation import parse
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ def make_grid(
         DataError: if the folder of the data cannot be used.
     """
     from vl2v.benchmark.protocol import Grid, make_variants
-    from vl2v.config import DataConfig, parse
+    from vl2v.config import DataConfig
     from vl2v.planning.prepare import list_folder
+    from vl2v.validation import parse
 
     names = tuple(distinct(methods, "--methods"))
     domains = list_folder(parse(DataConfig, settings.get("data"), "the settings")).domains
@@ -47,8 +48,8 @@ def make_grid(
 
 def _variants(file: Path | None) -> dict[str, Any]:
     from vl2v.benchmark.protocol import Variant
-    from vl2v.config import parse
     from vl2v.data.folder import read_mapping
+    from vl2v.validation import parse
 
     content = read_mapping(file) if file else {}
     return {

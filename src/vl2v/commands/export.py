@@ -13,7 +13,7 @@ from torch import nn
 
 from vl2v.commands.moved import ensure_images
 from vl2v.commands.trust import read_answers
-from vl2v.config import DataConfig, parse
+from vl2v.config import DataConfig
 from vl2v.data.folder import search
 from vl2v.data.tables.base import is_table
 from vl2v.data.unlabelled_folder import class_folders
@@ -41,6 +41,7 @@ from vl2v.student.architectures import CUSTOM_MODULE
 from vl2v.student.files import CARD
 from vl2v.student.model import Student
 from vl2v.student.provenance import check_provenance, data_settings
+from vl2v.validation import parse
 from vl2v.writing import ensure_writable
 from vl2v_runtime.model import FLOAT, INT8, Model
 from vl2v_runtime.names import quoted

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vl2v.commands.new_site import NEW_SITE, at_new_location, ensure_new_images, new_digests
-from vl2v.config import DataConfig, RunConfig, parse
+from vl2v.config import DataConfig, RunConfig
 from vl2v.data.caches import open_index
 from vl2v.data.digest_sample import share_among
 from vl2v.data.images import ImageDataset
@@ -27,6 +27,7 @@ from vl2v.runs.ownership import alone_in
 from vl2v.runs.storage import storage_of
 from vl2v.sources.named import imported
 from vl2v.student.files import CARD
+from vl2v.validation import parse
 from vl2v_runtime.names import shown
 
 MOVED = "state their new location: --data DATA, a folder or a table"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.data.classes import checked_name
 from vl2v.data.images import spelling
 from vl2v.errors import ConfigError, StudentError, TeacherError
@@ -29,6 +29,7 @@ from vl2v.teacher.purchase.buyer import Buyer
 from vl2v.teacher.purchase.ledger import Budget, Quote
 from vl2v.teacher.purchase.store import EmbeddingStore
 from vl2v.teacher.registry import open_teacher
+from vl2v.validation import parse
 from vl2v_runtime.metadata import MAX_NAME
 
 SAME = 1 - 1e-4  # minimum cosine of two embeddings of the same class

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vl2v.config import DataConfig, parse
+from vl2v.config import DataConfig
 from vl2v.data.images import ImageDataset
 from vl2v.data.layout import CLASS_FIRST
 from vl2v.data.splits import (
@@ -24,6 +24,7 @@ from vl2v.data.splits import (
 )
 from vl2v.errors import ConfigError, DataError
 from vl2v.hints import did_you_mean
+from vl2v.validation import parse
 from vl2v_runtime.names import quoted, shown
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vl2v.config import RunConfig, parse
+from vl2v.config import RunConfig
 from vl2v.data.folder import read_mapping
 from vl2v.errors import ConfigError, RunError
 from vl2v.faults import UNREADABLE
@@ -33,6 +33,7 @@ from vl2v.runs.storage import remember
 from vl2v.student.files import CARD, read_card
 from vl2v.teacher.purchase import spending
 from vl2v.tensor_files import open_tensors
+from vl2v.validation import parse
 from vl2v.writing import atomic_write, in_place, write_text
 from vl2v_runtime import strict_json
 from vl2v_runtime.names import printable, quoted, shown
