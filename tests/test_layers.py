@@ -16,8 +16,8 @@ FOUNDATION = """
 """
 LAYERS = [
     FOUNDATION, "pretrained cluster", "data", "datasets trust sources", "student", "teacher", "method", "recipes",
-    "schema validation", "config", "settings redaction", "runs", "planning", "purchase", "evaluation", "training", "analysis",
-    "onnx_export", "tracking", "reports", "hub commands", "benchmark",
+    "schema validation", "config", "settings redaction", "runs", "planning", "purchase", "evaluation", "training",
+    "analysis", "onnx_export", "tracking", "reports", "hub commands", "benchmark",
     "api_report api_quote web", "api", "demo", "serve vendor_server", "cli", "__main__",
 ]  # fmt: skip
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer.split()}
