@@ -44,18 +44,6 @@ def _has_unlabelled(config: RunConfig, _: Method[Any]) -> bool:
     return config.data.unlabelled is not None or config.data.rest_unlabelled
 
 
-def _labels_are_predicted(config: RunConfig, method: Method[Any]) -> bool:
-    return method.text_without_labels(config.method_settings)
-
-
-def _has_images_without_labels(config: RunConfig, method: Method[Any]) -> bool:
-    return bool(config.data.classes) or _has_unlabelled(config, method)
-
-
-def _uses_text_term(config: RunConfig, _: Method[Any]) -> bool:
-    return config.image_weight != 1 or config.image_weight_end not in (None, 1)
-
-
 def _uses_swad(config: RunConfig, _: Method[Any]) -> bool:
     return "swad" in (config.distill.weights, config.align.average, *config.measure.weights)
 
@@ -79,16 +67,6 @@ RULES = (
     Rule(("unlabelled_per_batch",), lambda config, _: config.batch is None, "with batch, which replaces it"),
     Rule(("unlabelled_per_batch",), _has_unlabelled, "without unlabelled images in addition to the labelled ones"),
     Rule(("data.balance", "teacher.zero_shot"), lambda config, _: not config.data.classes, LABELS),
-    Rule(
-        ("vl2v.pseudo_labels",),
-        lambda config, method: not _labels_are_predicted(config, method) or _has_images_without_labels(config, method),
-        "if all images have labels",
-    ),
-    Rule(
-        ("vl2v.pseudo_labels",),
-        lambda config, method: not _labels_are_predicted(config, method) or _uses_text_term(config, method),
-        "with image_weight 1, which omits the text term",
-    ),
     Rule(("when_short",), lambda config, _: config.budget is not None, "without a budget (--budget)"),
 )
 
@@ -109,6 +87,7 @@ def without_effect(config: RunConfig) -> list[str]:
         block = any(other.startswith(f"{key}.") for other in fields)
         if where and not block and _changed(config, key, field.default):
             reasons[f"{key}{_option(key, field.metadata)}"] = where[0].format(method=method.name)
+    reasons |= _of_predicted_labels(config, method)
     for key in _of_other_methods(config):
         reasons[key] = ON_METHOD.format(method=method.name)
     return [f"{key} has no effect {where}" for key, where in reasons.items()]
@@ -126,6 +105,24 @@ def _changed(config: RunConfig, key: str, default: Any) -> bool:
 def _option(key: str, marks: list[Any]) -> str:
     names = [mark.names(key.rpartition(".")[2])[0] for mark in marks if isinstance(mark, Option)]
     return f" ({names[0]})" if names else ""
+
+
+def _of_predicted_labels(config: RunConfig, method: Method[Any]) -> dict[str, str]:
+    """Return the changed settings of labels that the method predicts, and why they have no effect, by key."""
+    block = config.method_settings
+    if not method.text_without_labels(block):
+        return {}
+    if not config.data.classes and not _has_unlabelled(config, method):
+        where = "if all images have labels"
+    elif config.image_weight == 1 and config.image_weight_end in (None, 1):
+        where = "with image_weight 1, which omits the text term"
+    else:
+        return {}
+    presets = ({key: field.default for key, field in type(block).model_fields.items()}, method.closed_set_defaults)
+    changed = (
+        key for key in method.closed_set_defaults if all(getattr(block, key) != preset[key] for preset in presets)
+    )
+    return dict.fromkeys((f"{method.name}.{key}" for key in changed), where)
 
 
 def _of_other_methods(config: RunConfig) -> Iterator[str]:
