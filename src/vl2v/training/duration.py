@@ -18,6 +18,7 @@ from vl2v.config import RunConfig
 from vl2v.data.augment import Augmentation
 from vl2v.evaluation.features import CHUNK, pass_through
 from vl2v.evaluation.final_size import RATIOS, larger_sizes
+from vl2v.evaluation.styles import MOST_IMAGES, STYLES
 from vl2v.method.registry import METHODS
 from vl2v.micro_batch import MicroBatch
 from vl2v.planning.plan import RunPlan
@@ -35,6 +36,8 @@ from vl2v.training_time import TrainingTime
 
 TRIES = 3  # measurements of a training step, of which the fastest counts
 FEWEST = 20  # minimum number of steps, however short the time limit is
+ALIGN_STEP = 6e-3  # seconds of a step of the first stage on cached features, on a CPU
+REPORT = 8.0  # seconds of the report and of its features, on two slow cores
 AUTO_MINUTES = 5.0  # training time of `auto`, for which it also chooses the image size
 AUTO_EPOCHS, AUTO_LONGEST = 10, 60.0  # `auto` does not limit the steps to fewer epochs, unless these take more minutes
 
@@ -55,12 +58,15 @@ class Workload:
     enlarged: bool = False
 
     def evaluated(self) -> float:
-        """Return what the evaluation of one set of weights costs, in images of the size of training, at most."""
-        once = self.validation + self.test
+        """Return what the evaluation of one set of weights costs, in images of the size of training.
+
+        If larger images are tried, the middle size counts for the rest of the evaluation.
+        """
+        once = self.validation + self.test + len(STYLES) * min(self.validation, MOST_IMAGES)
         if not self.enlarged:
             return once
         areas = [ratio**2 for ratio in RATIOS]
-        return self.validation * sum(areas) + once * max(areas)
+        return self.validation * sum(areas) + once * areas[0]
 
     @classmethod
     def of(cls, plan: RunPlan) -> Workload:
@@ -72,15 +78,17 @@ class Workload:
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds per image that a student takes on this machine.
+    """Seconds that a student takes on this machine.
 
     Attributes:
-        training: forward and backward pass, including augmentation.
-        passing: forward pass only.
+        training: per image, forward and backward pass, including augmentation.
+        passing: per image, forward pass only.
+        fixed: of a run with any number of images, for the first stage on cached features and the report.
     """
 
     training: float
     passing: float
+    fixed: float = 0.0
 
     @classmethod
     def measure(
@@ -104,19 +112,20 @@ class Rates:
             if trains:
                 training = micro.attempt(batch, lambda: fastest(partial(step, batch), device, tries)) / batch
             passing = fastest(infer, device, tries) / CHUNK
+        fixed = ALIGN_STEP * config.first_stage_steps + REPORT
         if not trains:
-            return cls(0.0, passing)
+            return cls(0.0, passing, fixed)
         # With a GPU, other processes augment at the same time. A CPU augments between the steps.
         augmenting = _augmenting(config, pixels) if not loading_processes(config.workers, device) else 0.0
-        return cls(training + augmenting, passing)
+        return cls(training + augmenting, passing, fixed)
 
 
 def seconds_of(settings: DistillConfig, work: Workload, rates: Rates, weight_sets: int = 1) -> float:
-    """Return the estimated duration of a run in seconds, without the steps of Align on cached features."""
+    """Return the estimated duration of a run after the purchase, in seconds."""
     steps = settings.steps
     validations = steps // settings.checkpoint_every + 2
     passed = validations * work.validation + weight_sets * work.evaluated() + work.train
-    return steps * work.batch * rates.training + passed * rates.passing
+    return steps * work.batch * rates.training + passed * rates.passing + rates.fixed
 
 
 def within(settings: DistillConfig, seconds: float, work: Workload, rates: Rates) -> DistillConfig:
