@@ -86,9 +86,8 @@ def _hours(sweep: Sweep, remaining_jobs: list[Job], progress: Progress) -> tuple
             plan = plan_run(job.config, sweep.storage, progress, teacher=sweep.teacher, with_student=False)
             counts[job.target] = Workload.of(plan)
     config = remaining_jobs[0].config
-    rates = Rates.measure(
-        config, open_student(config), counts[remaining_jobs[0].target].batch, make_accelerator(config)
-    )
+    batch = counts[remaining_jobs[0].target].batch
+    rates = Rates.measure(config, open_student(config), batch, make_accelerator(config), report=False)
     seconds = 0.0
     for job in remaining_jobs:
         weight_sets = 1 + len(job.config.measure.weights) + len(job.config.measure.wise_ft)

@@ -92,13 +92,21 @@ class Rates:
 
     @classmethod
     def measure(
-        cls, config: RunConfig, backbone: Backbone, batch: int, accelerator: Accelerator, tries: int = TRIES
+        cls,
+        config: RunConfig,
+        backbone: Backbone,
+        batch: int,
+        accelerator: Accelerator,
+        tries: int = TRIES,
+        *,
+        report: bool = True,
     ) -> Rates:
         """Measure the rates with a few steps on noise. The student is not changed.
 
         Args:
             batch: images per step.
             tries: number of measurements, of which the fastest counts.
+            report: whether the run ends with its report.
         """
         device, size, trains = accelerator.device, backbone.preprocess.size, METHODS[config.method].trains_backbone
         pixels = np.random.default_rng(0).integers(0, 256, (CHUNK, size, size, 3), np.uint8)
@@ -112,7 +120,7 @@ class Rates:
             if trains:
                 training = micro.attempt(batch, lambda: fastest(partial(step, batch), device, tries)) / batch
             passing = fastest(infer, device, tries) / CHUNK
-        fixed = ALIGN_STEP * config.first_stage_steps + REPORT
+        fixed = ALIGN_STEP * config.first_stage_steps + (REPORT if report else 0)
         if not trains:
             return cls(0.0, passing, fixed)
         # With a GPU, other processes augment at the same time. A CPU augments between the steps.
