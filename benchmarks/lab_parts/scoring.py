@@ -37,21 +37,27 @@ def logits_of(
         corruption: name of a change of the images.
         side: size in pixels that the images are resized to; 0 keeps theirs.
     """
+    *_, weight, bias, gain = (leaf.detach() for leaf in slot.leaves_of(flat))
+    everything = np.concatenate(list(rows.values()))
+    logits = F.linear(features_of(slot, flat, pixels, everything, corruption, side), weight, bias)
+    if not slot.shape.linear:
+        logits = goals.scale * gain.exp() * F.normalize(logits, dim=-1) @ goals.full_head.T
+    return dict(zip(rows, torch.split(logits, [len(part) for part in rows.values()]), strict=True))
+
+
+@torch.no_grad()
+def features_of(slot: Slot, flat: Tensor, pixels: Tensor, rows: Ints, corruption: str = "", side: int = 0) -> Tensor:
+    """Features [n, F] of rows [n]; the other arguments are those of `logits_of`."""
     if slot.network is None:
         raise ValueError("expected a slot with a network")
-    *parameters, weight, bias, gain = (leaf.detach() for leaf in slot.leaves_of(flat))
-    everything, outputs = np.concatenate(list(rows.values())), []
-    padded_rows = moved(torch.from_numpy(np.resize(everything, -(-len(everything) // CHUNK) * CHUNK)), pixels.device)
+    parameters, outputs = [leaf.detach() for leaf in slot.leaves_of(flat)[:-3]], []
+    padded_rows = moved(torch.from_numpy(np.resize(rows, -(-len(rows) // CHUNK) * CHUNK)), pixels.device)
     for part in torch.split(padded_rows, CHUNK):
         images = resized(pixels[part], side) if side else pixels[part]
         if corruption:
             images = _corrupted(images, corruption)
-        out = F.linear(slot.network.eager(parameters, images), weight, bias)
-        if not slot.shape.linear:
-            out = goals.scale * gain.exp() * F.normalize(out, dim=-1) @ goals.full_head.T
-        outputs.append(out)
-    logits = torch.cat(outputs)[: len(everything)]
-    return dict(zip(rows, torch.split(logits, [len(part) for part in rows.values()]), strict=True))
+        outputs.append(slot.network.eager(parameters, images))
+    return torch.cat(outputs)[: len(rows)]
 
 
 def resized(pixels: Tensor, side: int) -> Tensor:

@@ -180,6 +180,12 @@ class Slot:
         parts = [*(self.network.views(flat) if self.network else []), weight.view(outputs, inputs), bias, gain]
         return [part.detach().requires_grad_(i >= self.frozen) for i, part in enumerate(parts)]
 
+    def resize(self, size: int) -> None:
+        """Take images of another size from now on; a captured graph of the size before is dropped."""
+        if size != self.pixels.shape[-1]:
+            self.pixels = self.pixels.new_zeros(*self.pixels.shape[:3], size, size)
+            self.graph = None
+
     def on_stream(self) -> AbstractContextManager[None]:
         """Use the stream of this slot in the block."""
         return torch.cuda.stream(self.stream)

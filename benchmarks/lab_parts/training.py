@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lab_parts.batch_augment import apply_mix, apply_plan, draw_mix, draw_plan
+from lab_parts.closed_form import projection_of, refitted_classifier, refitted_projection, selected
 from lab_parts.dataset import Dataset, Ints
 from lab_parts.goals import SCALE_RATE, Goals, make_goals, style_of
 from lab_parts.schedules import ALIGN_RATE, align_schedule, distill_schedule, segment_ends
@@ -20,6 +21,7 @@ from lab_parts.scoring import (
     CORRUPTIONS,
     STYLES,
     errors_by_temperature,
+    features_of,
     logits_of,
     report,
     validation_loss,
@@ -29,11 +31,9 @@ from lab_parts.slot import Engine, Network, Schedule, Slot, moved
 from lab_parts.variant import Job, Variant
 from vl2v.data.augment_settings import AugmentSettings
 from vl2v.data.splits import seed_hash
-from vl2v.method.ridge import dual_targets, ridge, term_weights
 from vl2v.method.swad import LossValley
 
 Event = torch.cuda.Event | None
-RIDGE = 1e-3  # strength relative to the features' mean variance
 AHEAD = 2  # chunks of a job that wait on the device
 
 
@@ -109,7 +109,8 @@ class Running:
             return m.aligned[key]
         outputs, inputs = self.slot.layer
         if v.align == "ridge" and not v.linear:
-            m.aligned[key] = _ridge(m, self.goals, v)
+            rows = np.concatenate(self.goals.groups)
+            m.aligned[key] = projection_of(m.features[torch.from_numpy(rows)], self.goals, v)
             return m.aligned[key]
         torch.manual_seed(job.seed)
         fresh = nn.Linear(inputs, outputs)
@@ -144,13 +145,21 @@ class Running:
         waiting: deque[Event] = deque()
         valley, ends = (LossValley(), segment_ends(v)) if v.average == "swad" else (None, [v.steps])
         schedule = distill_schedule(v, self.goals, seed)
+        change = round(v.later_from * v.steps) if v.later_side else v.steps
+        realign = round(v.realign * v.steps)
+        stops = sorted({*ends, change, realign} - {0})
         with slot.on_stream():
+            slot.resize(v.train_side or m.pixels.shape[-1])
             slot.begin(self.goals, v, layer, (trains, SCALE_RATE / v.lr if v.learn_scale else 0.0))
         begin = 0
         while begin < v.steps:
-            stop = next(end for end in ends if end > begin)
+            stop = next(end for end in stops if end > begin)
             end = min(begin + m.engine.chunk, stop)
             with slot.on_stream():
+                if begin == change:
+                    slot.resize(v.later_side)
+                if begin == realign > 0:
+                    slot.flat.copy_(self._realigned(slot.flat, 0))
                 _vary(slot, m, v, schedule, begin, end, generator)
                 slot.load(schedule, begin, end)
                 slot.run(end - begin)
@@ -158,7 +167,7 @@ class Running:
             self.steps += end - begin
             if len(waiting) >= AHEAD:
                 yield waiting.popleft()
-            if valley is not None and end == stop:
+            if valley is not None and end in ends:
                 died = yield from self._validated(valley, end - 1)
                 if died:
                     break
@@ -199,6 +208,11 @@ class Running:
             broken = {name: passed(mean, goals.test, name) for name in CORRUPTIONS if v.corrupted_test}
             styled = {name: passed(mean, goals.validation, name) for name in STYLES if v.temperatures}
             sides = {s: logits_of(slot, mean, goals, m.data.pixels, rows, side=s) for s in v.test_sides}
+            refitted = {
+                s: logits_of(slot, self._realigned(mean, s), goals, m.data.pixels if s else m.pixels, rows, side=s)
+                for s in v.test_sides or (0,)
+                if v.refit
+            }
             event = _event(m.engine)
         yield event
         result = report(_host(accuracies), m.data, goals, v.linear)
@@ -210,6 +224,9 @@ class Running:
             result["temperatures"] = errors_by_temperature(_host(accuracies), styles, m.data, goals, v.linear)
         if sides:
             result["sides"] = {str(s): report(_host(part), m.data, goals, v.linear) for s, part in sides.items()}
+        if refitted:
+            reports = {str(s or "own"): report(_host(part), m.data, goals, v.linear) for s, part in refitted.items()}
+            result["refit"] = reports
         if broken:
             labels = {name: m.data.labels[r] for name, r in goals.test.items()}
             result["corrupted"] = {
@@ -217,6 +234,19 @@ class Running:
                 for name, part in ((n, _host(p)) for n, p in broken.items())
             }
         return result
+
+    def _realigned(self, flat: Tensor, side: int) -> Tensor:
+        """Fit the last layer again to the features of trained weights, and return all weights."""
+        slot, goals, m, v = self.slot, selected(self.goals, self.job.seed), self.shared_data, self.job.variant
+        pixels, rows = m.data.pixels if side else m.pixels, np.concatenate(goals.groups)
+        features = features_of(slot, flat, pixels, rows, side=side)
+        if v.linear:
+            layer = refitted_classifier(features, goals, v)
+        else:
+            *_, weight, bias, _ = (leaf.detach() for leaf in slot.leaves_of(flat))
+            layer = refitted_projection(features, weight, bias, goals, v)
+        layer[-1] = flat[-1]
+        return torch.cat([flat[: len(flat) - len(layer)], layer])
 
 
 def _host(parts: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -248,18 +278,6 @@ def _vary(
         schedule.partner[begin:end] = mix.partner.view(count, batch) - torch.arange(count)[:, None] * batch
         schedule.share[begin:end] = mix.share.view(count, batch)
     slot.pixels[:count] = images.view(count, batch, *images.shape[1:])
-
-
-def _ridge(m: SharedData, goals: Goals, v: Variant) -> Tensor:
-    """Align in closed form, for the dual loss alone."""
-    rows = np.concatenate(goals.groups)
-    labelled = goals.labelled.cpu().numpy().astype(bool)
-    image, text = term_weights(goals.groups, goals.shares, labelled)
-    texts = goals.head[goals.labels].cpu().numpy()[rows]
-    directions, pulls = dual_targets(goals.targets.cpu().numpy()[rows], texts, image[rows], text[rows], v.image_weight)
-    weight, bias = ridge([(m.features.cpu().numpy()[rows], directions, pulls)], RIDGE)
-    flat = np.concatenate([weight.ravel(), bias, [0.0]])
-    return torch.from_numpy(flat.astype(np.float32)).to(m.features.device)
 
 
 def plan_of(job: Job, data: Dataset) -> Goals:

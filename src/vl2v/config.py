@@ -131,6 +131,8 @@ class RunConfig(RunSettings, _WithMethods):
             faults.append(f"teacher.views fresh does not apply to the method {name}: it uses no teacher")
         if align.solver == "ridge" and not free_weight:
             faults.append(f"align.solver ridge solves the loss of VL2V-ADiP, which the method {name} does not use")
+        if self.distill.refit and not free_weight:
+            faults.append(f"distill.refit minimises the loss of VL2V-ADiP, which the method {name} does not use")
         if self.image_weight_end is not None and not free_weight:
             faults.append(f"image_weight_end does not apply to the method {name}; drop it")
         augment = self.distill.augment
@@ -143,6 +145,8 @@ class RunConfig(RunSettings, _WithMethods):
             faults.append("align.average needs steps of the first stage; set align.steps")
         if self.student.spec == "teacher" and (align.solver, align.average) != ("adam", "none"):
             faults.append("student 'teacher' (VL2V-SD) has no Align; drop align.solver and align.average")
+        if self.student.spec == "teacher" and self.distill.refit:
+            faults.append("student 'teacher' (VL2V-SD) has no projection; drop distill.refit")
         return faults
 
     @property
@@ -172,7 +176,7 @@ class RunConfig(RunSettings, _WithMethods):
 def _has_text_term(method: Method[Any], block: object) -> bool:
     """Whether images without labels have a text term, from settings that are not validated yet."""
     try:
-        return method.text_without_labels(method.settings.model_validate(block))
+        return method.pseudo_labels(method.settings.model_validate(block)) < 1
     except ValidationError:  # reported with the other faults
         return False
 
@@ -226,7 +230,7 @@ def _without_labels(config: RunConfig) -> list[str]:
             f"the method {method.name} learns from labels, and with data.classes (--classes) the images have none: "
             f"expected {able}; found {method.name}; use --recipe ood"
         )
-    elif not method.text_without_labels(config.method_settings) and (
+    elif method.pseudo_labels(config.method_settings) >= 1 and (
         config.image_weight != 1 or config.image_weight_end is not None
     ):
         end = "" if config.image_weight_end is None else f" and image_weight_end {config.image_weight_end:g}"

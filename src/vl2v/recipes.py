@@ -27,6 +27,7 @@ OOD: dict[str, Any] = {
         "learning_rate": 3e-4,
         "warmup_steps": 20,
         "freeze": 0.03,
+        "refit": True,
         "checkpoint_every": 100,
         "weights": "swad",
         "augment": {"style": 0.5},
@@ -58,17 +59,18 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Values that depend on the data or the machine do not apply if the user sets the number of steps or the number of
     images per domain. A student whose size is stated is used with this size. A method without a first stage gets no
-    steps for it. A student whose name is that of a transformer gets the learning rate of the paper, and all its layers
-    are trained.
+    steps for it. A method without the dual loss, or without a projection, does not fit it again after training. A
+    student whose name is that of a transformer gets the learning rate of the paper, and all its layers are trained.
 
     Args:
         settings: nested keys of `RunConfig`, not validated; None does not override a default.
 
     Returns:
-        The merged settings; `settings` itself if the recipe is the paper's, or unknown.
+        The merged settings; `settings` itself if the recipe is the paper's or unknown, or if they are the file of a
+        run. A key that such a file lacks is newer than the run.
     """
     recipe = copy.deepcopy(RECIPES.get(recipe_of(settings)))
-    if not recipe:
+    if not recipe or settings.get("made_with"):
         return settings
     distill = settings.get("distill")
     if isinstance(distill, Mapping) and distill.get("steps") is not None:
@@ -86,4 +88,7 @@ def with_recipe(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     method = METHODS.get(str(settings.get("method") or recipe["method"]))
     if method is not None and not method.first_stage:
         del recipe["align"]["steps"]
+    own_encoder = isinstance(student, Mapping) and student.get("spec") == "teacher"
+    if own_encoder or (method is not None and not method.free_image_weight):
+        del recipe["distill"]["refit"]
     return merge(recipe, settings)

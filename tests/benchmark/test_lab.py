@@ -243,3 +243,52 @@ def test_a_variant_inherits_its_base_and_pairs_are_found_in_both_orders(tmp_path
     assert (two.name, two.lr, two.steps, two.wise_ft) == ("two", 0.1, 7, (0.5,))
     assert removals(4, "leave") == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
     assert removals(4, "target", (2,)) == [(2,)]
+
+
+def test_the_last_layer_is_fitted_again_to_the_trained_features(tmp_path: Path) -> None:
+    base = Variant(name="dual", batch=6, steps=6, align_steps=2, refit=1.0)
+    few = replace(base, name="few", few=1, pseudo_labels=0.5, test_sides=(16,))
+    variants = [base, replace(base, name="kd", method="kd"), few]
+    out = tmp_path / "results.jsonl"
+    Runner(TinyBench(), out).run([Job(v, "tiny", "t", (3,), 0) for v in variants])  # type: ignore[arg-type]
+    for line in map(json.loads, out.read_text().splitlines()):
+        ((size, scores),) = line["refit"].items()
+        assert size == ("16" if line["variant"] == "few" else "own")
+        before = line["sides"]["16"] if size == "16" else line
+        assert scores != {key: before[key] for key in scores}
+
+
+def test_the_refitted_projection_has_a_lower_loss_than_that_of_align() -> None:
+    bench = TinyBench()
+    variant, goals = goals_of(align_steps=2, refit=1.0)
+    running, _, _ = bench.start(Job(variant, "tiny", "t", (3,), 0))
+    rows = torch.from_numpy(np.concatenate(goals.groups))
+
+    def loss(flat: Tensor) -> float:
+        *_, weight, bias, _ = running.slot.leaves_of(flat)
+        return float(loss_of(variant, goals, F.linear(bench.shared_data.features[rows], weight, bias), rows).detach())
+
+    size = running.slot.layer_size
+    running.slot.flat[-size:-1] = 0.1 * torch.randn(size - 1, generator=torch.Generator().manual_seed(3))
+    assert loss(running._realigned(running.slot.flat, 0)) < loss(running.slot.flat) - 0.01
+
+
+def test_images_change_their_size_and_the_projection_is_fitted_during_training() -> None:
+    bench = TinyBench()
+    variant = Variant(name="v", batch=6, steps=6, align_steps=2, train_side=12, later_side=16, realign=0.5)
+    running, steps, _ = bench.start(Job(variant, "tiny", "t", (3,), 0))
+    sizes, slot = set(), running.slot
+    before = slot.run
+
+    def run(count: int) -> None:
+        sizes.add((running.steps, slot.pixels.shape[-1]))
+        before(count)
+
+    slot.run = run  # type: ignore[method-assign]
+    size = slot.layer_size
+    start = slot.start[-size:].clone()
+    for _ in steps:
+        pass
+    assert sizes == {(0, 12), (3, 12), (5, 16)}
+    assert not torch.equal(slot.flat[-size:], slot.start[-size:])
+    assert not torch.equal(start, slot.start[-size:])

@@ -25,3 +25,14 @@ def test_the_verdict_states_the_difference_of_the_methods(ours: tuple[float, flo
     console.print(comparison.table())
     assert "zero-shot teacher" in console.file.getvalue()  # type: ignore[attr-defined]
     assert json.loads(json.dumps(comparison.to_dict()))["seeds"] == 2
+
+
+def test_one_seed_has_no_standard_error() -> None:
+    comparison = Comparison.of({"erm": [evaluation(0.4)], "vl2v": [evaluation(0.7)]})
+    assert "+30.0 points against ERM" in comparison.verdict()
+    console = Console(file=io.StringIO(), width=100)
+    console.print(comparison.table())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "one seed" in text
+    assert "±" not in text
+    assert "nan" not in text

@@ -235,6 +235,7 @@ def test_runs_that_cannot_be_repaired_are_refused_before_anything_is_bought(
         plan_repair(first, few, storage=paths)
     card = json.loads((first / "student" / "student.json").read_text())
     settings = yaml.safe_load((first / "config.yaml").read_text())
+    settings["distill"]["refit"] = False
     (first / "config.yaml").write_text(yaml.safe_dump(settings | {"method": "erm", "image_weight": 0.5, "align": {}}))
     with pytest.raises(ConfigError, match="learns from labels alone"):
         plan_repair(first, site, storage=paths)

@@ -123,6 +123,7 @@ def distill(
 @with_settings()
 def demo(
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("runs/demo"),
+    seeds: Annotated[int, typer.Option(help="Number of seeds; three take about three times as long.", min=1)] = 1,
     quiet: common.Quiet = False,
     as_json: common.Json = False,
     *,
@@ -133,7 +134,7 @@ def demo(
     from vl2v.cli.printing import demo_json, demo_text, show
     from vl2v.demo.job import demo as work
 
-    done = work(out, common.make_progress(quiet, as_json), settings=settings)
+    done = work(out, common.make_progress(quiet, as_json), settings=settings, seeds=seeds)
     show(demo_json(done) if as_json else demo_text(done))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -63,6 +64,7 @@ from vl2v.training.duration import resolve_time_limit
 from vl2v.training.fresh import FreshViews
 from vl2v.training.image_size import with_image_size
 from vl2v.training.process import in_turn, make_accelerator, tuned, versions
+from vl2v.training.refit import refitted
 from vl2v.training.student import build_student, data_of, new_origin, provenance_of
 from vl2v.training.train import TrainingResult, saved_state, train
 from vl2v.trust import files as trust_file
@@ -256,6 +258,8 @@ def _train_and_evaluate(
         build = partial(build_student, data=data, result=result, weights=result.weights.selected, provenance={})
         if (larger := at_final_size(plan, bought, build, progress)) is not plan:
             plan, domains = larger, split.evaluation_domains(larger, bought)
+        aligned = copy.deepcopy(result.projection)
+        result = refitted(plan, bought, data, result, progress)
         student, evaluation, parts = _save_and_evaluate(plan, bought, domains, data, result, folder)
         unseen = evaluate_unseen(plan, bought, domains, student)
         warnings = progress.warnings if isinstance(progress, Recorder) else []
@@ -263,7 +267,7 @@ def _train_and_evaluate(
         advice, origin = saved_advice(folder.work), origin_of(student.provenance)
         write_json(folder.evaluation_file, results_of(evaluation, unseen, usage, warnings, queries, advice, origin))
         if report:
-            write_report(plan, bought, folder, result.projection, parts, origin, progress)
+            write_report(plan, bought, folder, aligned, parts, origin, progress)
         folder.tidy()
         with closing(EmbeddingStore(plan.paths.store)) as store:
             ledger, name = Ledger(store), ledger_name(folder)

@@ -55,6 +55,7 @@ MOST = 10_000  # images to select from; of more, a random sample is used
 STEPS, SHARE, NEW = 60, 0.25, 16  # steps, share of the trained weights, new images per batch
 TRAINING: dict[str, Any] = {
     "steps": STEPS, "minutes": 0, "warmup_steps": 10, "checkpoint_every": 20, "weights": "last", "wise_ft": SHARE,
+    "refit": False,  # Align is solved on the features of the student already
 }  # fmt: skip
 
 

@@ -62,12 +62,14 @@ class Comparison:
                 continue
             baseline = roles[OUT_OF_DOMAIN]
             error = math.hypot(ours.error, baseline.error)
-            parts.append(f"{100 * (ours.mean - baseline.mean):+.1f} ± {100 * error:.1f} points against {title}")
+            spread = "" if math.isnan(error) else f" ± {100 * error:.1f}"
+            parts.append(f"{100 * (ours.mean - baseline.mean):+.1f}{spread} points against {title}")
         return f"{METHODS[OURS].title} on the unseen style: {', '.join(parts)}."
 
     def table(self) -> RenderableType:
         """Render a table for the terminal, with accuracies in percent."""
-        table = Table(title=f"top-1 accuracy, percent: mean ± standard error of {self.seeds} seeds")
+        several = f"mean ± standard error of {self.seeds} seeds"
+        table = Table(title=f"top-1 accuracy, percent: {several if self.seeds > 1 else 'one seed'}")
         for name in ("method", *ROLES):
             table.add_column(name, justify="left" if name == "method" else "right")
         for title, roles in self.rows.items():

@@ -49,11 +49,11 @@ def at_final_size(
     validation = rows[: sum(map(len, plan.split.evaluation_parts[0].values()))]
     if not sizes or not len(validation):
         return plan
-    accuracy, best = {student_size: _validation_accuracy(plan, bought, build(plan))}, student_size
+    accuracy, best = {student_size: validation_accuracy(plan, bought, build(plan))}, student_size
     for size in sizes:
         if (larger := _with_pixels(plan, size, validation, progress)) is None:
             break
-        accuracy[size] = _validation_accuracy(larger, bought, build(larger))
+        accuracy[size] = validation_accuracy(larger, bought, build(larger))
         if accuracy[size] < accuracy[student_size] - TOLERANCE:
             break
         best = size
@@ -83,8 +83,11 @@ def _with_pixels(
     return replace(plan, backbone=backbone, pixels=CachedPixels(folder, size, plan.pixels.fit))
 
 
-def _validation_accuracy(plan: RunPlan, bought: BoughtEmbeddings, student: Student) -> float:
-    """Mean accuracy over the source domains, or macro accuracy if the run selects by it, in [0, 1]."""
+def validation_accuracy(plan: RunPlan, bought: BoughtEmbeddings, student: Student) -> float:
+    """Return the mean accuracy on the validation images of the source domains, in [0, 1].
+
+    It is the macro accuracy if the run selects by it. There is at least one validation image.
+    """
     metric, domains = plan.config.distill.metric, evaluation_domains(plan, bought)
     parts = predict_domains(plan, bought, [part for part in domains if part.role == IN_DOMAIN], student)
     accuracy = evaluation_of(parts, None, metric).mean(IN_DOMAIN, "student_macro" if metric == "macro" else "student")

@@ -75,7 +75,8 @@ class Method(Generic[S]):
         trains_backbone: whether the second stage trains the backbone. Otherwise it also uses cached features.
         image_weight: lambda of the dual loss, if the method fixes it.
         free_image_weight: whether the objective is the dual loss with the lambda of the run. Then `image_weight_end`
-            can change lambda from step to step, and `align.solver: ridge` can solve the first stage.
+            can change lambda from step to step, `align.solver: ridge` can solve the first stage, and `distill.refit`
+            can fit the projection again.
         supports_encoder: whether the student can be the teacher's own encoder.
         layer: builds the layer from F and the [K, D] text head. None is one linear layer.
         saved_layer: returns the part of the trained layer that is saved in the student.
@@ -93,8 +94,8 @@ class Method(Generic[S]):
             are used for training.
         closed_set_defaults: further defaults if all images without labels show one of the classes: with
             `data.rest_unlabelled`, or with `data.classes`, but not with `data.unlabelled`.
-        text_without_labels: whether the dual loss has a text term for images without labels. Without such a term,
-            lambda is 1 if no image has a label.
+        pseudo_labels: probability above which the teacher's prediction is the label of an image without one in the dual
+            loss; 1 for never. Without such labels, there is no text term if no image has a label, and lambda is 1.
     """
 
     name: str
@@ -123,7 +124,7 @@ class Method(Generic[S]):
     texts: Callable[[S], Sequence[str]] = lambda _: ()
     defaults: Callable[[bool], Mapping[str, Any]] = lambda _: {}
     closed_set_defaults: Mapping[str, Any] = field(default_factory=dict)
-    text_without_labels: Callable[[S], bool] = lambda _: False
+    pseudo_labels: Callable[[S], float] = lambda _: 1.0
 
     @property
     def has_settings(self) -> bool:

@@ -121,7 +121,7 @@ VL2V = Method(
     extra_rate=lambda settings: settings.scale_learning_rate,
     defaults=lambda without_labels: {"kl_weight": 0.1 if without_labels else 0.0},
     closed_set_defaults={"pseudo_labels": 0.9},
-    text_without_labels=lambda settings: settings.pseudo_labels < 1,
+    pseudo_labels=lambda settings: settings.pseudo_labels,
     free_image_weight=True,
     gain=_gain,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +111,40 @@ def ridge(blocks: Iterable[Block], strength: float) -> tuple[Floats, Floats]:
         raise ValueError("expected features that vary, found the same features in every row")
     weight = np.linalg.solve(covariance + alpha * np.eye(len(covariance)), cross - np.outer(mean_x, mean_d))
     return weight.T, mean_d - mean_x @ weight
+
+
+def refit(
+    blocks: Callable[[], Iterable[Block]], weight: NDArray[np.floating], bias: NDArray[np.floating], prior: float
+) -> tuple[Floats, Floats]:
+    """Fit a linear map with bias again, by ridge regression with a penalty on the distance to the present map.
+
+    The penalty of `ridge` draws the map to zero; this one draws it to the present map c (W_0 x + b_0), where c is the
+    factor of least squares. The fewer the images, the less the map changes: the strength is the number of images that
+    the present map counts for, divided by the effective number of images, (sum m)^2 / sum m^2.
+
+    Args:
+        blocks: returns the rows, in blocks of any size, as for `ridge`. It is called twice.
+        weight: W_0, [D, F], and `bias`: b_0, [D], the present map.
+        prior: number of images that the present map counts for, above 0.
+
+    Returns:
+        Weight [D, F] and bias [D], float64.
+
+    Raises:
+        ValueError: as `ridge`, or if the present map is zero.
+    """
+    agreement = length = total = squares = 0.0
+    for x, d, m in blocks():
+        present = x @ weight.T + bias
+        agreement += float(m @ (present * d).sum(axis=1))
+        length += float(m @ (present * present).sum(axis=1))
+        total, squares = total + float(m.sum()), squares + float(m @ m)
+    if not (length > 0 and squares > 0):
+        raise ValueError("expected a map that is not zero, and rows with a weight above 0")
+    factor = agreement / length
+    residuals = ((x, d - factor * (x @ weight.T + bias), m) for x, d, m in blocks())
+    change, shift = ridge(residuals, prior * squares / total**2)
+    return factor * weight + change, factor * bias + shift
 
 
 def unit_rows(rows: NDArray[np.floating]) -> Floats:

@@ -110,7 +110,7 @@ def _option(key: str, marks: list[Any]) -> str:
 def _of_predicted_labels(config: RunConfig, method: Method[Any]) -> dict[str, str]:
     """Return the changed settings of labels that the method predicts, and why they have no effect, by key."""
     block = config.method_settings
-    if not method.text_without_labels(block):
+    if method.pseudo_labels(block) >= 1:
         return {}
     if not config.data.classes and not _has_unlabelled(config, method):
         where = "if all images have labels"

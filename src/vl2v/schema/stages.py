@@ -101,6 +101,10 @@ class DistillConfig(Strict):
     The first groups of layers that together have at most this share of the parameters are not trained. The groups are
     timm's: the stem, then the stages of a convolutional network or the blocks of a transformer. A network without
     groups is trained as a whole. Steps take less time and memory, as no gradient is computed for these layers."""
+    refit: bool = False
+    """Fit the projection again after Distill, in closed form, to the features of the trained backbone (default: true).
+
+    At most 3,000 training images are used, and no queries. The fewer there are, the less the projection changes."""
     checkpoint_every: Annotated[Positive, Panel.training] = 200
     """Steps between validations, each of which saves a checkpoint (default: 100)."""
     weights: Annotated[WeightsRule, Panel.training] = "swad"

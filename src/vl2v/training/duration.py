@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vl2v.config import RunConfig
 from vl2v.data.augment import Augmentation
+from vl2v.errors import DataError
 from vl2v.evaluation.features import CHUNK, pass_through
 from vl2v.evaluation.final_size import RATIOS, larger_sizes
 from vl2v.evaluation.styles import MOST_IMAGES, STYLES
@@ -28,13 +29,16 @@ from vl2v.recipes import validation_interval
 from vl2v.runs.folder import RunFolder
 from vl2v.schema import DistillConfig
 from vl2v.student.backbones import Backbone
-from vl2v.threads import using_threads
+from vl2v.threads import cores, using_threads
 from vl2v.training.data import loading_processes
 from vl2v.training.process import make_accelerator, tuned
+from vl2v.training.refit import MOST_EXAMPLES
 from vl2v.training.thread_count import fastest, training_threads, trial_steps
 from vl2v.training_time import TrainingTime
+from vl2v_runtime.imaging import decode, square
 
 TRIES = 3  # measurements of a training step, of which the fastest counts
+DECODED = 8  # images whose decoding is timed
 FEWEST = 20  # minimum number of steps, however short the time limit is
 ALIGN_STEP = 6e-3  # seconds of a step of the first stage on cached features, on a CPU
 REPORT = 8.0  # seconds of the report and of its features, on two slow cores
@@ -49,6 +53,7 @@ class Workload:
     Attributes:
         batch: images per batch.
         enlarged: whether larger images are tried at the end, see `vl2v.evaluation.final_size`.
+        refitted: training images to whose features the projection is fitted again, see `vl2v.training.refit`.
     """
 
     train: int
@@ -56,6 +61,7 @@ class Workload:
     validation: int
     test: int
     enlarged: bool = False
+    refitted: int = 0
 
     def evaluated(self) -> float:
         """Return what the evaluation of one set of weights costs, in images of the size of training.
@@ -63,17 +69,24 @@ class Workload:
         If larger images are tried, the middle size counts for the rest of the evaluation.
         """
         once = self.validation + self.test + len(STYLES) * min(self.validation, MOST_IMAGES)
+        once += self.refitted + (2 * self.validation if self.refitted else 0)
         if not self.enlarged:
             return once
         areas = [ratio**2 for ratio in RATIOS]
         return self.validation * sum(areas) + once * areas[0]
+
+    def decoded_again(self) -> int:
+        """Return the number of images that are decoded again in a larger size."""
+        return self.validation * len(RATIOS) + self.test + self.refitted if self.enlarged else 0
 
     @classmethod
     def of(cls, plan: RunPlan) -> Workload:
         """Return the workload of a planned run."""
         validation, *test = (sum(map(len, part.values())) for part in plan.split.evaluation_parts)
         enlarged = plan.config.student.final_size == "auto" and bool(larger_sizes(plan.student_backbone))
-        return cls(len(plan.examples.digests), sum(plan.shares), validation, sum(test), enlarged)
+        images = len(plan.examples.digests)
+        refitted = min(images, MOST_EXAMPLES) if plan.config.distill.refit else 0
+        return cls(images, sum(plan.shares), validation, sum(test), enlarged, refitted)
 
 
 @dataclass(frozen=True)
@@ -84,11 +97,13 @@ class Rates:
         training: per image, forward and backward pass, including augmentation.
         passing: per image, forward pass only.
         fixed: of a run with any number of images, for the first stage on cached features and the report.
+        decoding: per image, to read and decode its file.
     """
 
     training: float
     passing: float
     fixed: float = 0.0
+    decoding: float = 0.0
 
     @classmethod
     def measure(
@@ -133,7 +148,8 @@ def seconds_of(settings: DistillConfig, work: Workload, rates: Rates, weight_set
     steps = settings.steps
     validations = steps // settings.checkpoint_every + 2
     passed = validations * work.validation + weight_sets * work.evaluated() + work.train
-    return steps * work.batch * rates.training + passed * rates.passing + rates.fixed
+    decoding = work.decoded_again() * rates.decoding
+    return steps * work.batch * rates.training + passed * rates.passing + decoding + rates.fixed
 
 
 def within(settings: DistillConfig, seconds: float, work: Workload, rates: Rates) -> DistillConfig:
@@ -199,6 +215,7 @@ def training_time(plan: RunPlan, accelerator: Accelerator) -> tuple[DistillConfi
     work, requested = Workload.of(plan), plan.config.distill
     share = max(1, work.batch // accelerator.num_processes)
     rates = Rates.measure(plan.config, plan.student_backbone, share, accelerator)
+    rates = replace(rates, decoding=_decoding(plan) if work.enlarged else 0.0)
     if accelerator.num_processes > 1:
         rates = replace(rates, training=rates.training / accelerator.num_processes)
         rates = broadcast_object_list([rates])[0]
@@ -216,6 +233,19 @@ def quoted_time(plan: RunPlan) -> TrainingTime:
     threads = training_threads(plan.config, plan.student_backbone, sum(plan.shares), accelerator)
     with using_threads(threads), tuned(accelerator.device):
         return training_time(plan, accelerator)[1]
+
+
+def _decoding(plan: RunPlan) -> float:
+    """Return the seconds per image that reading and decoding a file takes, with all threads."""
+    rows = np.linspace(0, len(plan.examples.digests) - 1, DECODED).astype(int).tolist()
+    size, fit = plan.student_backbone.preprocess.size, plan.pixels.fit
+    started = time.perf_counter()
+    try:
+        for row in rows:
+            square(decode(plan.examples.read(row)), size, fit)
+    except DataError:  # the file has changed, which the run reports
+        return 0.0
+    return (time.perf_counter() - started) / len(rows) / cores()
 
 
 def _augmenting(config: RunConfig, pixels: NDArray[np.uint8]) -> float:

@@ -7,8 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import torch
-
 from vl2v.data.digest_sample import sample_of
 from vl2v.evaluation.reference import TEACHER
 from vl2v.method.distill import trainable
@@ -23,6 +21,7 @@ from vl2v.teacher.prompts import load_templates
 from vl2v.tensor_files import add_weights
 from vl2v.training.data import TrainingData
 from vl2v.training.train import TrainingResult
+from vl2v.training.weights import load_weights
 from vl2v_runtime.names import printable
 
 
@@ -37,10 +36,7 @@ def build_student(
         weights: one of the sets of `result.weights`.
     """
     method, projection = plan.method, result.projection
-    parameters = trainable(result.backbone.module, projection)
-    with torch.no_grad():
-        for key, tensor in weights.items():
-            parameters[key].copy_(tensor)
+    load_weights(weights, trainable(result.backbone.module, projection))
     head = data.head if method.classifier == "cosine" else None
     layer = method.saved_layer(projection.cpu())
     scale = min(data.logit_scale * method.gain(projection), MAX_LOGIT_SCALE)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vl2v.method.evaluation import Score
@@ -81,6 +82,13 @@ class WeightSelector:
         self._start = state.part("start")
         if self.swad is not None:
             self.swad.load_state(state.part("swad"), state.values["swad"])
+
+
+def load_weights(weights: Weights, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Copy weights to the parameters of the same names."""
+    with torch.no_grad():
+        for key, tensor in weights.items():
+            parameters[key].copy_(tensor)
 
 
 def wise_ft_name(share: float) -> str:
