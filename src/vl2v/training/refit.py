@@ -44,7 +44,7 @@ MOST_EXAMPLES = 3000  # training examples of the regression, which limits its ti
 def refitted(
     plan: RunPlan, bought: BoughtEmbeddings, data: TrainingData, result: TrainingResult, progress: Progress
 ) -> TrainingResult:
-    """Fit the projection again, and use it if it is no less accurate on the validation images of the source domains.
+    """Fit the projection again, and use it if it is more accurate on the validation images of the source domains.
 
     The regression is `vl2v.method.ridge.refit`. It also uses the pseudo-labels of the method. The projection is kept if
     there is no solution, for example because all features are the same.
@@ -74,10 +74,10 @@ def refitted(
         validation_accuracy(plan, bought, build_student(plan, data, one, one.weights.selected, {}))
         for one in (kept, fitted)
     )
-    choice = "is fitted again" if after >= before else "stays that of Align"
+    choice = "is fitted again" if after > before else "stays that of Align"
     accuracies = f"{100 * before:.1f}% before, {100 * after:.1f}% with the new one"
     progress.note(f"the projection {choice}; on the validation images: {accuracies}")
-    return fitted if after >= before else kept
+    return fitted if after > before else kept
 
 
 def _with_each(result: TrainingResult, change: Callable[[Weights], Weights]) -> TrainingResult:
