@@ -26,7 +26,7 @@ FIRST = ("adip", "vl2v", "no-align", "feature", "text", "erm", "linear-probe", "
 """Methods whose keys of benchmark jobs must not change."""
 OWN: list[dict[str, Any]] = [
     {},
-    {"recipe": "ood", "distill": {"minutes": 60.0, "freeze": 0.0}},  # its defaults of earlier versions
+    {"recipe": "ood", "distill": {"minutes": 60.0, "freeze": 0.0, "refit": False}},  # its defaults of earlier versions
     {"rise": {"temperature": 2.5, "anchors": ["a {}", "b {}"]}},
     {"kd": {"teacher_share": 0.7}},
     {"miro": {"weight": 1, "learning_rate_factor": 3}},

@@ -33,7 +33,7 @@ def accurate(monkeypatch: pytest.MonkeyPatch, **shares: float) -> None:
     def share(plan: RunPlan, *_: Any) -> float:
         return shares[f"p{plan.student_backbone.preprocess.size}"]
 
-    monkeypatch.setattr(final_size, "_validation_accuracy", share)
+    monkeypatch.setattr(final_size, "_accuracy", share)
 
 
 def distilled(bench: Bench, out: Path, notes: Recorder | None = None, **options: Any) -> vl2v.Run:

@@ -259,7 +259,7 @@ def _train_and_evaluate(
         if (larger := at_final_size(plan, bought, build, progress)) is not plan:
             plan, domains = larger, split.evaluation_domains(larger, bought)
         aligned = copy.deepcopy(result.projection)
-        result = refitted(plan, bought, data, result, progress)
+        result = refitted(plan, bought, domains, data, result, progress)
         student, evaluation, parts = _save_and_evaluate(plan, bought, domains, data, result, folder)
         unseen = evaluate_unseen(plan, bought, domains, student)
         warnings = progress.warnings if isinstance(progress, Recorder) else []

@@ -7,7 +7,7 @@ the validation images do not show it; see docs/results/recipe.md. Nothing is tra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from vl2v.data.pixels import CachedPixels
 from vl2v.data.scan import read_all
 from vl2v.data.splits import DatasetRows
 from vl2v.evaluation.evaluation import IN_DOMAIN
-from vl2v.evaluation.split import evaluation_domains, evaluation_of, predict_domains
+from vl2v.evaluation.split import EvaluationDomain, evaluation_domains, evaluation_of, predict_domains
 from vl2v.planning.plan import RunPlan
 from vl2v.progress import Progress, warn
 from vl2v.purchase import BoughtEmbeddings
@@ -49,11 +49,11 @@ def at_final_size(
     validation = rows[: sum(map(len, plan.split.evaluation_parts[0].values()))]
     if not sizes or not len(validation):
         return plan
-    accuracy, best = {student_size: validation_accuracy(plan, bought, build(plan))}, student_size
+    accuracy, best = {student_size: _accuracy(plan, bought, build(plan))}, student_size
     for size in sizes:
         if (larger := _with_pixels(plan, size, validation, progress)) is None:
             break
-        accuracy[size] = validation_accuracy(larger, bought, build(larger))
+        accuracy[size] = _accuracy(larger, bought, build(larger))
         if accuracy[size] < accuracy[student_size] - TOLERANCE:
             break
         best = size
@@ -83,12 +83,18 @@ def _with_pixels(
     return replace(plan, backbone=backbone, pixels=CachedPixels(folder, size, plan.pixels.fit))
 
 
-def validation_accuracy(plan: RunPlan, bought: BoughtEmbeddings, student: Student) -> float:
+def _accuracy(plan: RunPlan, bought: BoughtEmbeddings, student: Student) -> float:
+    return validation_accuracy(plan, bought, evaluation_domains(plan, bought), student)
+
+
+def validation_accuracy(
+    plan: RunPlan, bought: BoughtEmbeddings, domains: Sequence[EvaluationDomain], student: Student
+) -> float:
     """Return the mean accuracy on the validation images of the source domains, in [0, 1].
 
     It is the macro accuracy if the run selects by it. There is at least one validation image.
     """
-    metric, domains = plan.config.distill.metric, evaluation_domains(plan, bought)
+    metric = plan.config.distill.metric
     parts = predict_domains(plan, bought, [part for part in domains if part.role == IN_DOMAIN], student)
     accuracy = evaluation_of(parts, None, metric).mean(IN_DOMAIN, "student_macro" if metric == "macro" else "student")
     assert accuracy is not None

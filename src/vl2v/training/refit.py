@@ -21,6 +21,7 @@ from vl2v.data.splits import ExampleRows
 from vl2v.errors import DataError
 from vl2v.evaluation.features import CHUNK, pass_through
 from vl2v.evaluation.final_size import validation_accuracy
+from vl2v.evaluation.split import EvaluationDomain
 from vl2v.method.distill import trainable
 from vl2v.method.ridge import refit
 from vl2v.method.swad import Weights
@@ -42,7 +43,12 @@ MOST_EXAMPLES = 3000  # training examples of the regression, which limits its ti
 
 
 def refitted(
-    plan: RunPlan, bought: BoughtEmbeddings, data: TrainingData, result: TrainingResult, progress: Progress
+    plan: RunPlan,
+    bought: BoughtEmbeddings,
+    domains: Sequence[EvaluationDomain],
+    data: TrainingData,
+    result: TrainingResult,
+    progress: Progress,
 ) -> TrainingResult:
     """Fit the projection again, and use it if it is more accurate on the validation images of the source domains.
 
@@ -53,6 +59,7 @@ def refitted(
         plan: plan of the run. Its backbone has the final image size, at which the features are computed. Without
             `distill.refit`, the result is returned as it is.
         bought: embeddings of the run, with which the validation images are scored if they have no labels.
+        domains: the evaluated images, at the final size.
         result: result of the training. Its backbone and its projection have other weights afterwards.
 
     Returns:
@@ -71,7 +78,7 @@ def refitted(
     if not any(map(len, plan.split.evaluation_parts[0].values())):
         return fitted
     before, after = (
-        validation_accuracy(plan, bought, build_student(plan, data, one, one.weights.selected, {}))
+        validation_accuracy(plan, bought, domains, build_student(plan, data, one, one.weights.selected, {}))
         for one in (kept, fitted)
     )
     choice = "is fitted again" if after > before else "stays that of Align"
