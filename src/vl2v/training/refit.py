@@ -140,7 +140,8 @@ def _features(
     plan: RunPlan, data: TrainingData, rows: ExampleRows, module: nn.Module, advance: Advance
 ) -> NDArray[np.float32]:
     """The features [N, F] of N examples without augmentation, at the final image size."""
-    device, preprocess, parts = next(module.parameters()).device, plan.student_backbone.preprocess, []
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    preprocess, parts = plan.student_backbone.preprocess, []
     for pixels in _pixels(plan, data, rows):
         (features,) = pass_through(module, preprocess, pixels, np.arange(len(pixels)), device)
         parts.append(features.cpu().numpy())
