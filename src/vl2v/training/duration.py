@@ -32,10 +32,9 @@ from vl2v.student.backbones import Backbone
 from vl2v.threads import cores, using_threads
 from vl2v.training.data import loading_processes
 from vl2v.training.process import make_accelerator, tuned
-from vl2v.training.refit import MOST_EXAMPLES
+from vl2v.training.refit import decoded, example_count
 from vl2v.training.thread_count import fastest, training_threads, trial_steps
 from vl2v.training_time import TrainingTime
-from vl2v_runtime.imaging import decode, square
 
 TRIES = 3  # measurements of a training step, of which the fastest counts
 DECODED = 8  # images whose decoding is timed
@@ -85,7 +84,7 @@ class Workload:
         validation, *test = (sum(map(len, part.values())) for part in plan.split.evaluation_parts)
         enlarged = plan.config.student.final_size == "auto" and bool(larger_sizes(plan.student_backbone))
         images = len(plan.examples.digests)
-        refitted = min(images, MOST_EXAMPLES) if plan.config.distill.refit else 0
+        refitted = example_count(plan.config.distill, images)
         return cls(images, sum(plan.shares), validation, sum(test), enlarged, refitted)
 
 
@@ -238,11 +237,10 @@ def quoted_time(plan: RunPlan) -> TrainingTime:
 def _decoding(plan: RunPlan) -> float:
     """Return the seconds per image that reading and decoding a file takes, with all threads."""
     rows = np.linspace(0, len(plan.examples.digests) - 1, DECODED).astype(int).tolist()
-    size, fit = plan.student_backbone.preprocess.size, plan.pixels.fit
     started = time.perf_counter()
     try:
         for row in rows:
-            square(decode(plan.examples.read(row)), size, fit)
+            decoded(plan, row)
     except DataError:  # the file has changed, which the run reports
         return 0.0
     return (time.perf_counter() - started) / len(rows) / cores()

@@ -18,7 +18,7 @@ from vl2v.progress import Progress
 from vl2v.student.backbones import Backbone
 from vl2v.threads import using_threads
 from vl2v.training.duration import Rates, Workload, seconds_of, size_seconds
-from vl2v.training.refit import MOST_EXAMPLES
+from vl2v.training.refit import example_count
 from vl2v.training.thread_count import FEW, fastest, trial_steps
 
 TRIES = 2  # of a step, the fastest counts
@@ -77,8 +77,7 @@ def _workload(config: RunConfig, listing: Listing) -> tuple[RunConfig, Workload]
     validation = round(config.data.holdout_fraction * images)
     settings = resolved(config, len(sources), images - validation, unlabelled=False)
     batch = settings.batch_per_domain * len(sources)
-    refitted = min(images - validation, MOST_EXAMPLES) if config.distill.refit else 0
-    enlarged = config.student.final_size == "auto"
+    refitted, enlarged = example_count(config.distill, images - validation), config.student.final_size == "auto"
     return settings, Workload(images - validation, batch, validation, test, enlarged, refitted)
 
 

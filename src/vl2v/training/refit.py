@@ -28,6 +28,7 @@ from vl2v.method.swad import Weights
 from vl2v.planning.plan import RunPlan
 from vl2v.progress import Advance, Progress, warn
 from vl2v.purchase import BoughtEmbeddings
+from vl2v.schema import DistillConfig
 from vl2v.student.model import cosine_logits
 from vl2v.threads import cores
 from vl2v.training.align_options import dual_blocks
@@ -52,7 +53,7 @@ def refitted(
 ) -> TrainingResult:
     """Fit the projection again, and use it if it is more accurate on the validation images of the source domains.
 
-    The regression is `vl2v.method.ridge.refit`. It also uses the pseudo-labels of the method. The projection is kept if
+    The regression is `vl2v.method.ridge.refit`. It also uses the pseudo-labels of the method. The projection stays if
     there is no solution, for example because all features are the same.
 
     Args:
@@ -69,22 +70,22 @@ def refitted(
         return result
     assert isinstance(result.projection, nn.Linear)
     present = _parameters(result.projection.weight, result.projection.bias)
-    kept = _with_each(result, lambda weights: weights | present)
+    unchanged = _with_each(result, lambda weights: weights | present)
     try:
-        fitted = _fitted(plan, data, kept, progress)
+        fitted = _fitted(plan, data, unchanged, progress)
     except DataError as error:
         warn(progress, f"the projection was not fitted again: {error}")
-        return kept
+        return unchanged
     if not any(map(len, plan.split.evaluation_parts[0].values())):
         return fitted
     before, after = (
         validation_accuracy(plan, bought, domains, build_student(plan, data, one, one.weights.selected, {}))
-        for one in (kept, fitted)
+        for one in (unchanged, fitted)
     )
     choice = "is fitted again" if after > before else "stays that of Align"
     accuracies = f"{100 * before:.1f}% before, {100 * after:.1f}% with the new one"
     progress.note(f"the projection {choice}; on the validation images: {accuracies}")
-    return fitted if after > before else kept
+    return fitted if after > before else unchanged
 
 
 def _with_each(result: TrainingResult, change: Callable[[Weights], Weights]) -> TrainingResult:
@@ -107,6 +108,11 @@ def _fitted(plan: RunPlan, data: TrainingData, result: TrainingResult, progress:
             return weights | _solution(plan, examples, features, weights)
 
         return _with_each(result, fit)
+
+
+def example_count(settings: DistillConfig, images: int) -> int:
+    """Return the number of training images that the regression uses, 0 without it."""
+    return min(images, MOST_EXAMPLES) if settings.refit else 0
 
 
 def selection(
@@ -151,18 +157,23 @@ def _features(
 
 def _pixels(plan: RunPlan, data: TrainingData, rows: ExampleRows) -> Iterator[NDArray[np.uint8]]:
     """Yield the pixels of examples, [B, S, S, 3]: those of the cache, or decoded again if the final size is larger."""
-    size, fit = plan.student_backbone.preprocess.size, plan.pixels.fit
-
-    def decoded(row: int) -> NDArray[np.uint8]:
-        return square(decode(plan.examples.read(row)), size, fit)
-
+    size = plan.student_backbone.preprocess.size
     with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(rows), CHUNK):
             part = rows[start : start + CHUNK]
             if size == data.pixels.shape[1]:
                 yield data.pixels[data.slots[part]]
             else:
-                yield np.stack(list(pool.map(decoded, part.tolist())))
+                yield np.stack(list(pool.map(partial(decoded, plan), part.tolist())))
+
+
+def decoded(plan: RunPlan, row: int) -> NDArray[np.uint8]:
+    """Decode the file of a training example: pixels [S, S, 3] at the image size of the plan's backbone.
+
+    Raises:
+        DataError: if the file has changed since it was read.
+    """
+    return square(decode(plan.examples.read(row)), plan.student_backbone.preprocess.size, plan.pixels.fit)
 
 
 def _solution(
