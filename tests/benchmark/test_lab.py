@@ -284,7 +284,7 @@ def test_images_change_their_size_and_the_projection_is_fitted_during_training()
         sizes.add((running.steps, slot.pixels.shape[-1]))
         before(count)
 
-    slot.run = run  # type: ignore[method-assign]
+    slot.run = run
     size = slot.layer_size
     start = slot.start[-size:].clone()
     for _ in steps:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_dataset import TINY, Bench, bench  # noqa: F401 - a fixture
 from torch import nn
 
@@ -21,7 +22,8 @@ from vl2v.progress import Silent, Vl2vWarning
 from vl2v.recipes import with_recipe
 from vl2v.training.refit import MOST_EXAMPLES, selection
 from vl2v.validation import parse
-from vl2v_runtime.imaging import square
+from vl2v_runtime.fits import Fit
+from vl2v_runtime.imaging import Pixels, square
 
 STEPS: dict[str, Any] = {"steps": 6, "checkpoint_every": 3, "learning_rate": 1e-2, "weights": "last"}
 
@@ -45,6 +47,7 @@ def distilled(bench: Bench, out: Path, student: Any = None, data: dict[str, Any]
 def weights(run: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
     """The backbone, and weight and bias of the projection."""
     student = vl2v.Student.load(run.folder)
+    assert isinstance(student.projection, nn.Linear)
     return dict(student.backbone.state_dict()), student.projection.weight, student.projection.bias
 
 
@@ -70,6 +73,7 @@ def test_the_projection_solves_align_on_the_trained_features(
     def loss(run: Any) -> float:
         student = vl2v.Student.load(run.folder)
         embeddings = torch.from_numpy(student.embed([bench.data / name for name in names]))
+        assert student.head is not None
         texts = student.head[[student.classes.index(Path(name).parent.name.replace("_", " ")) for name in names]]
         return -float((embeddings * (targets + texts)).sum(-1).mean() / 2)
 
@@ -123,10 +127,13 @@ def test_larger_images_are_decoded_from_their_files(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vl2v.evaluation.final_size.TOLERANCE", 1.0)  # the largest size is used
-    sizes = []
-    monkeypatch.setattr(
-        "vl2v.training.refit.square", lambda image, size, fit: (sizes.append(size), square(image, size, fit))[1]
-    )
+    sizes: list[int] = []
+
+    def counted(image: Image.Image, size: int, fit: Fit) -> Pixels:
+        sizes.append(size)
+        return square(image, size, fit)
+
+    monkeypatch.setattr("vl2v.training.refit.square", counted)
     run = vl2v.distill(
         bench.data, bench.teacher, bench.student, out=tmp_path / "run", held_out=["rose"], report=False,
         settings=TINY | {"distill": STEPS | {"refit": True}, "student": {"size": 32, "final_size": "auto"}},
@@ -159,10 +166,12 @@ def test_the_projection_stays_if_all_features_are_the_same(bench: Bench, tmp_pat
             self.convolution = nn.Conv2d(3, 8, 3)
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return self.convolution(images).mean((2, 3)) * 0 + 1
+            features: torch.Tensor = self.convolution(images)
+            return features.mean((2, 3)) * 0 + 1
 
     run = distilled(bench, tmp_path / "run", Constant(), refit=True)
     student = vl2v.Student.load(run.folder, Constant())
+    assert isinstance(student.projection, nn.Linear)
     assert student.projection.weight.isfinite().all()
 
 
