@@ -146,8 +146,7 @@ class Running:
         valley, ends = (LossValley(), segment_ends(v)) if v.average == "swad" else (None, [v.steps])
         schedule = distill_schedule(v, self.goals, seed)
         change = round(v.later_from * v.steps) if v.later_side else v.steps
-        realign = round(v.realign * v.steps)
-        stops = sorted({*ends, change, realign} - {0})
+        stops = sorted({*ends, change} - {0})
         with slot.on_stream():
             slot.resize(v.train_side or m.pixels.shape[-1])
             slot.begin(self.goals, v, layer, (trains, SCALE_RATE / v.lr if v.learn_scale else 0.0))
@@ -158,8 +157,6 @@ class Running:
             with slot.on_stream():
                 if begin == change:
                     slot.resize(v.later_side)
-                if begin == realign > 0:
-                    slot.flat.copy_(self._realigned(slot.flat, 0))
                 _vary(slot, m, v, schedule, begin, end, generator)
                 slot.load(schedule, begin, end)
                 slot.run(end - begin)
@@ -209,7 +206,7 @@ class Running:
             styled = {name: passed(mean, goals.validation, name) for name in STYLES if v.temperatures}
             sides = {s: logits_of(slot, mean, goals, m.data.pixels, rows, side=s) for s in v.test_sides}
             refitted = {
-                s: logits_of(slot, self._realigned(mean, s), goals, m.data.pixels if s else m.pixels, rows, side=s)
+                s: logits_of(slot, self._refitted(mean, s), goals, m.data.pixels if s else m.pixels, rows, side=s)
                 for s in v.test_sides or (0,)
                 if v.refit
             }
@@ -235,7 +232,7 @@ class Running:
             }
         return result
 
-    def _realigned(self, flat: Tensor, side: int) -> Tensor:
+    def _refitted(self, flat: Tensor, side: int) -> Tensor:
         """Fit the last layer again to the features of trained weights, and return all weights."""
         slot, goals, m, v = self.slot, selected(self.goals, self.job.seed), self.shared_data, self.job.variant
         pixels, rows = m.data.pixels if side else m.pixels, np.concatenate(goals.groups)

@@ -14,7 +14,7 @@ SECOND_STAGE = frozenset({
     "name", "lr", "steps", "schedule", "warmup", "average", "average_from", "ema_decay", "scale", "jitter", "style",
     "corrupt", "mixup", "cutmix", "steer", "feature", "l2sp", "train_projection", "wise_ft", "soup", "first_member",
     "corrupted_test", "temperatures", "test_sides", "test_every", "train_side", "later_side", "later_from", "freeze",
-    "refit", "realign",
+    "refit",
 })  # fmt: skip
 
 
@@ -77,7 +77,6 @@ class Variant:
         train_side: size in pixels of the images of Distill; 0 is the bench's, at which Align and the scores are.
         later_side: size in pixels of the images of the last steps of Distill; 0 keeps the size.
         later_from: part of the steps before the size changes.
-        realign: part of the steps after which the projection is fitted again, and Distill goes on with it; 0 is off.
         refit: number of images that the projection counts for when it is fitted again to the trained features, at each
             size that is scored; 0 is off. A linear layer is fitted with a fixed strength instead.
         test_sides: further image sizes in pixels at which the trained student is scored.
@@ -136,7 +135,6 @@ class Variant:
     train_side: int = 0
     later_side: int = 0
     later_from: float = 0.8
-    realign: float = 0.0
     refit: float = 0.0
     test_sides: tuple[int, ...] = ()
 

@@ -22,7 +22,7 @@ from vl2v.progress import Recorder, Silent
 from vl2v.settings import make_config
 from vl2v.student.backbones import from_module
 from vl2v.student.preprocess import Preprocess
-from vl2v.training import image_size
+from vl2v.training import duration, image_size
 from vl2v.training.duration import Rates
 from vl2v.training.image_size import with_image_size
 
@@ -69,6 +69,26 @@ def test_the_largest_size_that_ends_in_time(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, minutes: str | None, seconds: float, size: int | None
 ) -> None:
     assert chosen(settings_of(bench, minutes), monkeypatch, seconds) == size
+
+
+@pytest.mark.parametrize(("seconds", "size"), [(570, None), (600, 128), (10_000, 128)])
+def test_the_largest_size_that_leaves_enough_steps(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, seconds: float, size: int | None
+) -> None:
+    monkeypatch.setattr(image_size, "ENOUGH_STEPS", 100)  # a third of the steps, in 300 s
+    assert chosen(settings_of(bench), monkeypatch, seconds) == size
+
+
+@pytest.mark.parametrize("seconds", [30, 1500])
+def test_the_limit_of_auto_is_that_of_the_smallest_size(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(duration, "AUTO_EPOCHS", 200)  # 400 steps
+    monkeypatch.setattr(image_size, "_measured", lambda *_: Rates(seconds / STEPS, 0.0))
+    config, listing = settings_of(bench), list_folder(settings_of(bench).data)
+    settled, _ = with_image_size(config, listing, Accelerator(cpu=True), Silent())
+    images = 48 * 200  # of two domains, without the validation images
+    assert settled.distill.minutes == pytest.approx(max(5, images * seconds / STEPS / 60), rel=0.01)
 
 
 def test_sizes_between_the_smallest_and_that_of_the_weights(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

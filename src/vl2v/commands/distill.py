@@ -178,7 +178,8 @@ def _sized(
     """Choose the image size if it is left to the time limit, and write it to `config.yaml` for the other processes."""
     sized, backbone = with_image_size(config, listing, accelerator, progress)
     if sized is not config:
-        folder.write_config(folder.config().model_copy(update={"student": sized.student}))
+        update = {"student": sized.student, "distill": sized.distill}
+        folder.write_config(folder.config().model_copy(update=update))
     return sized, backbone
 
 

@@ -7,7 +7,6 @@ import time
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from accelerate import Accelerator
@@ -41,7 +40,7 @@ DECODED = 8  # images whose decoding is timed
 FEWEST = 20  # minimum number of steps, however short the time limit is
 ALIGN_STEP = 6e-3  # seconds of a step of the first stage on cached features, on a CPU
 REPORT = 8.0  # seconds of the report and of its features, on two slow cores
-AUTO_MINUTES = 5.0  # training time of `auto`, for which it also chooses the image size
+AUTO_MINUTES = 5.0  # minimum training time of `auto`
 AUTO_EPOCHS, AUTO_LONGEST = 10, 60.0  # `auto` does not limit the steps to fewer epochs, unless these take more minutes
 
 
@@ -162,20 +161,19 @@ def within(settings: DistillConfig, seconds: float, work: Workload, rates: Rates
         Settings without a time limit. They have at least `FEWEST` steps, even if these take longer.
     """
 
-    def shortened(steps: int) -> DistillConfig:
-        every = validation_interval(steps, settings.checkpoint_every)
-        return settings.model_copy(update={"steps": steps, "checkpoint_every": every, "minutes": 0.0})
-
+    settings = settings.model_copy(update={"minutes": 0.0})
     if seconds_of(settings, work, rates) <= seconds:
-        return settings.model_copy(update={"minutes": 0.0})
+        return settings
     allowed = range(min(FEWEST, settings.steps), settings.steps + 1)
-    fitting = bisect_right(allowed, seconds, key=lambda steps: seconds_of(shortened(steps), work, rates))
-    return shortened(allowed[max(fitting - 1, 0)])
+    fitting = bisect_right(allowed, seconds, key=lambda steps: seconds_of(with_steps(settings, steps), work, rates))
+    return with_steps(settings, allowed[max(fitting - 1, 0)])
 
 
-def size_seconds(minutes: float | Literal["auto"]) -> float | None:
-    """Return the training time in seconds for which the image size is chosen; None without a limit."""
-    return 60.0 * (AUTO_MINUTES if minutes == "auto" else minutes) or None
+def with_steps(settings: DistillConfig, most: int) -> DistillConfig:
+    """Reduce the number of steps to at most `most`, and the steps between validations in proportion."""
+    steps = min(most, settings.steps)
+    every = validation_interval(steps, settings.checkpoint_every)
+    return settings.model_copy(update={"steps": steps, "checkpoint_every": every})
 
 
 def longest(settings: DistillConfig, work: Workload, rates: Rates) -> float:

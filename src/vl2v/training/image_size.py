@@ -1,4 +1,4 @@
-"""The image size of a student on a CPU: the largest with which training ends in time."""
+"""The image size of a student on a CPU: the largest with which enough training steps end in time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from vl2v.planning.models import open_student
 from vl2v.planning.resolved_settings import resolved
 from vl2v.planning.split import match_domains
 from vl2v.progress import Progress
+from vl2v.schema import DistillConfig
 from vl2v.student.backbones import Backbone
 from vl2v.threads import using_threads
-from vl2v.training.duration import Rates, Workload, seconds_of, size_seconds
+from vl2v.training.duration import Rates, Workload, longest, seconds_of, with_steps
 from vl2v.training.refit import example_count
 from vl2v.training.thread_count import FEW, fastest, trial_steps
 
 TRIES = 2  # of a step, the fastest counts
+ENOUGH_STEPS = 300  # larger images are worth more than further steps, see docs/results/recipe.md
 SIZES = (128, 160, 192, 224, 256, 288, 320, 384)  # pixels; of these, only sizes below that of the weights are chosen
 
 
@@ -31,8 +33,11 @@ def with_image_size(
     """Choose the student's input size if it is open and time is limited; return settings, and the backbone if loaded.
 
     The student is timed with its smallest size. The cost of an image is taken to be proportional to its area. The
-    chosen size is the largest of `SIZES` with which all steps end in time, and the smallest if none does. On a GPU, and
-    for a backbone that only accepts one size, the size of the pretrained weights remains.
+    chosen size is the largest of `SIZES` with which `ENOUGH_STEPS`, or all steps if they are fewer, end in time, and
+    the smallest if none does. On a GPU, and for a backbone that only accepts one size, the size of the pretrained
+    weights remains.
+
+    If the time limit is ``auto``, it is that of the smallest size, in minutes in the returned settings.
 
     Args:
         progress: receives a note if the size differs from that of the pretrained weights.
@@ -40,9 +45,9 @@ def with_image_size(
     Raises:
         StudentError: if the student cannot be loaded.
     """
-    seconds = size_seconds(config.distill.minutes)
     fixed = config.student.size is not None or config.student.spec == "teacher" or config.repair is not None
-    if seconds is None or fixed or accelerator.device.type != "cpu" or not METHODS[config.method].trains_backbone:
+    unlimited = not config.distill.minutes
+    if unlimited or fixed or accelerator.device.type != "cpu" or not METHODS[config.method].trains_backbone:
         return config, None
     backbone = open_student(config)
     native = backbone.preprocess.size
@@ -52,16 +57,18 @@ def with_image_size(
     timed_config, work = _workload(config, listing)
     rates = _measured(timed_config, _resized(backbone, sizes[0]), accelerator)
 
-    def training_seconds(size: int) -> float:
+    def training_seconds(size: int, distill: DistillConfig) -> float:
         area = (size / sizes[0]) ** 2
-        return seconds_of(timed_config.distill, work, Rates(rates.training * area, rates.passing * area))
+        return seconds_of(distill, work, Rates(rates.training * area, rates.passing * area))
 
-    size = max((size for size in (*sizes, native) if training_seconds(size) <= seconds), default=sizes[0])
+    limit, enough = longest(timed_config.distill, work, rates), with_steps(timed_config.distill, ENOUGH_STEPS)
+    config = config.model_copy(update={"distill": config.distill.model_copy(update={"minutes": limit / 60})})
+    size = max((size for size in (*sizes, native) if training_seconds(size, enough) <= limit), default=sizes[0])
     if size == native:
         return config, backbone
     progress.note(
-        f"images of {size} pixels; with {native} pixels, training would take about "
-        f"{duration(training_seconds(native), rounded=True)} (--size {native})"
+        f"images of {size} pixels; with {native} pixels, {enough.steps:,} steps would take about "
+        f"{duration(training_seconds(native, enough), rounded=True)} (--size {native})"
     )
     student = config.student.model_copy(update={"size": size})
     return config.model_copy(update={"student": student}), _resized(backbone, size)
