@@ -51,15 +51,15 @@ def main() -> None:
         measure(a.data, engine, [int(n) for n in a.numbers.split(",")], a.steps)
         return
     started = time.perf_counter()
-    jobs = queued(a.queue, read_variants(a.variants)) if a.command == "queue" else _jobs(a)
+    jobs = queued(a.queue, read_variants(a.variants), a.names) if a.command == "queue" else _jobs(a)
     bench = Bench(a.data, engine, a.side)
     print(f"loaded in {time.perf_counter() - started:.1f} s", flush=True)
     deadline = a.deadline - (time.perf_counter() - started)
     Runner(bench, a.out, a.at_once, deadline).run(jobs)
 
 
-def queued(file: Path, variants: dict[str, Variant]) -> list[Job]:
-    """Jobs of a JSON list of groups, each with names, and maybe other fields of a job."""
+def queued(file: Path, variants: dict[str, Variant], names: str = "") -> list[Job]:
+    """Jobs of a JSON list of groups, each with names, and maybe other fields of a job; or only those of `names`."""
     jobs: list[Job] = []
     for group in json.loads(file.read_text()):
         dataset, teacher = group.get("dataset", "pacs"), group.get("teacher", "simulated")
@@ -70,6 +70,7 @@ def queued(file: Path, variants: dict[str, Variant]) -> list[Job]:
             Job(variants[name], dataset, teacher, removed, seed)
             for seed in group.get("seeds", [0])
             for name in group["names"]
+            if not names or name in names.split(",")
             for removed in removed_sets
         ]
     return jobs
@@ -117,6 +118,7 @@ def _arguments() -> argparse.Namespace:
     run.add_argument("--targets", default="")
     queue = commands.add_parser("queue", help="train what a file lists, most important first")
     queue.add_argument("queue", type=Path)
+    queue.add_argument("--names", default="", help="train only these variants of the file")
     speed = commands.add_parser("speed", help="measure steps a second")
     speed.add_argument("--numbers", default="1,8", help="of jobs at once")
     speed.add_argument("--steps", type=int, default=128)
