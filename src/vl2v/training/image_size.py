@@ -23,7 +23,7 @@ from vl2v.training.refit import example_count
 from vl2v.training.thread_count import FEW, fastest, trial_steps
 
 TRIES = 2  # of a step, the fastest counts
-ENOUGH_STEPS = 300  # larger images are worth more than further steps, see docs/results/recipe.md
+ENOUGH_STEPS = 200  # larger images are worth more than further steps, see docs/results/recipe.md
 SIZES = (128, 160, 192, 224, 256, 288, 320, 384)  # pixels; of these, only sizes below that of the weights are chosen
 
 
