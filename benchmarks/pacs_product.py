@@ -17,6 +17,7 @@ import yaml
 
 from common import circumstances, keep, need_shared
 from pacs_dataset import DOMAINS, run_without_classes
+from vl2v.allocator import keep_freed_memory
 from vl2v.json_files import read_json
 from vl2v.nested import merge
 
@@ -58,4 +59,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as the command does
     main()

@@ -16,7 +16,6 @@ from vl2v.config import RunConfig
 from vl2v.errors import Interrupted
 from vl2v.interrupts import stop_when
 from vl2v.locations import StoragePaths
-from vl2v.planning.models import open_student
 from vl2v.planning.prepare import list_folder
 from vl2v.progress import Recorder, Silent
 from vl2v.settings import make_config
@@ -48,7 +47,7 @@ def settings_of(bench: Bench, minutes: Any = None, **student: Any) -> RunConfig:
 
 def chosen(config: RunConfig, monkeypatch: pytest.MonkeyPatch, seconds: float) -> int | None:
     """Return the size that is chosen if `STEPS` images take `seconds` with 128 pixels."""
-    monkeypatch.setattr(image_size, "_measured", lambda *_: Rates(seconds / STEPS, 0.0))
+    monkeypatch.setattr(Rates, "measure", classmethod(lambda *_, **__: Rates(seconds / STEPS, 0.0)))
     settled, backbone = with_image_size(config, list_folder(config.data), Accelerator(cpu=True), Silent())
     assert backbone is None or backbone.preprocess.size == (settled.student.size or NATIVE)
     return settled.student.size
@@ -84,7 +83,7 @@ def test_the_limit_of_auto_is_that_of_the_smallest_size(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     monkeypatch.setattr(duration, "AUTO_EPOCHS", 200)  # 400 steps
-    monkeypatch.setattr(image_size, "_measured", lambda *_: Rates(seconds / STEPS, 0.0))
+    monkeypatch.setattr(Rates, "measure", classmethod(lambda *_, **__: Rates(seconds / STEPS, 0.0)))
     config, listing = settings_of(bench), list_folder(settings_of(bench).data)
     settled, _ = with_image_size(config, listing, Accelerator(cpu=True), Silent())
     images = 48 * 200  # of two domains, without the validation images
@@ -125,7 +124,6 @@ def test_a_backbone_of_one_size_is_used_at_that_size(bench: Bench, monkeypatch: 
 def test_a_run_stores_its_size_and_a_quote_names_it(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_size, "_measured", lambda *_: Rates(1.0, 0.0))
     monkeypatch.setattr(Rates, "measure", classmethod(lambda *_, **__: Rates(1.0, 0.0)))
     storage, notes = StoragePaths(bench.root / "cache", bench.root / "vectors.sqlite"), Recorder(Silent())
     settings = {"recipe": "ood", "align": {"steps": 4}, "distill": {"minutes": "20s"}, "device": "cpu", "threads": 1}
@@ -138,12 +136,3 @@ def test_a_run_stores_its_size_and_a_quote_names_it(
         vl2v.distill(bench.data, bench.teacher, bench.student, **arguments, out=out, report=False)
     stored = yaml.safe_load((out / "config.yaml").read_text())
     assert (stored["student"]["size"], stored["distill"]["minutes"], stored["distill"]["steps"]) == (128, 0, 20)
-
-
-def test_the_student_is_timed(bench: Bench) -> None:
-    config = settings_of(bench)
-    backbone = open_student(config)
-    before = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}
-    rates = image_size._measured(config, backbone, Accelerator(cpu=True))
-    assert 0 < rates.passing < rates.training < 60
-    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.module.state_dict().items())

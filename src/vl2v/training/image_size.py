@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from accelerate import Accelerator
 
@@ -20,7 +19,6 @@ from vl2v.student.backbones import Backbone
 from vl2v.threads import using_threads
 from vl2v.training.duration import Rates, Workload, longest, seconds_of, with_steps
 from vl2v.training.refit import example_count
-from vl2v.training.thread_count import FEW, fastest, trial_steps
 
 TRIES = 2  # of a step, the fastest counts
 ENOUGH_STEPS = 200  # larger images are worth more than further steps, see docs/results/recipe.md
@@ -55,11 +53,13 @@ def with_image_size(
     if not sizes or not backbone.accepts(sizes[0]):
         return config, backbone
     timed_config, work = _workload(config, listing)
-    rates = _measured(timed_config, _resized(backbone, sizes[0]), accelerator)
+    with using_threads(config.threads):
+        rates = Rates.measure(timed_config, _resized(backbone, sizes[0]), work.batch, accelerator, TRIES)
 
     def training_seconds(size: int, distill: DistillConfig) -> float:
         area = (size / sizes[0]) ** 2
-        return seconds_of(distill, work, Rates(rates.training * area, rates.passing * area))
+        scaled = replace(rates, training=rates.training * area, passing=rates.passing * area)
+        return seconds_of(distill, work, scaled)
 
     limit, enough = longest(timed_config.distill, work, rates), with_steps(timed_config.distill, ENOUGH_STEPS)
     config = config.model_copy(update={"distill": config.distill.model_copy(update={"minutes": limit / 60})})
@@ -86,13 +86,6 @@ def _workload(config: RunConfig, listing: Listing) -> tuple[RunConfig, Workload]
     batch = settings.batch_per_domain * len(sources)
     refitted, enlarged = example_count(config.distill, images - validation), config.student.final_size == "auto"
     return settings, Workload(images - validation, batch, validation, test, enlarged, refitted)
-
-
-def _measured(config: RunConfig, backbone: Backbone, accelerator: Accelerator) -> Rates:
-    """Time a few images only: the size does not depend on the exact rate, and errors that follow should not wait."""
-    with using_threads(config.threads), trial_steps(config, backbone, accelerator) as step:
-        training = fastest(partial(step, FEW), accelerator.device, TRIES) / FEW
-    return Rates(training, training / 3)  # a backward pass takes twice as long as a forward pass
 
 
 def _resized(backbone: Backbone, size: int) -> Backbone:
