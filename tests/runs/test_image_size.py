@@ -26,7 +26,7 @@ from vl2v.training.duration import Rates
 from vl2v.training.image_size import with_image_size
 
 NATIVE = 160  # pixels, of the weights of the small student
-STEPS = 200 * 24  # images of the steps that a larger size leaves
+STEPS = 300 * 24  # images of the steps that a larger size leaves
 
 
 def settings_of(bench: Bench, minutes: Any = None, **student: Any) -> RunConfig:
@@ -74,7 +74,7 @@ def test_the_largest_size_that_ends_in_time(
 def test_the_largest_size_that_leaves_enough_steps(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, seconds: float, size: int | None
 ) -> None:
-    monkeypatch.setattr(image_size, "ENOUGH_STEPS", 100)  # of 200, in 300 s
+    monkeypatch.setattr(image_size, "ENOUGH_STEPS", 150)  # of 300, in 300 s
     assert chosen(settings_of(bench), monkeypatch, seconds) == size
 
 

@@ -87,7 +87,7 @@ class DistillConfig(Strict):
     """Maximum training time, e.g. 90s, 30m, 2h, auto or none (default auto; none with --steps).
 
     The time starts at the end of the purchase. A few steps are timed on this machine. On a CPU, the student gets the
-    largest image size with which 200 steps, or all if they are fewer, end in time, unless `student.size` is set; the
+    largest image size with which 300 steps, or all if they are fewer, end in time, unless `student.size` is set; the
     smallest is 128 pixels. Then `steps` and `checkpoint_every` are reduced in proportion if necessary. ``auto`` is 5
     minutes, or as long as 10 epochs take with the smallest size, but at most 60 minutes. A number is in minutes; 0 sets
     no limit."""

@@ -21,7 +21,7 @@ from vl2v.training.duration import Rates, Workload, longest, seconds_of, with_st
 from vl2v.training.refit import example_count
 
 TRIES = 2  # of a step, the fastest counts
-ENOUGH_STEPS = 200  # larger images are worth more than further steps, see docs/results/recipe.md
+ENOUGH_STEPS = 300  # then larger images are worth at least as much as further steps, see docs/results/recipe.md
 SIZES = (128, 160, 192, 224, 256, 288, 320, 384)  # pixels; of these, only sizes below that of the weights are chosen
 
 
