@@ -35,7 +35,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for work in (
         "vl2v.sources.named.import_records",
         "vl2v.data.listing.read_all",
-        "vl2v.training.image_size._measured",
+        "vl2v.training.image_size.Rates.measure",
     ):
         monkeypatch.setattr(work, lambda *_, work=work, **__: pytest.fail(f"{work} was called"))
     monkeypatch.chdir(tmp_path)
