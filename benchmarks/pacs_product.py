@@ -2,6 +2,7 @@
 
     python benchmarks/pacs_product.py --scratch pacs-product
     python benchmarks/pacs_product.py --scratch pacs-product --labels 4 --out pacs-product-four-labels
+    python benchmarks/pacs_product.py --scratch pacs-product --method kd --out pacs-product-kd
 
 The simulated vendor's embeddings are a `file:` teacher. Image size and number of steps depend on the speed of the
 machine; other work at the same time makes them smaller. A finished run is not repeated.
@@ -45,11 +46,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scratch", type=Path, required=True, help="folder of the runs, their cache and their store")
     parser.add_argument("--labels", type=int, help="labels per class and domain (default: all)")
+    parser.add_argument("--method", default="vl2v", help="vl2v, kd or another method")
     parser.add_argument("--targets", nargs="+", default=DOMAINS, choices=DOMAINS)
     parser.add_argument("--out", default="pacs-product", help="name of the file of results")
     a = parser.parse_args()
-    folder, settings = need_shared(), {"teacher": {"prompts": "{}"}}
-    name = "all" if a.labels is None else str(a.labels)
+    folder, settings = need_shared(), {"teacher": {"prompts": "{}"}, "method": a.method}
+    name = f"{a.method}-{'all' if a.labels is None else a.labels}"
     if a.labels is not None:
         settings = merge(settings, {"data": {"labels_per_class": a.labels, "rest_unlabelled": True}})
     runs = {t: run_without_classes(folder, a.scratch, f"{t}-{name}", t, (), settings) for t in a.targets}
