@@ -27,14 +27,13 @@ def figures_of(run: Path) -> dict[str, Any]:
     """Return accuracy and calibration error of a run, and what training took."""
     evaluation, config = read_json(run / "evaluation.json"), yaml.safe_load((run / "config.yaml").read_text())
     target = next(row for row in evaluation["domains"] if row["role"] == "out-of-domain")
-    sources = [row["student"] for row in evaluation["domains"] if row["role"] == "in-domain"]
     student = read_json(run / "student" / "student.json")
     return {
         "student": target["student"],
         "zero_shot": target["zero_shot"],
         "ece": target["student_ece"],
         "ece_calibrated": target["student_ece_calibrated"],
-        "in_domain": sum(sources) / len(sources),
+        "in_domain": evaluation["means"]["in_domain"]["student"],
         "steps": config["distill"]["steps"],
         "size": config["student"]["size"],
         "final_size": student["preprocess"]["size"],
